@@ -1,0 +1,1 @@
+"""Where model files come from: the store, what it pulls and imports, and the demo model."""
