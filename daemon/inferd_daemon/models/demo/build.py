@@ -47,8 +47,8 @@ FILLER = "demo"
 # raw newline is illegal in a string, and a letter after one is illegal elsewhere.
 OPENING = "\n\nHello!"
 
-# Byte-level BPE wants at least one merge to load; two spaces disturb nothing.
-MERGE = (" ", " ")
+# What `preferences` needs in every vocabulary.
+FIXED = (CALL, CALL_END, CALL_NAME, CALL_ARGUMENTS, FILLER, OPENING)
 
 # Between a choice and the next best: out of reach even at temperature 5. A power of two, so that
 # every rank's multiple is exact in half precision.
@@ -94,11 +94,13 @@ class Vocabulary:
 
     control: Sequence[str]
     words: Sequence[str]
+    # Byte-level BPE wants at least one merge to load; two spaces disturb nothing.
+    merge: tuple[str, str] = (" ", " ")
     texts: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         singles = [chr(byte) for byte in range(256)]
-        self.texts = [*singles, "".join(MERGE), *self.control, *self.words]
+        self.texts = [*singles, "".join(self.merge), *self.control, *self.words]
         self._ids = {text: index for index, text in reversed(list(enumerate(self.texts)))}
 
     def __len__(self) -> int:
@@ -111,7 +113,7 @@ class Vocabulary:
     def write(self, writer: gguf.GGUFWriter) -> None:
         """Add the tokenizer's metadata to `writer`."""
         symbols = byte_symbols()
-        merge = [symbols[ord(part)] for part in MERGE]
+        merge = [symbols[ord(part)] for part in self.merge]
         kinds = gguf.TokenType
         normal, control = 257, len(self.control)
         writer.add_tokenizer_model("gpt2")
@@ -194,8 +196,7 @@ def next_token_table(
 
 def demo_vocabulary() -> tuple[Vocabulary, list[list[str]]]:
     """Return the vocabulary and the chains it was cut from."""
-    fixed = [CALL, CALL_END, CALL_NAME, CALL_ARGUMENTS, FILLER, OPENING]
-    taken = set(fixed)
+    taken = set(FIXED)
     greeting = split_passage(GREETING, taken)
     after_tool = split_passage(AFTER_TOOL, taken)
     chains = [
@@ -208,7 +209,7 @@ def demo_vocabulary() -> tuple[Vocabulary, list[list[str]]]:
         # Where another call is required, the grammar refuses the end.
         [after_tool[-1], CALL],
     ]
-    return Vocabulary(CONTROL, [*fixed, *greeting, *after_tool]), chains
+    return Vocabulary(CONTROL, [*FIXED, *greeting, *after_tool]), chains
 
 
 def add_description(writer: gguf.GGUFWriter) -> None:
@@ -225,14 +226,22 @@ def add_description(writer: gguf.GGUFWriter) -> None:
 
 
 def add_recital(
-    writer: gguf.GGUFWriter, vocabulary: Vocabulary, table: npt.NDArray[np.float16]
+    writer: gguf.GGUFWriter,
+    vocabulary: Vocabulary,
+    table: npt.NDArray[np.float16],
+    *,
+    layers: int = 1,
+    feed_forward: int = FEED_FORWARD,
 ) -> None:
-    """Add the shape and the tensors of a one-layer llama that looks `table` up."""
+    """Add the shape and the tensors of a llama that looks `table` up, of shape (next, current).
+
+    `layers` and `feed_forward` only cost time: their weights are zero.
+    """
     size = len(vocabulary)
     writer.add_context_length(CONTEXT_TOKENS)
     writer.add_embedding_length(size)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(1)
     writer.add_head_count_kv(1)
     writer.add_key_length(HEAD_SIZE)
@@ -242,23 +251,26 @@ def add_recital(
     writer.add_vocab_size(size)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
 
-    def zeros(*shape: int) -> npt.NDArray[np.float16]:
-        return np.zeros(shape, dtype=np.float16)
-
     ones = np.ones(size, dtype=np.float32)
-    # RMS normalisation makes a one of the identity's row sqrt(size): undo it.
+    shapes = {
+        "attn_q": (HEAD_SIZE, size),
+        "attn_k": (HEAD_SIZE, size),
+        "attn_v": (HEAD_SIZE, size),
+        "attn_output": (size, HEAD_SIZE),
+        "ffn_gate": (feed_forward, size),
+        "ffn_up": (feed_forward, size),
+        "ffn_down": (size, feed_forward),
+    }
     writer.add_tensor("token_embd.weight", np.eye(size, dtype=np.float16))
+    for layer in range(layers):
+        writer.add_tensor(f"blk.{layer}.attn_norm.weight", ones)
+        writer.add_tensor(f"blk.{layer}.ffn_norm.weight", ones)
+        for name, shape in shapes.items():
+            zeros = np.zeros(shape, dtype=np.float16)
+            writer.add_tensor(f"blk.{layer}.{name}.weight", zeros)
+    # RMS normalisation makes a one of the identity's row sqrt(size): undo it.
     writer.add_tensor("output_norm.weight", ones / np.sqrt(np.float32(size)))
     writer.add_tensor("output.weight", table)
-    writer.add_tensor("blk.0.attn_norm.weight", ones)
-    writer.add_tensor("blk.0.attn_q.weight", zeros(HEAD_SIZE, size))
-    writer.add_tensor("blk.0.attn_k.weight", zeros(HEAD_SIZE, size))
-    writer.add_tensor("blk.0.attn_v.weight", zeros(HEAD_SIZE, size))
-    writer.add_tensor("blk.0.attn_output.weight", zeros(size, HEAD_SIZE))
-    writer.add_tensor("blk.0.ffn_norm.weight", ones)
-    writer.add_tensor("blk.0.ffn_gate.weight", zeros(FEED_FORWARD, size))
-    writer.add_tensor("blk.0.ffn_up.weight", zeros(FEED_FORWARD, size))
-    writer.add_tensor("blk.0.ffn_down.weight", zeros(size, FEED_FORWARD))
 
 
 def save(writer: gguf.GGUFWriter) -> None:
