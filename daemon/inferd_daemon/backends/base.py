@@ -1,0 +1,200 @@
+"""The interface of a backend, and the types that pass through it.
+
+A backend answers a request as an async stream of batches: a batch is what was ready at one
+moment, and is written to the client in one send. Nothing waits for a batch to fill.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+from inferd_proto import (
+    AudioAttachment,
+    ErrorCode,
+    ImageAttachment,
+    JsonObject,
+    Message,
+    StopReason,
+    Tool,
+    ToolChoice,
+    Usage,
+    VideoAttachment,
+)
+from msgspec import Struct
+
+from ..errors import RequestError
+
+# -- what is asked -------------------------------------------------------------------------
+
+
+class Sampling(Struct, frozen=True):
+    """How to choose tokens; None leaves the backend's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    max_tokens: int | None = None
+
+
+class Media(Struct, frozen=True):
+    """One attachment with its bytes (wire.md section 3.2 fixes their layout)."""
+
+    attachment: ImageAttachment | AudioAttachment | VideoAttachment
+    data: bytes
+
+
+class GenerateRequest(Struct, frozen=True):
+    """One generation, whichever version of the wire asked for it.
+
+    `media` maps attachment ids, as the image and audio blocks of `messages` name them.
+    `response_schema` is a JSON Schema the answer must satisfy; `grammar` is GBNF.
+    """
+
+    messages: list[Message]
+    sampling: Sampling = Sampling()
+    tools: list[Tool] = []
+    tool_choice: ToolChoice | None = None
+    response_schema: JsonObject | None = None
+    grammar: str | None = None
+    thinking: bool | None = None
+    media: dict[str, Media] = {}
+
+
+class EmbedRequest(Struct, frozen=True):
+    """Texts to turn into vectors."""
+
+    input: list[str]
+    dimensions: int | None = None
+    task: str | None = None
+
+
+class RerankRequest(Struct, frozen=True):
+    """Documents to score against a query. The caller sorts and cuts."""
+
+    query: str
+    documents: list[str]
+
+
+# -- what is answered ----------------------------------------------------------------------
+
+
+class TextDeltas(NamedTuple):
+    """Pieces of text, one for each token that was ready."""
+
+    deltas: list[str]
+
+
+class ThinkingDeltas(NamedTuple):
+    """Pieces of reasoning."""
+
+    deltas: list[str]
+
+
+class ToolCall(NamedTuple):
+    """A whole tool call; `input` is the parsed arguments object."""
+
+    id: str
+    name: str
+    input: JsonObject
+
+
+class Finished(NamedTuple):
+    """The end of a generation: always the last event, exactly once."""
+
+    stop_reason: StopReason
+    usage: Usage
+    tool_choice_unsatisfied: bool = False
+
+
+GenerateEvent = TextDeltas | ThinkingDeltas | ToolCall | Finished
+Batch = list[GenerateEvent]
+
+
+class EmbedResult(Struct, frozen=True):
+    """One vector for each input, in order; the name of the model that made them."""
+
+    embeddings: list[list[float]]
+    model: str
+    input_tokens: int
+
+
+class RerankResult(Struct, frozen=True):
+    """One raw score for each document, in the order of the documents."""
+
+    scores: list[float]
+    model: str
+    input_tokens: int
+
+
+# -- the interface -------------------------------------------------------------------------
+
+
+class Capabilities(Struct, frozen=True):
+    """What a backend can do; what is false is refused before it is asked.
+
+    `tool_choice` is true only where the backend enforces it. `audio_sample_rate` in Hz, None
+    where any rate is taken or `audio` is false. `accelerator` is "cpu", "cuda", ….
+    """
+
+    generate: bool = True
+    tools: bool = False
+    tool_choice: bool = False
+    response_format: bool = False
+    grammar: bool = False
+    thinking: bool = False
+    vision: bool = False
+    audio: bool = False
+    embed: bool = False
+    rerank: bool = False
+    audio_sample_rate: int | None = None
+    accelerator: str | None = None
+    gpu_layers: int | None = None
+    n_ctx: int | None = None
+
+
+class Readiness(Struct, frozen=True):
+    """Whether a backend takes requests now; `reason` says in one sentence why not."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Backend(ABC):
+    """One way to answer requests. Methods run in the daemon's trio loop and never block it.
+
+    Cancelling a `generate` (its scope, or closing its generator) stops the work behind it at
+    once. Every failure is a `RequestError`; nothing else leaves a backend.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it can do, as known now (a model may have to be loaded first)."""
+
+    @abstractmethod
+    def readiness(self) -> Readiness:
+        """Whether it takes requests now; cheap, no I/O."""
+
+    @abstractmethod
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
+        """The answer as batches, `Finished` last.
+
+        Raises RequestError before the first batch or after any. Use it within
+        `contextlib.aclosing`.
+        """
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Raises RequestError (`embed_unsupported` by default)."""
+        raise RequestError(ErrorCode.EMBED_UNSUPPORTED, f"backend {self.name} makes no embeddings")
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Raises RequestError (`rerank_unsupported` by default)."""
+        raise RequestError(ErrorCode.RERANK_UNSUPPORTED, f"backend {self.name} does not rerank")
+
+    async def close(self) -> None:
+        """Let go of connections. Running requests were ended before."""

@@ -1,0 +1,39 @@
+"""What can fail in the daemon, typed by who is to blame; each maps to one code on the wire.
+
+Messages say what was wrong and what to do in one sentence, and never hold a secret, a prompt or
+a header (wire.md section 4).
+"""
+
+from inferd_proto import ErrorCode, JsonObject
+
+
+class InferdError(Exception):
+    """Base of everything the daemon raises on purpose."""
+
+
+class RequestError(InferdError):
+    """Ends one request with an `error` frame of `code`."""
+
+    def __init__(self, code: ErrorCode, message: str, *, details: JsonObject | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class CallerFault(RequestError):
+    """The request is at fault: another backend would refuse it as well. Not the backend's blame."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
+        super().__init__(code, message)
+
+
+class BackendFault(RequestError):
+    """The backend or its upstream failed; counts against it."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.BACKEND_UNAVAILABLE) -> None:
+        super().__init__(code, message)
+
+
+class OperatorError(InferdError):
+    """The daemon cannot start or go on as configured; the message says what to change."""

@@ -1,0 +1,1 @@
+"""Processes and their owners: who runs, who restarts them, who holds them."""

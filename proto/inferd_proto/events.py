@@ -1,0 +1,49 @@
+"""What a connection tells its owner: the whole vocabulary, in past tense."""
+
+from typing import NamedTuple
+
+from .errors import ErrorCode
+from .messages import Request
+from .messages.answers import Answer
+
+
+class RequestReceived(NamedTuple):
+    """A whole request, its attachments' bytes in the order of `attachments`."""
+
+    id: str
+    request: Request
+    blobs: tuple[bytes, ...]
+
+
+class CancelReceived(NamedTuple):
+    """The peer wants the request `id`, which is in flight, to end."""
+
+    id: str
+
+
+class Refused(NamedTuple):
+    """A message was refused: write `data` (an error frame), then close where `close` is true."""
+
+    id: str
+    code: ErrorCode
+    message: str
+    data: bytes
+    close: bool
+
+
+class AnswerReceived(NamedTuple):
+    """A part or, where `terminal`, the end of the answer to the request `id`."""
+
+    id: str
+    answer: Answer
+    terminal: bool
+
+
+class Closed(NamedTuple):
+    """The peer's stream ended; `clean` is false where that was inside a frame or an upload."""
+
+    clean: bool
+
+
+Event = RequestReceived | CancelReceived | Refused | Closed
+ClientEvent = AnswerReceived | Closed

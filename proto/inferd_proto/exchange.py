@@ -1,0 +1,77 @@
+"""What a connection remembers of one request: its state, its kind, how its answers look."""
+
+from enum import Enum
+from typing import Literal
+
+from .codec import encode
+from .frames import FrameType, pack
+from .messages import (
+    BlockAnswer,
+    Embed,
+    GenerateV1,
+    GenerateV2,
+    Request,
+    Rerank,
+    TextDelta,
+    ThinkingDelta,
+    Token,
+)
+from .states import State
+
+Channel = Literal["text", "thinking"]
+
+
+class Kind(Enum):
+    """Which family of answers a request gets."""
+
+    GENERATE_V1 = "generate v1"
+    GENERATE_V2 = "generate v2"
+    EMBED = "embed"
+    RERANK = "rerank"
+    CONTROL = "control"
+
+
+def kind_of(request: Request) -> Kind:
+    """The kind of a request message."""
+    match request:
+        case GenerateV1():
+            return Kind.GENERATE_V1
+        case GenerateV2():
+            return Kind.GENERATE_V2
+        case Embed():
+            return Kind.EMBED
+        case Rerank():
+            return Kind.RERANK
+        case _:
+            return Kind.CONTROL
+
+
+class Exchange:
+    """One request in flight."""
+
+    __slots__ = ("_delta_frames", "encoding", "id", "kind", "state")
+
+    def __init__(self, request_id: str, kind: Kind, encoding: FrameType) -> None:
+        self.id = request_id
+        self.kind = kind
+        self.encoding = encoding
+        self.state = State.IDLE
+        self._delta_frames: dict[Channel, tuple[bytes, bytes]] = {}
+
+    def delta_frame(self, channel: Channel) -> tuple[bytes, bytes]:
+        """The JSON before and after a delta's text, cut once from a real answer."""
+        frame = self._delta_frames.get(channel)
+        if frame is None:
+            before, _, after = encode(FrameType.JSON, self._delta("", channel)).rpartition(b'""')
+            frame = self._delta_frames[channel] = (before, after)
+        return frame
+
+    def pack_delta(self, delta: str, channel: Channel) -> bytes:
+        """One delta as a frame, by way of its struct."""
+        return pack(self.encoding, encode(self.encoding, self._delta(delta, channel)))
+
+    def _delta(self, delta: str, channel: Channel) -> Token | BlockAnswer:
+        if self.kind is Kind.GENERATE_V1:
+            return Token(self.id, delta)
+        block = TextDelta(delta) if channel == "text" else ThinkingDelta(delta)
+        return BlockAnswer(self.id, block)
