@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from inferd_proto import (
     AudioAttachment,
     ErrorCode,
@@ -20,7 +22,6 @@ from inferd_proto import (
     Usage,
     VideoAttachment,
 )
-from msgspec import Struct
 
 from ..errors import RequestError
 
@@ -196,5 +197,5 @@ class Backend(ABC):
         """Raises RequestError (`rerank_unsupported` by default)."""
         raise RequestError(ErrorCode.RERANK_UNSUPPORTED, f"backend {self.name} does not rerank")
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  most backends hold nothing
         """Let go of connections. Running requests were ended before."""
