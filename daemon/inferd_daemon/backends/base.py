@@ -197,5 +197,5 @@ class Backend(ABC):
         """Raises RequestError (`rerank_unsupported` by default)."""
         raise RequestError(ErrorCode.RERANK_UNSUPPORTED, f"backend {self.name} does not rerank")
 
-    async def close(self) -> None:  # noqa: B027  most backends hold nothing
+    async def close(self) -> None:  # noqa: B027 (most backends hold nothing to let go of)
         """Let go of connections. Running requests were ended before."""
