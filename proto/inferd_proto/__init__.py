@@ -94,6 +94,12 @@ from .messages.answers import (
     Answer,
     is_terminal,
 )
+from .paths import (
+    MAX_SOCKET_PATH_BYTES,
+    SOCKET_NAME,
+    runtime_directory,
+    socket_path,
+)
 from .states import (
     TRANSITIONS,
     Signal,
@@ -108,6 +114,8 @@ __all__ = [
     "MAX_ATTACHMENTS",
     "MAX_FRAME_BYTES",
     "MAX_REQUEST_BLOB_BYTES",
+    "MAX_SOCKET_PATH_BYTES",
+    "SOCKET_NAME",
     "TRANSITIONS",
     "WIRE_VERSION",
     "Answer",
@@ -183,5 +191,7 @@ __all__ = [
     "is_terminal",
     "kind_of",
     "pack",
+    "runtime_directory",
+    "socket_path",
     "step",
 ]
