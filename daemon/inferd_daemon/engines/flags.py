@@ -1,0 +1,96 @@
+"""A boot spec rendered for llama-server: argv and environment.
+
+Pure. No secret enters argv: keys travel by the environment or by the path of a key file. The
+inherited environment loses every LLAMA_* variable, which the server would read as flags.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..backends.runtime import Endpoint
+from .boot_spec import BootSpec
+from .flag_table import FIELD_FLAGS, NO_VALUE
+from .secret import Secret
+
+_PLAIN = (
+    "model",
+    "mmproj",
+    "alias",
+    "ctx_size",
+    "gpu_layers",
+    "threads",
+    "threads_batch",
+    "threads_http",
+    "parallel",
+    "flash_attn",
+    "embeddings",
+    "reranking",
+    "pooling",
+    "timeout_seconds",
+    "api_key_file",
+)
+"""Fields whose flag takes the field's value as it is. The address is rendered apart."""
+
+_DEFAULTS = {
+    # Abort in milliseconds: without it ggml attaches a debugger for a backtrace.
+    "GGML_NO_BACKTRACE": "1",
+    # By environment, because an engine that does not know one of these ignores it.
+    "LLAMA_ARG_OFFLINE": "1",
+    "LLAMA_ARG_ENDPOINT_METRICS": "1",
+    "LLAMA_ARG_ENDPOINT_SLOTS": "1",
+    "LLAMA_ARG_LOG_COLORS": "off",
+}
+_DROPPED = ("LLAMA_", "INFERD_", "HF_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+
+
+def render_argv(
+    spec: BootSpec, binary: str, endpoint: Endpoint, *, slot_save_path: Path | None = None
+) -> list[str]:
+    """The command line, program first. `slot_save_path` is the directory for saved slots."""
+    argv = [binary, *spec.launcher_args]
+    for name in _PLAIN:
+        value = getattr(spec, name)
+        if value is None or value is False:
+            continue
+        argv += [FIELD_FLAGS[name][0]] if name in NO_VALUE else [FIELD_FLAGS[name][0], str(value)]
+    if endpoint.uds is not None:
+        argv += ["--host", str(endpoint.uds)]
+    else:
+        argv += ["--host", str(endpoint.host), "--port", str(endpoint.port)]
+    if spec.api_prefix:
+        argv += ["--api-prefix", spec.api_prefix]
+    if slot_save_path is not None:
+        argv += ["--slot-save-path", str(slot_save_path)]
+    return argv + spec.extra_args
+
+
+def render_environment(
+    spec: BootSpec, inherited: Mapping[str, str], key: Secret | None, mark: Mapping[str, str]
+) -> dict[str, str]:
+    """The child's whole environment.
+
+    `key` is the API key where no key file holds it; `mark` are the variables by which the
+    reaper knows the process as the daemon's own.
+    """
+    environment = {
+        name: value for name, value in inherited.items() if not name.startswith(_DROPPED)
+    }
+    environment |= _DEFAULTS | spec.environment
+    if key is not None and spec.api_key_file is None:
+        environment["LLAMA_API_KEY"] = key.reveal()
+    return environment | dict(mark)
+
+
+def flags_in_help(text: str) -> set[str]:
+    """Every flag that a `--help` text of llama-server declares."""
+    flags: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith("-"):
+            # Spellings come first, then their value, then after two spaces the explanation.
+            flags.update(word.rstrip(",") for word in line.split() if _looks_like_flag(word))
+    return flags
+
+
+def _looks_like_flag(word: str) -> bool:
+    bare = word.rstrip(",").lstrip("-")
+    return word.startswith("-") and bool(bare) and not bare[0].isdigit()
