@@ -6,7 +6,7 @@ moment, and is written to the client in one send. Nothing waits for a batch to f
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from msgspec import Struct
 
@@ -170,7 +170,13 @@ class Backend(ABC):
     once. Every failure is a `RequestError`; nothing else leaves a backend.
     """
 
+    kind: ClassVar[str]
     name: str
+
+    @property
+    def slots(self) -> int:
+        """How many requests it works on at once; more would only wait inside it."""
+        return 1
 
     @property
     @abstractmethod
@@ -196,6 +202,13 @@ class Backend(ABC):
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises RequestError (`rerank_unsupported` by default)."""
         raise RequestError(ErrorCode.RERANK_UNSUPPORTED, f"backend {self.name} does not rerank")
+
+    async def run(self) -> None:  # noqa: B027 (most backends own nothing)
+        """Own what the backend needs (a process, a probe) until cancelled; then end it.
+
+        Runs in the daemon's nursery from start to stop. Never raises for a failed model or
+        upstream: that is what `readiness` tells.
+        """
 
     async def close(self) -> None:  # noqa: B027 (most backends hold nothing to let go of)
         """Let go of connections. Running requests were ended before."""

@@ -1,0 +1,91 @@
+"""Wires the rooms into a running daemon; owns the outermost nursery and the order of shutdown.
+
+Shutdown, first signal: new requests are refused, running ones have `drain_timeout_s`, then each
+gets its error frame. Second signal: everyone is dropped at once. Either way the backends are
+stopped after the last request and the socket file goes last.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+import trio
+
+import inferd_proto
+from inferd_proto import socket_path
+
+from .assembly import build_backends, build_router
+from .config import Config
+from .control.view import DaemonView
+from .fronts.listener import Listener
+from .fronts.socket_file import SocketFile
+
+LAST_WORDS_S = 2.0
+"""After the drain's deadline: time for the error frames to reach clients that read."""
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = structlog.get_logger(__name__)
+
+
+async def serve(config: Config, on_listening: Callable[[], None] | None = None) -> None:
+    """Run the daemon until it is told to stop. Raises OperatorError where it cannot start."""
+    path = Path(config.daemon.socket) if config.daemon.socket else _default_socket()
+    backends = build_backends(config)
+    router = build_router(config, backends)
+    view = DaemonView(inferd_proto.__version__, str(path), router)
+    with (
+        trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
+        SocketFile(path, group=config.daemon.socket_group) as socket_file,
+    ):
+        async with trio.open_nursery() as nursery:
+            for backend in backends.values():
+                nursery.start_soon(backend.run)
+            listener = _listener(socket_file.socket, view, config)
+            nursery.start_soon(listener.run)
+            _log.info("listening", socket=str(path), pid=os.getpid(), version=view.version)
+            if on_listening is not None:
+                on_listening()
+            async for number in signals:
+                _log.info("stopping", signal=signal.Signals(number).name)
+                break
+            view.draining = True
+            await _drain(listener, config.daemon.drain_timeout_s, signals)
+            listener.abort()
+            nursery.cancel_scope.cancel()
+    _log.info("stopped")
+
+
+async def _drain(listener: Listener, timeout_s: float, signals: AsyncIterator[int]) -> None:
+    """Let running requests finish; a second signal ends the patience."""
+    async with trio.open_nursery() as nursery:
+
+        async def finish() -> None:
+            with trio.move_on_after(timeout_s) as scope:
+                await listener.drained()
+            if scope.cancelled_caught:
+                _log.warning("drain timed out, ending requests", after_s=timeout_s)
+                listener.end_requests()
+                with trio.move_on_after(LAST_WORDS_S):
+                    await listener.drained()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(finish)
+        async for number in signals:
+            _log.warning("stopping at once", signal=signal.Signals(number).name)
+            nursery.cancel_scope.cancel()
+            break
+
+
+def _listener(sock: socket.socket, view: DaemonView, config: Config) -> Listener:
+    return Listener(
+        sock,
+        view,
+        max_connections=config.daemon.max_connections,
+        write_timeout_s=config.daemon.write_timeout_s,
+    )
+
+
+def _default_socket() -> Path:
+    return socket_path(os.environ, os.getuid())

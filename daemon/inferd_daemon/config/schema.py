@@ -1,0 +1,54 @@
+"""The shape of the configuration file, apart from the backends' own tables."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from .backends import BackendConfig
+
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+LogFormat = Literal["auto", "json", "human"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class DaemonConfig(Struct, frozen=True, kw_only=True):
+    """`[daemon]`: the process itself.
+
+    `socket` is the full path of `inferd.sock`; without it the rule of wire.md section 1 decides.
+    `socket_group` may connect besides the daemon's user. `log_format` "auto" writes for humans
+    on a terminal and JSON elsewhere. A client that takes nothing for `write_timeout_s` while an
+    answer waits for it is disconnected.
+    """
+
+    socket: str | None = None
+    socket_group: str | None = None
+    log_format: LogFormat = "auto"
+    log_level: LogLevel = "info"
+    drain_timeout_s: Seconds = 30.0
+    write_timeout_s: PositiveSeconds = 30.0
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+
+
+class RouteConfig(Struct, frozen=True, kw_only=True):
+    """`[routes.<name>]`: a name that requests may ask for as `model`.
+
+    `backends` are tried in this order. `active_permits` requests run at once (missing: as many
+    as the backends have slots), `queue_depth` more wait, the next one gets `queue_full`.
+    """
+
+    backends: Annotated[list[Name], Meta(min_length=1)]
+    aliases: list[Name] = []
+    active_permits: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    queue_depth: Annotated[int, Meta(ge=0, le=1_000_000)] = 64
+    max_wait_ms: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole file. Requests that name no route go to `default_route`."""
+
+    daemon: DaemonConfig = DaemonConfig()
+    default_route: Name | None = None
+    backends: dict[Name, BackendConfig] = {}
+    routes: dict[Name, RouteConfig] = {}

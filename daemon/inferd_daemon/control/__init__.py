@@ -1,0 +1,1 @@
+"""Operations on the daemon itself: one verb, one file, registered in one table."""

@@ -1,0 +1,219 @@
+"""One request of a session, from its message to its terminal frame.
+
+Exactly one terminal frame goes out, whatever happens, unless the client is gone; a request that
+fails in an unforeseen way ends alone.
+"""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Literal
+
+import structlog
+import trio
+from msgspec import UNSET
+
+from inferd_proto import (
+    BlockAnswer,
+    Control,
+    Embed,
+    Embeddings,
+    Error,
+    ErrorCode,
+    GenerateV1,
+    GenerateV2,
+    InputUsage,
+    Queued,
+    RankedDocument,
+    Ranking,
+    RequestReceived,
+    Rerank,
+    Result,
+    ServerConnection,
+)
+
+from ..control.verbs import call
+from ..control.view import DaemonView
+from ..errors import BackendFault, CallerFault, RequestError
+from ..routing.admission import Queued as InQueue
+from .peer import Peer
+from .translation import (
+    AnswerEncoder,
+    AnswerEncoderV1,
+    AnswerEncoderV2,
+    embed_request,
+    generate_request,
+    rerank_request,
+)
+from .writer import SocketWriter, WriteTimeout
+
+Ender = Literal["caller", "shutdown"]
+_log = structlog.get_logger(__name__)
+
+
+class Answering:
+    """Answers one request; `end` stops it early."""
+
+    __slots__ = (
+        "_connection",
+        "_encoder",
+        "_ended_by",
+        "_event",
+        "_peer",
+        "_scope",
+        "_terminated",
+        "_view",
+        "_writer",
+    )
+
+    def __init__(
+        self,
+        event: RequestReceived,
+        connection: ServerConnection,
+        writer: SocketWriter,
+        view: DaemonView,
+        peer: Peer,
+    ) -> None:
+        self._event = event
+        self._connection = connection
+        self._writer = writer
+        self._view = view
+        self._peer = peer
+        self._scope = trio.CancelScope()
+        self._ended_by: Ender | None = None
+        self._encoder: AnswerEncoder | None = None
+        self._terminated = False
+
+    def end(self, by: Ender) -> None:
+        """Stop the work; the terminal frame says why it stopped."""
+        self._ended_by = self._ended_by or by
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Raises OSError or WriteTimeout where the client is gone or does not read."""
+        started = trio.current_time()
+        outcome = "done"
+        try:
+            with self._scope:
+                await self._answer()
+            if self._scope.cancelled_caught:
+                outcome = f"ended by {self._ended_by}"
+                await self._end_with(self._ended)
+        except RequestError as error:
+            outcome = error.code.value
+            await self._end_with(partial(self._failed, error))
+        except (OSError, WriteTimeout):
+            raise
+        except Exception:
+            outcome = "internal"
+            _log.exception("request failed unexpectedly", id=self._event.id[:80])
+            unforeseen = RequestError(
+                ErrorCode.INTERNAL, "internal error; the daemon's log has the details"
+            )
+            await self._end_with(partial(self._failed, unforeseen))
+        took_ms = round((trio.current_time() - started) * 1000, 2)
+        _log.debug("request", id=self._event.id[:80], outcome=outcome, ms=took_ms)
+
+    async def _end_with(self, terminal: Callable[[], bytes]) -> None:
+        """Write the terminal frame, unless what failed came after it."""
+        over = self._encoder is not None and self._encoder.finished is not None
+        if not over and not self._terminated:
+            await self._writer.write(terminal())
+
+    async def _answer_with(self, answer: Embeddings | Ranking | Result) -> None:
+        data = self._connection.send(answer)
+        self._terminated = True
+        await self._writer.write(data)
+
+    async def _answer(self) -> None:
+        request = self._event.request
+        if self._view.draining and not isinstance(request, Control):
+            raise BackendFault("the daemon is stopping and takes no new requests")
+        match request:
+            case GenerateV1() | GenerateV2():
+                await self._generate(request)
+            case Embed():
+                await self._embed(request)
+            case Rerank():
+                await self._rerank(request)
+            case Control(request_id, op, arguments):
+                value = await call(self._view, op, arguments)
+                await self._answer_with(Result(request_id, value))
+
+    async def _generate(self, request: GenerateV1 | GenerateV2) -> None:
+        wanted = generate_request(request, self._event.blobs)
+        route = self._view.router.find(request.model)
+        route.choose(wanted)  # what cannot be answered is refused before it waits
+        on_queued = self._on_queued if request.queue_events else None
+        async with route.gate.admitted(self._peer_key(request.client), on_queued):
+            backend = route.choose(wanted)
+            shape = AnswerEncoderV1 if isinstance(request, GenerateV1) else AnswerEncoderV2
+            encoder = self._encoder = shape(
+                self._connection, self._event.id, backend.name, stream=request.stream
+            )
+            async with aclosing(backend.generate(wanted)) as batches:
+                async for batch in batches:
+                    data = encoder.encode(batch)
+                    if data:
+                        await self._writer.write(data)
+        if encoder.finished is None:
+            raise BackendFault(f"backend {backend.name} ended its answer without saying why")
+
+    async def _embed(self, request: Embed) -> None:
+        wanted = embed_request(request)
+        route = self._view.router.find(request.model)
+        route.choose(wanted)
+        async with route.gate.admitted(self._peer_key(request.client)):
+            backend = route.choose(wanted)
+            result = await backend.embed(wanted)
+        answer = Embeddings(
+            request.id,
+            result.embeddings,
+            len(result.embeddings[0]) if result.embeddings else 0,
+            result.model,
+            InputUsage(result.input_tokens),
+            backend.name,
+        )
+        await self._answer_with(answer)
+
+    async def _rerank(self, request: Rerank) -> None:
+        wanted = rerank_request(request)
+        route = self._view.router.find(request.model)
+        route.choose(wanted)
+        async with route.gate.admitted(self._peer_key(request.client)):
+            backend = route.choose(wanted)
+            result = await backend.rerank(wanted)
+        ranked = [RankedDocument(index, score) for index, score in enumerate(result.scores)]
+        ranked.sort(key=lambda document: -document.score)  # stable: equal scores keep their order
+        answer = Ranking(
+            request.id,
+            ranked[: request.top_n],
+            result.model,
+            InputUsage(result.input_tokens),
+            backend.name,
+        )
+        await self._answer_with(answer)
+
+    async def _on_queued(self, place: InQueue) -> None:
+        block = Queued(place.position, place.estimate_ms)
+        await self._writer.write(self._connection.send(BlockAnswer(self._event.id, block)))
+
+    def _peer_key(self, label: str) -> tuple[int, str]:
+        return self._peer.uid, label
+
+    def _failed(self, error: RequestError) -> bytes:
+        details = UNSET if error.details is None else error.details
+        return self._connection.send(Error(self._event.id, error.code, error.message, details))
+
+    def _ended(self) -> bytes:
+        if self._ended_by == "shutdown":
+            return self._failed(BackendFault("the daemon stopped before the answer was complete"))
+        if isinstance(self._event.request, GenerateV1 | GenerateV2):
+            encoder = self._encoder or self._unrouted_encoder()
+            return encoder.cancelled()
+        return self._failed(CallerFault("cancelled by the caller"))
+
+    def _unrouted_encoder(self) -> AnswerEncoder:
+        """For a request that was cancelled while it waited: no backend has it yet."""
+        shape = AnswerEncoderV1 if isinstance(self._event.request, GenerateV1) else AnswerEncoderV2
+        return shape(self._connection, self._event.id, "", stream=True)

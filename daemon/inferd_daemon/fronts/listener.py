@@ -1,0 +1,105 @@
+"""Accepts clients on a listening socket and owns their sessions."""
+
+import errno
+import socket
+
+import structlog
+import trio
+
+from inferd_proto import Error, ErrorCode, FrameType, encode, pack
+
+from ..control.view import DaemonView
+from .peer import peer_of
+from .session import Session
+
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+RETRY_S = 0.1
+"""The socket stays readable when accept fails for want of descriptors: pause, don't spin."""
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """All sessions of `inferd.sock`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        view: DaemonView,
+        *,
+        max_connections: int,
+        write_timeout_s: float,
+    ) -> None:
+        self._sock = sock
+        self._view = view
+        self._max_connections = max_connections
+        self._write_timeout_s = write_timeout_s
+        self._sessions: set[Session] = set()
+        self._idle = trio.Event()
+
+    async def run(self) -> None:
+        """Accept and serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                sock = await self._accept()
+                if len(self._sessions) >= self._max_connections:
+                    self._turn_away(sock)
+                else:
+                    nursery.start_soon(self._serve, sock)
+
+    async def drained(self) -> None:
+        """Returns once no session has a running request; the daemon takes no new ones by then."""
+        while any(session.busy for session in self._sessions):
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def end_requests(self) -> None:
+        """End every running request with its terminal frame."""
+        for session in list(self._sessions):
+            session.end_requests("shutdown")
+
+    def abort(self) -> None:
+        """Drop every client now."""
+        for session in list(self._sessions):
+            session.abort()
+
+    async def _accept(self) -> socket.socket:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.accept()[0]
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+                _log.error("cannot accept", reason=error.strerror)
+                await trio.sleep(RETRY_S)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """One frame into the empty send buffer of a new socket cannot block."""
+        message = f"{self._max_connections} clients are connected; try again later"
+        error = Error("", ErrorCode.QUEUE_FULL, message)
+        with sock:
+            sock.setblocking(False)
+            try:
+                sock.send(pack(FrameType.JSON, encode(FrameType.JSON, error)))
+            except OSError:
+                return  # it is gone already
+
+    async def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            sock.setblocking(False)
+            session = Session(
+                sock, peer_of(sock), self._view, self._write_timeout_s, self._on_request_end
+            )
+            self._sessions.add(session)
+            self._view.connections += 1
+            try:
+                await session.run()
+            finally:
+                self._sessions.discard(session)
+                self._view.connections -= 1
+                self._on_request_end()
+
+    def _on_request_end(self) -> None:
+        self._idle.set()

@@ -1,0 +1,135 @@
+"""One connection on `inferd.sock`: bytes to requests, each request a task of this session.
+
+Nothing outlives the connection: when the client leaves, its requests are cancelled.
+"""
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import trio
+
+from inferd_proto import (
+    CancelReceived,
+    Closed,
+    Event,
+    Refused,
+    RequestReceived,
+    ServerConnection,
+)
+
+from ..control.view import DaemonView
+from .answering import Answering, Ender
+from .peer import Peer
+from .writer import SocketWriter, WriteTimeout
+
+RECEIVE_BYTES = 65_536
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
+_log = structlog.get_logger(__name__)
+
+
+class Session:
+    """Serves one connected client until it leaves."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        view: DaemonView,
+        write_timeout_s: float,
+        on_request_end: Callable[[], None],
+    ) -> None:
+        self._on_request_end = on_request_end
+        self._sock = sock
+        self._peer = peer
+        self._view = view
+        self._connection = ServerConnection()
+        self._writer = SocketWriter(sock, write_timeout_s)
+        self._running: dict[str, Answering] = {}
+
+    @property
+    def busy(self) -> bool:
+        """True while a request has no terminal answer."""
+        return bool(self._running)
+
+    def end_requests(self, by: Ender) -> None:
+        """End each running request with its terminal frame."""
+        for answering in list(self._running.values()):
+            answering.end(by)
+
+    def abort(self) -> None:
+        """Drop the client now: reads end, and writes that wait for it fail."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+    async def run(self) -> None:
+        """Serve until the client closes, breaks the protocol, or stops reading.
+
+        The daemon's last door: whatever fails in here ends this client's session alone.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._receive(nursery)
+                nursery.cancel_scope.cancel()
+        except* WriteTimeout:
+            _log.warning("client does not read, disconnected", pid=self._peer.pid)
+        except* OSError as group:
+            if any(error.errno not in _GONE for error in _leaves(group)):
+                _log.exception("connection failed", pid=self._peer.pid)
+        except* Exception:
+            _log.exception("session failed unexpectedly", pid=self._peer.pid)
+
+    async def _receive(self, nursery: trio.Nursery) -> None:
+        while True:
+            self._connection.receive_data(await self._receive_some())
+            while (event := self._connection.next_event()) is not None:
+                if not await self._handle(event, nursery):
+                    return
+
+    async def _receive_some(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+
+    async def _handle(self, event: Event, nursery: trio.Nursery) -> bool:
+        """False where the connection must end."""
+        match event:
+            case RequestReceived():
+                # known before its task runs: a cancel may be next in the same bytes
+                answering = Answering(event, self._connection, self._writer, self._view, self._peer)
+                self._running[event.id] = answering
+                nursery.start_soon(self._answer, event.id, answering)
+            case CancelReceived(request_id):
+                if request_id in self._running:
+                    self._running[request_id].end("caller")
+            case Refused(_, code, message, data, close):
+                _log.info("refused", code=code.value, reason=message, pid=self._peer.pid)
+                await self._writer.write(data)
+                return not close
+            case Closed():
+                return False
+        return True
+
+    async def _answer(self, request_id: str, answering: Answering) -> None:
+        try:
+            await answering.run()
+        finally:
+            # the id may be in use again: its terminal frame is out before this task ends
+            if self._running.get(request_id) is answering:
+                del self._running[request_id]
+            self._on_request_end()
+
+
+def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,158 @@
+"""The file of a listening Unix socket: one owner, the right mode from its first instant.
+
+A lock file beside the socket says who owns it; a stale socket is taken over under that lock, a
+live one refused. The socket is bound under another name and renamed, so nobody can connect
+before its mode is set (wire.md section 1).
+"""
+
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from inferd_proto import MAX_SOCKET_PATH_BYTES
+
+from ..errors import OperatorError
+from .peer import peer_of
+
+BACKLOG = 1024
+
+
+class SocketFile:
+    """Context manager: on enter `socket` listens at `path`; on exit both files are gone.
+
+    `mode` is that of the socket; with `group` it belongs to that group. Raises OperatorError:
+    another daemon listens there, the directory or file is another user's, the path is too long.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o660, group: str | None = None) -> None:
+        self.path = path
+        self._mode = mode
+        self._group = group
+        self._lock = -1
+        self._inode = 0
+        self.socket = socket.socket(socket.AF_UNIX)
+
+    def __enter__(self) -> Self:
+        try:
+            _check_path(self.path)
+            _make_directory(self.path.parent)
+            self._lock = _lock(self.path)
+            _clear_stale(self.path)
+            self._listen()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if os.lstat(self.path).st_ino == self._inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        # the lock file stays: unlinking it would let two daemons lock two files of one name
+        self._close()
+
+    def _listen(self) -> None:
+        # bound under the pid: a leftover of that name can only be our own predecessor's
+        interim = self.path.with_name(f".{self.path.name[:40]}.{os.getpid()}")
+        interim.unlink(missing_ok=True)
+        os.fchmod(self.socket.fileno(), 0o600)
+        try:
+            self.socket.bind(str(interim))
+            if self._group is not None:
+                os.chown(interim, -1, _group_id(self._group))
+            interim.chmod(self._mode)
+            self.socket.listen(BACKLOG)
+            self.socket.setblocking(False)
+            self._inode = os.lstat(interim).st_ino
+            interim.rename(self.path)
+        except OSError as error:
+            interim.unlink(missing_ok=True)
+            raise OperatorError(f"cannot listen at {self.path}: {error.strerror}") from None
+
+    def _close(self) -> None:
+        self.socket.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _check_path(path: Path) -> None:
+    longest = MAX_SOCKET_PATH_BYTES - len(".") - len(f".{os.getpid()}")
+    if len(os.fsencode(path)) > longest:
+        raise OperatorError(
+            f"the socket path {path} is over {longest} bytes; set INFERD_SOCKET to a shorter one"
+        )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+    except OSError as error:
+        raise OperatorError(f"cannot make directory {directory}: {error.strerror}") from None
+    if owner not in (os.geteuid(), 0):
+        raise OperatorError(
+            f"directory {directory} belongs to uid {owner}; set INFERD_RUNTIME_DIR to one of yours"
+        )
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of the lock; it is held as long as that is open."""
+    lock_path = path.with_name(path.name + ".lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(lock_path, flags, 0o600)
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise OperatorError(f"cannot open lock file {lock_path}: {reason}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise OperatorError(
+            f"another inferd (pid {holder}) holds {path}; stop it, or choose another --socket"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket nobody listens on."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OperatorError(f"{path} exists and is not a socket; move it away")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise OperatorError(f"cannot tell who listens at {path}: {error}") from None
+        raise OperatorError(f"process {peer_of(probe).pid} listens at {path} already")
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OperatorError(f"socket_group: there is no group {name!r}") from None
