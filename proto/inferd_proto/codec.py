@@ -5,31 +5,42 @@ path of the first mistake; it never raises anything else.
 """
 
 import re
+from codecs import getincrementaldecoder
 from typing import Generic, TypeVar
 
 import msgspec
 
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError, quoted
 from .frames import FrameType
 
 T = TypeVar("T")
 
 MAX_REASON_CHARS = 300
-"""An error text quotes the peer's input; it must not be a way to have it echoed at length."""
+"""The longest error text, whatever the decoder has to say."""
 
-_UNKNOWN_TAG = re.compile(r"^Invalid value '(.*)' - at `\$\.?(.*?)\.?(type|kind)`$", re.DOTALL)
-_json_encoder = msgspec.json.Encoder()
-_msgpack_encoder = msgspec.msgpack.Encoder()
+_UTF8_PIECE_BYTES = 64 * 1024
+
+_AT = re.compile(r"^(.*) - at `(?:(?:key|value)` in `)?\$\.?([^`]*)`$", re.DOTALL)
+_OURS = re.compile(r"^`([^`]+)`: (.*)$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(\w+)`$")
+_ENUM = re.compile(r"^Invalid enum value '(.*)'$", re.DOTALL)
+_TAG = re.compile(r"^Invalid value '(.*)'$", re.DOTALL)
+_TAG_FIELD = re.compile(r"\.?(?:type|kind)$")
+
+encode_json = msgspec.json.Encoder().encode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
 
 
 class Codec(Generic[T]):
     """Decodes payloads of both encodings into one type."""
 
+    __slots__ = ("_json", "_msgpack")
+
     def __init__(self, type_: type[T]) -> None:
         self._json = msgspec.json.Decoder(type_)
         self._msgpack = msgspec.msgpack.Decoder(type_)
 
-    def decode(self, frame_type: FrameType, payload: bytes) -> T:
+    def decode(self, frame_type: FrameType, payload: bytes | msgspec.Raw) -> T:
         """Raises RemoteProtocolError (`invalid_request`) that names the path of the mistake."""
         try:
             if frame_type is FrameType.MSGPACK:
@@ -44,19 +55,52 @@ class Codec(Generic[T]):
 
 
 def encode(frame_type: FrameType, message: object) -> bytes:
-    """`message` as a payload of that encoding."""
-    if frame_type is FrameType.MSGPACK:
-        return _msgpack_encoder.encode(message)
-    return _json_encoder.encode(message)
+    """`message` as a payload of that encoding.
+
+    Raises LocalProtocolError for what neither encoding can carry: integers beyond 64 bits, lone
+    surrogates, values of unknown types.
+    """
+    try:
+        if frame_type is FrameType.MSGPACK:
+            return _encode_msgpack(message)
+        return encode_json(message)
+    except (OverflowError, UnicodeEncodeError, RecursionError, TypeError) as error:
+        raise LocalProtocolError(f"a message that cannot be encoded: {error}") from None
+
+
+def check_utf8(payload: bytes) -> None:
+    """All of a JSON payload must be UTF-8, also where the decoder skips unknown fields.
+
+    Works in pieces: a payload at the frame cap must not be held a second time as text.
+    """
+    if payload.isascii():
+        return
+    decoder = getincrementaldecoder("utf-8")()
+    view = memoryview(payload)
+    try:
+        for start in range(0, len(view), _UTF8_PIECE_BYTES):
+            decoder.decode(view[start : start + _UTF8_PIECE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("the message is not valid UTF-8") from None
 
 
 def _reason(text: str) -> str:
-    """msgspec's words, with our way to write a path."""
-    unknown = _UNKNOWN_TAG.match(text)
-    if unknown:
-        value, path, _ = unknown.groups()
-        text = f"`{path or 'message'}`: unknown type {value[:40]!r}"
-    text = text.replace("`$.", "`").replace(" - at `$`", "")
+    """msgspec's words as `path`: reason, with what the peer wrote cut short."""
+    at = _AT.match(text)
+    text, path = at.groups() if at else (text, "")
+    if ours := _OURS.match(text):
+        path, text = _join(path, ours[1]), ours[2]
+    elif missing := _MISSING.match(text):
+        path, text = _join(path, missing[1]), "is missing"
+    elif enum := _ENUM.match(text):
+        text = f"{quoted(enum[1])} is not one of its values"
+    elif tag := _TAG.match(text):
+        path, text = _TAG_FIELD.sub("", path) or "message", f"unknown type {quoted(tag[1])}"
     if len(text) > MAX_REASON_CHARS:
         text = text[:MAX_REASON_CHARS] + "…"
-    return text
+    return f"`{path}`: {text}" if path else text
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,20 +1,18 @@
-"""One connection without its I/O: bytes in, events out; messages in, bytes out; both roles.
+"""The answering side of one connection, without its I/O. See `client_connection` for the other.
 
 Several requests may be in flight when their ids differ. Feed what was received with
 `receive_data`, take events with `next_event` until None; what `send…` and `Refused` return as
 bytes goes to the peer in that order. Never touches a socket, a clock or a task.
 """
 
-from typing import Literal
-
-from .codec import encode
-from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from .codec import encode, encode_json
+from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
 from .events import CancelReceived, Closed, Event, Refused, RequestReceived
-from .exchange import Exchange, kind_of
-from .frames import FrameReader, FrameType, encode_length, pack
+from .exchange import ANSWERS, Channel, Exchange, kind_of
+from .frames import MAX_FRAME_BYTES, FrameReader, FrameType, encode_length, pack
 from .messages import AttachmentBlob, Cancel, Error, Request, decode_request
 from .messages.answers import Answer, is_terminal
-from .states import Signal, step
+from .states import Signal, State, step
 from .upload import BlobGate
 
 MAX_IN_FLIGHT = 256
@@ -79,34 +77,40 @@ class ServerConnection:
     def send(self, answer: Answer) -> bytes:
         """`answer` as a frame in the encoding that its request used.
 
-        Raises LocalProtocolError for an id that is not in flight, ValueError over the frame cap;
-        neither changes the state.
+        Raises LocalProtocolError for an id that is not in flight, for an answer of another kind
+        than the request's, and for what cannot be encoded; ValueError over the frame cap. None
+        of them changes the state: the request can still be ended with an `Error`.
         """
         exchange = self._exchange(answer.id)
+        if not isinstance(answer, ANSWERS[exchange.kind]):
+            raise LocalProtocolError(f"{type(answer).__name__} answers no {exchange.kind.value}")
+        terminal = is_terminal(answer)
+        state = step(exchange.state, Signal.TERMINAL if terminal else Signal.PART)
         data = pack(exchange.encoding, encode(exchange.encoding, answer))
-        if is_terminal(answer):
-            exchange.state = step(exchange.state, Signal.TERMINAL)
-            del self._exchanges[answer.id]
-        else:
-            exchange.state = step(exchange.state, Signal.PART)
+        exchange.state = state
+        if terminal:
+            self._forget(exchange)
         return data
 
-    def send_deltas(
-        self, request_id: str, deltas: list[str], channel: Literal["text", "thinking"] = "text"
-    ) -> bytes:
-        """One frame for each delta, joined: the hot path of a generation."""
+    def send_deltas(self, request_id: str, deltas: list[str], channel: Channel = "text") -> bytes:
+        """One frame for each delta, joined: the hot path of a generation.
+
+        Raises as `send` does. A v1 answer has no `thinking`: its deltas are all tokens.
+        """
         exchange = self._exchange(request_id)
         exchange.state = step(exchange.state, Signal.PART)
         if exchange.encoding is not FrameType.JSON:
-            return b"".join(exchange.pack_delta(delta, channel) for delta in deltas)
+            return b"".join([exchange.pack_delta(delta, channel) for delta in deltas])
         prefix, suffix = exchange.delta_frame(channel)
         base = len(prefix) + len(suffix)
         parts: list[bytes] = []
-        for delta in deltas:
-            text = encode(FrameType.JSON, delta)
-            size = base + len(text)
-            header = _HEADERS[size] if size < len(_HEADERS) else encode_length(size) + b"\x01"
-            parts += (header, prefix, text, suffix)
+        try:
+            for text in map(encode_json, deltas):
+                size = base + len(text)
+                header = _HEADERS[size] if size < len(_HEADERS) else _header(size)
+                parts += (header, prefix, text, suffix)
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError(f"a delta that cannot be encoded: {error.reason}") from None
         return b"".join(parts)
 
     def _exchange(self, request_id: str) -> Exchange:
@@ -115,31 +119,40 @@ class ServerConnection:
         except KeyError:
             raise LocalProtocolError(f"no request {request_id!r} is in flight") from None
 
+    def _forget(self, exchange: Exchange) -> None:
+        del self._exchanges[exchange.id]
+        if self._gate.request is not None and self._gate.request.id == exchange.id:
+            self._gate.discard()
+
     def _on_message(self, frame_type: FrameType, payload: bytes) -> Event | None:
         if self._gate.awaits_blob:
-            raise self._gate.broken("a BLOB frame must follow its attachment_blob")
+            raise RemoteProtocolError("a BLOB frame must follow its attachment_blob", close=True)
+        uploading = self._gate.request is not None
         try:
             message = decode_request(frame_type, payload)
         except RemoteProtocolError as error:
-            if self._gate.uploading:
-                raise self._gate.broken(error.message) from None
+            if uploading:
+                raise RemoteProtocolError(
+                    f"attachment_blob expected ({error.message})", close=True
+                ) from None
             self._gate.discard()
             raise
-        if isinstance(message, AttachmentBlob):
-            self._gate.announce(message)
-            return None
-        if self._gate.uploading:
-            raise self._gate.broken("attachment_blob expected")
-        self._gate.reset()
-        if isinstance(message, Cancel):
-            return self._on_cancel(message)
-        return self._on_request(frame_type, message)
+        match message:
+            case AttachmentBlob():
+                self._gate.announce(message)
+                return None
+            case Cancel():
+                return self._on_cancel(message)
+            case _ if uploading:
+                raise RemoteProtocolError("attachment_blob expected", close=True)
+            case _:
+                return self._on_request(frame_type, message)
 
     def _on_request(self, frame_type: FrameType, request: Request) -> Event | None:
         if request.id in self._exchanges:
             self._gate.discard()
             raise RemoteProtocolError(
-                f"a request with the id {request.id[:80]!r} is in flight", request_id=request.id
+                f"a request with the id {quoted(request.id)} is in flight", request_id=request.id
             )
         if len(self._exchanges) >= self._max_in_flight:
             self._gate.discard()
@@ -159,31 +172,34 @@ class ServerConnection:
         exchange = self._exchanges.get(message.id)
         if exchange is None:
             return None  # it ended while the cancel was on its way
+        if exchange.state is State.UPLOADING:
+            raise RemoteProtocolError(
+                "cancelled before its attachments were complete", request_id=message.id
+            )
         exchange.state = step(exchange.state, Signal.CANCEL)
         return CancelReceived(message.id)
 
     def _on_blob(self, payload: bytes | None) -> Event | None:
-        request = self._gate.blob(payload)
+        request = self._gate.take(payload)
         if request is None:
             return None
         exchange = self._exchanges[request.id]
-        if self._gate.uploading:
-            exchange.state = step(exchange.state, Signal.BLOB)
-            return None
-        exchange.state = step(exchange.state, Signal.LAST_BLOB)
-        return RequestReceived(request.id, request, self._gate.take())
+        blobs = self._gate.complete()
+        exchange.state = step(exchange.state, Signal.BLOB if blobs is None else Signal.LAST_BLOB)
+        return None if blobs is None else RequestReceived(request.id, request, blobs)
 
     def _refuse(self, error: RemoteProtocolError) -> Refused:
         upload = self._gate.request
         if upload is not None and not error.request_id:
             error.request_id = upload.id
-        if upload is not None and error.request_id == upload.id:
-            self._exchanges.pop(upload.id, None)
-            self._gate.discard()
-        if error.close:
-            self._closed = True
+        exchange = self._exchanges.get(error.request_id)
+        if exchange is not None and exchange.state is State.UPLOADING:
+            exchange.state = step(exchange.state, Signal.TERMINAL)
+            self._forget(exchange)
+        self._closed = error.close
+        encoding = self._encoding if exchange is None else exchange.encoding
         answer = Error(error.request_id, error.code, error.message)
-        data = pack(self._encoding, encode(self._encoding, answer))
+        data = pack(encoding, encode(encoding, answer))
         return Refused(error.request_id, error.code, error.message, data, error.close)
 
     def _at_end(self) -> Closed:
@@ -192,4 +208,10 @@ class ServerConnection:
             self._reader.finish()
         except RemoteProtocolError:
             return Closed(clean=False)
-        return Closed(clean=not self._gate.uploading)
+        return Closed(clean=self._gate.request is None and not self._gate.awaits_blob)
+
+
+def _header(size: int) -> bytes:
+    if size > MAX_FRAME_BYTES:
+        raise ValueError(f"a delta's frame of {size} bytes is over the cap of {MAX_FRAME_BYTES}")
+    return encode_length(size) + b"\x01"

@@ -7,6 +7,9 @@ of this package), `RemoteProtocolError` is the peer's.
 
 from enum import StrEnum
 
+MAX_QUOTED_CHARS = 40
+"""An error text may name what the peer wrote; it must not be a way to have it echoed or logged."""
+
 
 class ErrorCode(StrEnum):
     """Codes of `error` frames (wire.md section 4)."""
@@ -56,3 +59,10 @@ class RemoteProtocolError(ProtocolError):
         self.code = code
         self.request_id = request_id
         self.close = close
+
+
+def quoted(value: str) -> str:
+    """`value` as an error text may show it: escaped, and cut to `MAX_QUOTED_CHARS`."""
+    if len(value) > MAX_QUOTED_CHARS:
+        return f"{value[:MAX_QUOTED_CHARS]!r}…"
+    return repr(value)

@@ -1,7 +1,7 @@
 """What a connection remembers of one request: its state, its kind, how its answers look."""
 
 from enum import Enum
-from typing import Literal
+from typing import Literal, get_args
 
 from .codec import encode
 from .frames import FrameType, pack
@@ -16,6 +16,7 @@ from .messages import (
     ThinkingDelta,
     Token,
 )
+from .messages.answers import AnswerControl, AnswerEmbed, AnswerRerank, AnswerV1, AnswerV2
 from .states import State
 
 Channel = Literal["text", "thinking"]
@@ -29,6 +30,16 @@ class Kind(Enum):
     EMBED = "embed"
     RERANK = "rerank"
     CONTROL = "control"
+
+
+ANSWERS: dict[Kind, tuple[type, ...]] = {
+    Kind.GENERATE_V1: get_args(AnswerV1),
+    Kind.GENERATE_V2: get_args(AnswerV2),
+    Kind.EMBED: get_args(AnswerEmbed),
+    Kind.RERANK: get_args(AnswerRerank),
+    Kind.CONTROL: get_args(AnswerControl),
+}
+"""What may answer a request of each kind."""
 
 
 def kind_of(request: Request) -> Kind:

@@ -54,14 +54,19 @@ def encode_length(length: int) -> bytes:
     return bytes(out)
 
 
-def pack(frame_type: FrameType, payload: bytes) -> bytes:
-    """One frame as bytes.
+def frame_header(frame_type: FrameType, length: int) -> bytes:
+    """What stands before a payload of `length` bytes.
 
     Raises ValueError over `MAX_FRAME_BYTES`: a peer would close the connection on it.
     """
-    if len(payload) > MAX_FRAME_BYTES:
-        raise ValueError(f"payload of {len(payload)} bytes is over the cap of {MAX_FRAME_BYTES}")
-    return b"%b%c%b" % (encode_length(len(payload)), frame_type, payload)
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"payload of {length} bytes is over the cap of {MAX_FRAME_BYTES}")
+    return encode_length(length) + frame_type.to_bytes(1, "little")
+
+
+def pack(frame_type: FrameType, payload: bytes) -> bytes:
+    """One frame as bytes. Raises ValueError over `MAX_FRAME_BYTES`."""
+    return frame_header(frame_type, len(payload)) + payload
 
 
 def _admit_all(_type: FrameType, _length: int) -> bool:
@@ -121,6 +126,9 @@ class FrameReader:
         payload = bytes(memoryview(self._buffer)[self._pos : end])
         self._pos = end
         self._need = -1
+        if end == len(self._buffer):  # an idle connection keeps nothing of its last frame
+            self._buffer.clear()
+            self._pos = 0
         return Frame(self._type, payload)
 
     def finish(self) -> None:
@@ -134,17 +142,17 @@ class FrameReader:
         return len(self._buffer) - self._pos
 
     def _read_header(self) -> bool:
-        buffer, pos = self._buffer, self._pos
-        available = len(buffer) - pos
-        length = 0
-        for i in range(MAX_LENGTH_BYTES):
-            if i >= available:
-                return False
-            byte = buffer[pos + i]
-            length |= (byte & 0x7F) << (7 * i)
+        buffer, start = self._buffer, self._pos
+        length = shift = 0
+        for pos in range(start, min(start + MAX_LENGTH_BYTES, len(buffer))):
+            byte = buffer[pos]
+            length |= (byte & 0x7F) << shift
             if byte < 0x80:
                 break
+            shift += 7
         else:
+            if len(buffer) - start < MAX_LENGTH_BYTES:
+                return False
             raise RemoteProtocolError(
                 f"malformed frame: its length takes more than {MAX_LENGTH_BYTES} bytes", close=True
             )
@@ -154,15 +162,15 @@ class FrameReader:
                 code=ErrorCode.FRAME_TOO_LARGE,
                 close=True,
             )
-        if i + 1 >= available:
+        if pos + 1 == len(buffer):
             return False
-        frame_type = _FRAME_TYPES.get(buffer[pos + i + 1])
+        frame_type = _FRAME_TYPES.get(buffer[pos + 1])
         if frame_type is None:
             raise RemoteProtocolError(
-                f"malformed frame: unknown type 0x{buffer[pos + i + 1]:02x}", close=True
+                f"malformed frame: unknown type 0x{buffer[pos + 1]:02x}", close=True
             )
         self._keep = self._admit(frame_type, length)
         self._type = frame_type
         self._need = length
-        self._pos = pos + i + 2
+        self._pos = pos + 2
         return True

@@ -18,6 +18,10 @@ class State(Enum):
     CANCELLING = "cancelling"
     ENDED = "ended"
 
+    __hash__ = (
+        object.__hash__
+    )  # the table is looked at for every token; Enum's is five times slower
+
     def __repr__(self) -> str:
         return self.value
 
@@ -32,6 +36,8 @@ class Signal(Enum):
     PART = "part of the answer"
     CANCEL = "cancel"
     TERMINAL = "terminal answer"
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return self.value

@@ -2,7 +2,7 @@
 
 from .control import Cancel, Control, Error, Item, Result, StreamDone
 from .decoding import Request, decode_request
-from .generate_v1 import DoneV1, GenerateV1, TextMessage, Token, UsageV1
+from .generate_v1 import DoneV1, GenerateV1, StopReasonV1, TextMessage, Token, UsageV1
 from .generate_v2 import (
     AnswerBlock,
     Attachment,
@@ -72,6 +72,7 @@ __all__ = [
     "ResponseFormat",
     "Result",
     "StopReason",
+    "StopReasonV1",
     "StreamDone",
     "Text",
     "TextDelta",

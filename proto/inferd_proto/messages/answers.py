@@ -13,6 +13,9 @@ AnswerControl = Result | Item | StreamDone | Error
 Answer = AnswerV1 | AnswerV2 | AnswerEmbed | AnswerRerank | AnswerControl
 
 
+_PARTS = (Token, BlockAnswer, Item)
+
+
 def is_terminal(answer: Answer) -> bool:
     """True for the one answer that ends a request."""
-    return not isinstance(answer, Token | BlockAnswer | Item)
+    return not isinstance(answer, _PARTS)

@@ -1,37 +1,50 @@
 """One payload to one request message, dispatched by `op` and `api_version` (wire.md section 3)."""
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from typing import Final, TypeVar
 
-from ..codec import Codec
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ..codec import Codec, check_utf8, encode
 from ..errors import ErrorCode, RemoteProtocolError
 from ..frames import FrameType
 from .control import Cancel, Control
 from .generate_v1 import GenerateV1
 from .generate_v2 import AttachmentBlob, GenerateV2
-from .limits import MAX_ID_CHARS, WIRE_VERSION, JsonObject, check_json
+from .limits import MAX_ID_CHARS, MAX_INTEGER, MIN_INTEGER, WIRE_VERSION, JsonObject, check_json
 from .vectors import Embed, Rerank
 
 Request = GenerateV1 | GenerateV2 | Embed | Rerank | Control
+_T = TypeVar("_T")
+
+MAX_OP_CHARS = 64
+
+_MAX_HEAD_BYTES = 6 * MAX_ID_CHARS + 2
+"""The longest allowed id, each character escaped as \\uXXXX: nothing longer is looked into."""
+
+_TOO_LONG: Final = object()
+_ABSENT = Raw(b"")
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What is looked at before anything else is parsed."""
+    """What is looked at before anything else is parsed; raw, so that its size bounds the work."""
 
-    wire_version: object = UNSET
-    id: object = ""
-    op: object = "generate"
-    type: object = UNSET
-    api_version: object = 2
+    wire_version: Raw = _ABSENT
+    id: Raw = _ABSENT
+    op: Raw = _ABSENT
+    type: Raw = _ABSENT
+    api_version: Raw = _ABSENT
 
 
 _HEAD = Codec(_Head)
+_VALUE: Codec[object] = Codec(object)
 _GENERATE_V1 = Codec(GenerateV1)
 _GENERATE_V2 = Codec(GenerateV2)
 _EMBED = Codec(Embed)
 _RERANK = Codec(Rerank)
 _BLOB = Codec(AttachmentBlob)
 _OBJECT: Codec[JsonObject] = Codec(JsonObject)
+_FIELDS: Codec[dict[str, Raw]] = Codec(dict[str, Raw])
 _ENVELOPE = ("wire_version", "id", "op")
 
 
@@ -42,65 +55,106 @@ def decode_request(frame_type: FrameType, payload: bytes) -> Request | Cancel | 
     `wire_version_unsupported` (with `close`) or `invalid_request`.
     """
     head = _HEAD.decode(frame_type, payload)
-    if head.type == "attachment_blob":
+    if head.type != _ABSENT and _peek(frame_type, head.type) == "attachment_blob":
         return _BLOB.decode(frame_type, payload)
-    request_id = head.id if isinstance(head.id, str) and len(head.id) <= MAX_ID_CHARS else ""
-    _check_version(head, request_id)
+    request_id = _peek(frame_type, head.id)
+    op = _peek(frame_type, head.op)
     try:
-        return _decode_body(head, frame_type, payload)
+        _check_version(_peek(frame_type, head.wire_version), op)
+        if frame_type is FrameType.JSON:
+            check_utf8(payload)
+        return _decode_body(head, _check_id(request_id), op, frame_type, payload)
     except RemoteProtocolError as error:
-        error.request_id = request_id
+        if isinstance(request_id, str) and len(request_id) <= MAX_ID_CHARS:
+            error.request_id = request_id
         raise
 
 
-def _check_version(head: _Head, request_id: str) -> None:
-    version = head.wire_version
+def _peek(frame_type: FrameType, raw: Raw) -> object:
+    """A field of the head; UNSET where it is missing or null."""
+    if len(memoryview(raw)) > _MAX_HEAD_BYTES:
+        return _TOO_LONG
+    if raw == _ABSENT:
+        return UNSET
+    try:
+        value = _VALUE.decode(frame_type, raw)
+    except RemoteProtocolError:
+        return _TOO_LONG
+    return UNSET if value is None else value
+
+
+def _check_version(version: object, op: object) -> None:
     if type(version) is int and version == WIRE_VERSION:
         return
-    if head.op == "cancel" and version is UNSET:
+    if op == "cancel" and version is UNSET:
         return  # wire.md section 3 shows `cancel` without a version
-    if isinstance(version, UnsetType):
-        said = "wire_version is missing"
-    else:
-        said = f"wire_version {str(version)[:20]} is not supported"
+    match version:
+        case UnsetType():
+            said = "wire_version is missing"
+        case int() | float() if MIN_INTEGER <= version <= MAX_INTEGER:
+            said = f"wire_version {version!r} is not supported"
+        case _:
+            said = f"wire_version is not the number {WIRE_VERSION}"
     raise RemoteProtocolError(
         f"{said}; this daemon speaks wire_version {WIRE_VERSION}",
         code=ErrorCode.WIRE_VERSION_UNSUPPORTED,
-        request_id=request_id,
         close=True,
     )
 
 
-def _decode_body(head: _Head, frame_type: FrameType, payload: bytes) -> Request | Cancel:
-    if not isinstance(head.id, str):
-        raise RemoteProtocolError("`id` must be a string")
-    if len(head.id) > MAX_ID_CHARS:
-        raise RemoteProtocolError(f"`id` is longer than {MAX_ID_CHARS} characters")
-    match head.op:
-        case "generate":
+def _check_id(value: object) -> str:
+    if value is UNSET:
+        return ""
+    if isinstance(value, str) and len(value) <= MAX_ID_CHARS:
+        return value
+    raise RemoteProtocolError(f"`id`: must be a string of at most {MAX_ID_CHARS} characters")
+
+
+def _decode_body(
+    head: _Head, request_id: str, op: object, frame_type: FrameType, payload: bytes
+) -> Request | Cancel:
+    match op:
+        case UnsetType() | "generate":
             return _decode_generate(head, frame_type, payload)
         case "embed":
-            return _EMBED.decode(frame_type, payload)
+            return _decode(_EMBED, frame_type, payload)
         case "rerank":
-            return _RERANK.decode(frame_type, payload)
+            return _decode(_RERANK, frame_type, payload)
         case "cancel":
-            return Cancel(head.id)
-        case str(op) if op:
-            fields = _OBJECT.decode(frame_type, payload)
-            arguments = {key: fields[key] for key in fields if key not in _ENVELOPE}
-            try:
-                check_json(arguments, op[:40])
-            except ValueError as error:
-                raise RemoteProtocolError(str(error)) from None
-            return Control(head.id, op, arguments)
+            return Cancel(request_id)
+        case str() if 0 < len(op) <= MAX_OP_CHARS:
+            return _decode_control(request_id, op, frame_type, payload)
         case _:
-            raise RemoteProtocolError("`op` must be a string that is not empty")
+            raise RemoteProtocolError(f"`op`: must be a string of 1 to {MAX_OP_CHARS} characters")
 
 
 def _decode_generate(head: _Head, frame_type: FrameType, payload: bytes) -> GenerateV1 | GenerateV2:
-    if type(head.api_version) is int:
-        if head.api_version == 1:
-            return _GENERATE_V1.decode(frame_type, payload)
-        if head.api_version == 2:
-            return _GENERATE_V2.decode(frame_type, payload)
-    raise RemoteProtocolError("`api_version` must be 1 or 2")
+    version = _peek(frame_type, head.api_version)
+    if version is UNSET or (type(version) is int and version == 2):
+        return _decode(_GENERATE_V2, frame_type, payload)
+    if type(version) is int and version == 1:
+        return _decode(_GENERATE_V1, frame_type, payload)
+    raise RemoteProtocolError("`api_version`: must be 1 or 2")
+
+
+def _decode(codec: Codec[_T], frame_type: FrameType, payload: bytes) -> _T:
+    """Published clients may write null for a field that they leave out."""
+    try:
+        return codec.decode(frame_type, payload)
+    except RemoteProtocolError:
+        fields = _FIELDS.decode(frame_type, payload)
+        null = encode(frame_type, None)
+        told = {name: raw for name, raw in fields.items() if bytes(memoryview(raw)) != null}
+        if len(told) == len(fields):
+            raise
+        return codec.decode(frame_type, encode(frame_type, told))
+
+
+def _decode_control(request_id: str, op: str, frame_type: FrameType, payload: bytes) -> Control:
+    fields = _OBJECT.decode(frame_type, payload)
+    arguments = {key: fields[key] for key in fields if key not in _ENVELOPE}
+    try:
+        check_json(arguments, "")
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from None
+    return Control(request_id, op, arguments)

@@ -3,14 +3,15 @@
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from .limits import (
     MAX_GRAMMAR_ALTERNATIVES,
     MAX_GRAMMAR_BYTES,
+    Count,
     Label,
     Probability,
     Temperature,
-    TokenCount,
     TopK,
     check_temperature,
 )
@@ -34,7 +35,7 @@ class GenerateV1(Struct, frozen=True, omit_defaults=True, kw_only=True):
     temperature: Temperature = 1.0
     top_p: Probability = 0.95
     top_k: TopK = 64
-    max_tokens: TokenCount = 1000
+    max_tokens: Count = 1000
     stream: bool = True
     grammar: str | None = None
     image_token_budget: ImageTokenBudget | None = None
@@ -44,11 +45,13 @@ class GenerateV1(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        if self.grammar == "":  # published clients write it for "no grammar"
+            force_setattr(self, "grammar", None)
         if self.grammar is not None:
             if len(self.grammar.encode()) > MAX_GRAMMAR_BYTES:
-                raise ValueError(f"`grammar` is over {MAX_GRAMMAR_BYTES} bytes")
+                raise ValueError(f"`grammar`: is over {MAX_GRAMMAR_BYTES} bytes")
             if self.grammar.count("|") > MAX_GRAMMAR_ALTERNATIVES:
-                raise ValueError(f"`grammar` has over {MAX_GRAMMAR_ALTERNATIVES} `|`")
+                raise ValueError(f"`grammar`: has over {MAX_GRAMMAR_ALTERNATIVES} `|`")
 
 
 class UsageV1(Struct, frozen=True, gc=False):

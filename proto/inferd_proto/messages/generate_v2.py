@@ -4,15 +4,17 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..errors import quoted
 from .limits import (
     MAX_ATTACHMENTS,
+    Count,
     JsonObject,
     Label,
     NonEmpty,
+    Pixels,
     Probability,
     Seed,
     Temperature,
-    TokenCount,
     TopK,
     check_json,
     check_temperature,
@@ -77,13 +79,6 @@ class Message(Struct, frozen=True):
     role: Literal["system", "user", "assistant"]
     content: Annotated[list[Block], Meta(min_length=1)]
 
-    def __post_init__(self) -> None:
-        for index, block in enumerate(self.content):
-            if isinstance(block, ToolUse) and self.role != "assistant":
-                raise ValueError(f"`content[{index}]`: tool_use stands in assistant messages only")
-            if isinstance(block, ToolResult) and self.role != "user":
-                raise ValueError(f"`content[{index}]`: tool_result stands in user messages only")
-
 
 # -- attachments ---------------------------------------------------------------------------
 
@@ -92,8 +87,8 @@ class ImageAttachment(Struct, frozen=True, tag_field="kind", tag="image"):
     """RGB, 8 bits a channel, rows from the top: width * height * 3 bytes follow as a BLOB."""
 
     id: NonEmpty
-    width: Annotated[int, Meta(ge=1, le=65_535)]
-    height: Annotated[int, Meta(ge=1, le=65_535)]
+    width: Pixels
+    height: Pixels
 
     def blob_bytes(self) -> int:
         """Exact length of the blob."""
@@ -155,7 +150,7 @@ class GenerateV2(Struct, frozen=True, omit_defaults=True, kw_only=True):
     min_p: Probability | None = None
     seed: Seed | None = None
     stop: list[NonEmpty] | None = None
-    max_tokens: TokenCount | None = None
+    max_tokens: Count | None = None
     stream: bool = True
     model: str | None = None
     client: Label = ""
@@ -163,32 +158,43 @@ class GenerateV2(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
-        check_unique([tool.name for tool in self.tools], "tool name")
-        check_unique([attachment.id for attachment in self.attachments], "attachment id")
+        check_unique([tool.name for tool in self.tools], "tools", "name")
+        check_unique([attachment.id for attachment in self.attachments], "attachments", "id")
         if self.tool_choice is not None and not self.tools:
-            raise ValueError("`tool_choice` needs `tools`")
+            raise ValueError("`tool_choice`: needs `tools`")
         if self.tool_choice is not None and self.response_format is not None:
-            raise ValueError("`tool_choice` and `response_format` exclude each other")
+            raise ValueError("`tool_choice`: excludes `response_format`")
         kinds = {attachment.id: _KINDS[type(attachment)] for attachment in self.attachments}
         for index, message in enumerate(self.messages):
-            _check_references(message.content, kinds, f"messages[{index}].content")
+            _check_blocks(message.content, message.role, kinds, f"messages[{index}].content")
 
 
 _KINDS: dict[type, type] = {ImageAttachment: Image, AudioAttachment: Audio, VideoAttachment: Video}
 
 
-def _check_references(blocks: list[Block], kinds: dict[str, type], path: str) -> None:
-    """Every attachment block names an attachment of its own kind. Raises ValueError."""
+def _check_blocks(blocks: list[Block], role: str, kinds: dict[str, type], path: str) -> None:
+    """Tool blocks stand where their speaker does, and every media block names an attachment.
+
+    Raises ValueError.
+    """
     for index, block in enumerate(blocks):
-        here = f"{path}[{index}]"
-        if isinstance(block, ToolResult):
-            _check_references(block.content, kinds, f"{here}.content")
-        elif isinstance(block, Image | Audio | Video):
-            kind = kinds.get(block.attachment_id)
-            if kind is None:
-                raise ValueError(f"`{here}`: no attachment {block.attachment_id!r}")
-            if kind is not type(block):
-                raise ValueError(f"`{here}`: {block.attachment_id!r} is of another kind")
+        match block:
+            case Image() | Audio() | Video():
+                _check_reference(block, kinds, f"{path}[{index}].attachment_id")
+            case ToolUse() if role != "assistant":
+                raise ValueError(f"`{path}[{index}]`: tool_use stands in assistant messages only")
+            case ToolResult():
+                if role != "user":
+                    raise ValueError(f"`{path}[{index}]`: tool_result stands in user messages only")
+                _check_blocks(block.content, role, kinds, f"{path}[{index}].content")
+
+
+def _check_reference(block: Image | Audio | Video, kinds: dict[str, type], path: str) -> None:
+    kind = kinds.get(block.attachment_id)
+    if kind is None:
+        raise ValueError(f"`{path}`: there is no attachment {quoted(block.attachment_id)}")
+    if kind is not type(block):
+        raise ValueError(f"`{path}`: {quoted(block.attachment_id)} is of another kind")
 
 
 class AttachmentBlob(Struct, frozen=True, tag_field="type", tag="attachment_blob"):

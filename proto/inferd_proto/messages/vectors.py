@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from .limits import MAX_RERANK_DOCUMENTS, MAX_RERANK_TEXT_BYTES, Label, NonEmpty
+from .limits import MAX_RERANK_DOCUMENTS, MAX_RERANK_TEXT_BYTES, Count, Label, NonEmpty
 
 EmbedTask = Literal[
     "retrieval_query",
@@ -23,7 +23,7 @@ class Embed(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     id: str = ""
     input: Annotated[list[NonEmpty], Meta(min_length=1)]
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Count | None = None
     task: EmbedTask | None = None
     model: str | None = None
     client: Label = ""
@@ -42,7 +42,9 @@ class Rerank(Struct, frozen=True, omit_defaults=True, kw_only=True):
     def __post_init__(self) -> None:
         total = sum(len(text.encode()) for text in self.documents) + len(self.query.encode())
         if total > MAX_RERANK_TEXT_BYTES:
-            raise ValueError(f"{total} bytes of text are over the cap of {MAX_RERANK_TEXT_BYTES}")
+            raise ValueError(
+                f"`documents`: {total} bytes of text are over the cap of {MAX_RERANK_TEXT_BYTES}"
+            )
 
 
 class InputUsage(Struct, frozen=True, gc=False):
