@@ -1,0 +1,63 @@
+"""What a backend sees of the process behind it: where it answers, what it is, whether it is ready.
+
+The supervisor of the process gives this view; backends never import it.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from .base import Readiness
+
+
+class Endpoint(Struct, frozen=True):
+    """Where a runtime answers HTTP: a Unix socket, or a loopback port where `uds` is None.
+
+    `key` is the bearer token that it asks for; it is never logged.
+    """
+
+    uds: Path | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    api_prefix: str = ""
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return str(self.uds) if self.uds else f"{self.host}:{self.port}"
+
+
+class ModelFacts(Struct, frozen=True):
+    """What a runtime says of the model it has loaded; None where it does not say.
+
+    `n_ctx` is the context of one slot in tokens. `template_tools` and `template_thinking` tell
+    whether the chat template knows of tools and of thinking.
+    """
+
+    model: str = ""
+    n_ctx: int | None = None
+    slots: int | None = None
+    vision: bool = False
+    audio: bool = False
+    template_tools: bool = False
+    template_thinking: bool = False
+    accelerator: str | None = None
+    gpu_layers: int | None = None
+
+
+class Runtime(Protocol):
+    """A supervised process, as its backend sees it."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The same over restarts."""
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """None until it was ready once."""
+
+    def readiness(self) -> Readiness:
+        """Whether it answers now; the reason why not is fit for a client."""
+
+    async def wait_settled(self) -> Readiness:
+        """Wait while it starts or restarts; the caller sets the deadline."""

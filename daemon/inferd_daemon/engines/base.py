@@ -1,0 +1,93 @@
+"""What an engine tells its supervisor: how one runtime process is started, reached and judged.
+
+An engine describes; it never spawns, signals or restarts. One object stands for one runtime and
+outlives its processes: the endpoint stays the same over restarts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+from msgspec import Struct
+
+from ..backends.runtime import Endpoint, ModelFacts
+from ..errors import InferdError
+from .failures import Failure, classify
+
+
+class Launch(Struct, frozen=True):
+    """One start of a process. Nothing secret stands in `argv`.
+
+    `environment` is the whole environment of the child; `pass_fds` are descriptors it inherits
+    under the same numbers.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    pass_fds: tuple[int, ...] = ()
+    directory: Path | None = None
+
+
+class Timing(Struct, frozen=True):
+    """Deadlines and intervals of one runtime, in seconds."""
+
+    ready_timeout_s: float = 60.0
+    readiness_interval_s: float = 0.02
+    health_interval_s: float = 5.0
+    stop_timeout_s: float = 10.0
+
+
+class Health(Enum):
+    """One look at a runtime."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    LOADING = "loading"
+    NO_ANSWER = "no answer"
+
+
+class EngineFailure(InferdError):
+    """A runtime cannot be started or did not become ready; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class Engine(ABC):
+    """One runtime to be: how to start it, where it answers, how to read its end."""
+
+    name: str
+    """Names the runtime in logs and errors."""
+    timing: Timing
+    endpoint: Endpoint
+
+    @abstractmethod
+    def prepare(self) -> Launch:
+        """Make ready for one start: directories, a free address, channels to the child.
+
+        Called before every start, in the main thread; quick. Raises EngineFailure where a start
+        cannot succeed.
+        """
+
+    def spawned(self) -> None:  # noqa: B027 (an engine without a channel to its child)
+        """The child runs: let go of what only the child needs, send what it waits for."""
+
+    @abstractmethod
+    async def look(self) -> Health:
+        """One health check; the caller sets the deadline."""
+
+    async def learn(self) -> ModelFacts:
+        """What the loaded model is, asked once it is healthy; the caller sets the deadline.
+
+        Raises EngineFailure.
+        """
+        return ModelFacts()
+
+    def discard(self) -> None:  # noqa: B027 (an engine that leaves nothing behind)
+        """The process is gone: remove its socket file and close channels to it. Idempotent."""
+
+    def explain(self, returncode: int, lines: Sequence[str]) -> Failure:
+        """Why the process ended. `lines` are the last of its own log."""
+        return classify(returncode, lines)

@@ -1,0 +1,61 @@
+"""One GET to a runtime on a connection of its own, and what its answer says of its health.
+
+For probes alone: they must not wait behind requests for a connection. The caller sets the deadline.
+"""
+
+import httpx
+
+from ..backends.runtime import Endpoint
+from ..backends.transport import PlainTransport
+from .base import Health
+
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""A `/props` reply holds the chat template; nothing that a probe asks for is larger."""
+
+
+class ProbeError(Exception):
+    """No answer, or none that is HTTP."""
+
+
+async def fetch(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
+    """GET `path` below the API prefix: the status and the body. Raises ProbeError."""
+    host = "localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}"
+    headers = {"Connection": "close"}
+    if endpoint.key is not None:
+        headers["Authorization"] = f"Bearer {endpoint.key}"
+    request = httpx.Request("GET", f"http://{host}{endpoint.api_prefix}{path}", headers=headers)
+    transport = PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None)
+    try:
+        async with transport:
+            response = await transport.handle_async_request(request)
+            body = bytearray()
+            try:
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise ProbeError(f"{path}: the reply is too long")
+            finally:
+                await response.aclose()
+    except httpx.HTTPError as error:
+        raise ProbeError(f"{path}: {error}") from error
+    return response.status_code, bytes(body)
+
+
+async def look(endpoint: Endpoint) -> Health:
+    """One health check, by `/health`, or by `/v1/models` where there is no `/health`."""
+    try:
+        status, body = await fetch(endpoint, "/health")
+        if status == 404:
+            status, body = await fetch(endpoint, "/v1/models")
+    except ProbeError:
+        return Health.NO_ANSWER
+    return judge(status, body)
+
+
+def judge(status: int, body: bytes) -> Health:
+    """What an answer to a health check means."""
+    if status == 200:
+        return Health.DEGRADED if b'"degraded"' in body else Health.HEALTHY
+    if status == 503 and b"Loading" in body:
+        return Health.LOADING
+    return Health.DEGRADED

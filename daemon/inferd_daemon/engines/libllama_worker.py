@@ -1,0 +1,76 @@
+"""The child process that holds a model: `python -m inferd_daemon.engines.libllama_worker FD`.
+
+FD is its end of the control socketpair. It lives as long as the daemon holds the other end. It
+starts no event loop and imports little: requests go straight to llama.cpp's own server threads.
+"""
+
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from .libllama_control import (
+    Boot,
+    Control,
+    ControlStream,
+    Failed,
+    Loaded,
+    Loading,
+    receive_blocking,
+)
+
+
+def main() -> NoReturn:
+    """Ends with the process: status 0 when told to go, 1 after a failure."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)
+    stream = ControlStream()
+    boot = receive_blocking(connection, stream)
+    if not isinstance(boot, Boot):
+        sys.exit(1)
+    # While a model loads, the interpreter runs no handler: the kernel's own must do.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from . import libllama_server as engine  # slow to import, so after the boot message
+    except ImportError as error:
+        fail(connection, f"the bundled engine (xllamacpp) does not load: {error}")
+    send(connection, Loading())
+    try:
+        server = engine.load(boot)
+    except RuntimeError as error:
+        fail(connection, f"llama.cpp: {error}")
+    # llama.cpp has set handlers of its own, which end its loop and leave the process standing.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: engine.stop_now(boot.socket_path, 0))
+    send(connection, Loaded(engine.accelerator(), engine.version()))
+    hold(server, connection, stream)
+    engine.stop_now(boot.socket_path, 0)
+
+
+def hold(_server: object, connection: socket.socket, stream: ControlStream) -> None:
+    """Keep the server until the daemon lets go of its end."""
+    try:
+        while receive_blocking(connection, stream) is not None:
+            pass
+    except OSError:
+        return
+
+
+def send(connection: socket.socket, message: Control) -> None:
+    """Send to the daemon; when it is gone, so is this process."""
+    try:
+        connection.sendall(ControlStream.pack(message))
+    except OSError:
+        os._exit(1)
+
+
+def fail(connection: socket.socket, reason: str) -> NoReturn:
+    """Tell why, and end."""
+    send(connection, Failed(reason))
+    sys.stderr.flush()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
