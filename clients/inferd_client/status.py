@@ -1,0 +1,96 @@
+"""What the daemon says of itself (`Client.status`): typed, and open to fields to come."""
+
+from msgspec import Struct, convert
+
+from inferd_proto import ErrorCode, JsonObject
+
+from .errors import NotFound, ProtocolViolation
+
+
+class BackendStatus(Struct, frozen=True, kw_only=True):
+    """One backend behind a route; `capabilities` as in wire.md section 8."""
+
+    name: str
+    kind: str = ""
+    ready: bool = False
+    reason: str = ""
+    capabilities: JsonObject = {}
+
+
+class RouteStatus(Struct, frozen=True, kw_only=True):
+    """One route: a name to ask for, and how busy it is.
+
+    `active` of `permits` requests run, `queued` of `queue_depth` wait; `reason` says why it is
+    not ready.
+    """
+
+    name: str
+    ready: bool = False
+    reason: str = ""
+    default: bool = False
+    active: int = 0
+    queued: int = 0
+    permits: int = 0
+    queue_depth: int = 0
+    backends: list[BackendStatus] = []
+    aliases: list[str] = []
+
+    def answers_to(self, name: str) -> bool:
+        """True where `name` is the route's name or one of its aliases."""
+        return name == self.name or name in self.aliases
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The daemon; `state` is "starting", "ready", "draining" or "restarting"."""
+
+    version: str = ""
+    pid: int = 0
+    uptime_s: float = 0.0
+    state: str = ""
+    ready: bool = False
+    socket: str = ""
+    connections: int = 0
+    routes: list[RouteStatus] = []
+
+
+class RouteList(Struct, frozen=True):
+    """The value of `route.list`."""
+
+    routes: list[RouteStatus]
+
+
+def to_status(value: object) -> Status:
+    """Raises ProtocolViolation where `value` is not a status."""
+    try:
+        return convert(value, Status)
+    except ValueError as error:
+        raise ProtocolViolation(f"the daemon's status makes no sense: {error}") from None
+
+
+def to_routes(value: object) -> list[RouteStatus]:
+    """Raises ProtocolViolation where `value` is not a list of routes."""
+    try:
+        return convert(value, RouteList).routes
+    except ValueError as error:
+        raise ProtocolViolation(f"the daemon's routes make no sense: {error}") from None
+
+
+def what_is_missing(status: Status, model: str | None) -> str | None:
+    """Why the daemon, or the route `model`, cannot be asked yet; None where it can.
+
+    Raises NotFound where a daemon that is up has no such route.
+    """
+    if model is None:
+        return None if status.ready else _why(status)
+    for route in status.routes:
+        if route.answers_to(model):
+            return None if route.ready else f"route {route.name!r}: {route.reason or 'not ready'}"
+    if status.ready:
+        names = ", ".join(route.name for route in status.routes) or "none"
+        raise NotFound(ErrorCode.NOT_FOUND, f"no route {model!r}; the routes are: {names}")
+    return _why(status)
+
+
+def _why(status: Status) -> str:
+    reasons = [f"{r.name}: {r.reason or 'not ready'}" for r in status.routes if not r.ready]
+    return "; ".join(reasons) or f"the daemon is {status.state or 'not ready'}"
