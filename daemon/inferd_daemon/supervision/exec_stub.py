@@ -22,8 +22,9 @@ def main() -> None:
     if os.getppid() != parent:
         print("exec stub: the daemon is gone", file=sys.stderr)
         sys.exit(126)
-    # An ignored signal stays ignored over exec, and this interpreter ignores SIGPIPE.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # An ignored signal stays ignored over exec, and this interpreter ignores these two.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
