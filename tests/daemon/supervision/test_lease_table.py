@@ -2,9 +2,8 @@
 
 import time
 import tracemalloc
-from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,6 +16,9 @@ from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.lease import Claimant, Lease
 from inferd_daemon.supervision.lease_table import LeaseLimits, LeaseTable
 from inferd_proto import Bind, LeaseContext, LeaseEnsure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALICE = Claimant(uid=1000, pid=10, connection=1)
 BOB = Claimant(uid=1001, pid=11, connection=2)
