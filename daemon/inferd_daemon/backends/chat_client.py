@@ -1,0 +1,317 @@
+"""A client of one OpenAI-compatible upstream: sends, watches the deadlines, ends with one error.
+
+The mapping and the transport are others' work; this is the loop between them. It never retries and
+always closes the upstream's connection when it stops early, for that is what frees its slot.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+import httpx
+import trio
+from msgspec import Struct
+
+from inferd_proto import ErrorCode
+
+from ..errors import BackendFault, RequestError
+from .base import (
+    Batch,
+    Capabilities,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    RerankRequest,
+    RerankResult,
+)
+from .chat_completions import (
+    MAX_ERROR_BODY_BYTES,
+    ChatAnswer,
+    Dialect,
+    Expectations,
+    Redactor,
+    build_body,
+    check_supported,
+    refusal,
+    whole_answer_failure,
+)
+from .media import encode_media
+from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Of an answer that is no stream: some 2,000 embeddings of 4,096 numbers."""
+DRAIN_S = 0.05
+"""After `[DONE]` only the mark of the last chunk is due; it saves the connection."""
+MEDIA_THREADS = 2
+_ABSENT = frozenset((404, 405, 501))
+
+
+class Deadlines(Struct, frozen=True, kw_only=True):
+    """In seconds.
+
+    `first_byte_s` lasts until the first event of the answer: the upstream's queue and the reading
+    of the prompt are in it, and comments are no event. `idle_s` is the longest silence after that.
+    """
+
+    total_s: float = 300.0
+    connect_s: float = 5.0
+    first_byte_s: float = 120.0
+    idle_s: float = 60.0
+
+
+class ChatClient:
+    """Speaks to `base_url` (no path) over `transport`, which it owns.
+
+    `dropped` counts the malformed lines of all streams so far.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        base_url: str = "http://localhost",
+        dialect: Dialect,
+        model: str | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """An empty `api_key` sends no header. Raises httpx.InvalidURL."""
+        self._transport = transport
+        self._base_url = httpx.URL(base_url)
+        self._dialect = dialect
+        self._model = model
+        self._deadlines = deadlines or Deadlines()
+        self._redact = Redactor([api_key or "", *(headers or {}).values()])
+        self._headers = _header_lines(self._base_url, api_key, headers or {})
+        self._urls = {
+            path: self._base_url.copy_with(raw_path=path.encode())
+            for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/rerank")
+        }
+        self._media_limit = trio.CapacityLimiter(MEDIA_THREADS)
+        self.dropped = 0
+
+    async def generate(
+        self, request: GenerateRequest, can: Capabilities
+    ) -> AsyncGenerator[Batch, None]:
+        """The answer as batches, `Finished` last. Use it within `contextlib.aclosing`.
+
+        Raises RequestError: CallerFault where the request is at fault or asks for what is not in
+        `can`, BackendFault where the upstream failed or was too slow.
+        """
+        check_supported(request, can)
+        body = await self._encode(request)
+        answer = ChatAnswer(Expectations(request.tool_choice, request.thinking), self._redact)
+        started = trio.current_time()
+        end = started + self._deadlines.total_s
+        first_event_by = min(end, started + self._deadlines.first_byte_s)
+        response = await self._send("POST", "/v1/chat/completions", body, first_event_by)
+        stream = _stream_of(response)
+        try:
+            if response.status_code != 200 or not _may_be_events(response):
+                raise await self._refusal(response, end)
+            pieces = stream.__aiter__()
+            deadline = first_event_by
+            while True:
+                batch = await self._next_batch(pieces, answer, deadline)
+                if batch:
+                    yield batch
+                if answer.finished:
+                    break
+                if answer.failure is not None:
+                    raise answer.failure
+                if answer.payloads:
+                    deadline = min(end, trio.current_time() + self._deadlines.idle_s)
+            with trio.CancelScope(deadline=trio.current_time() + DRAIN_S):
+                await _drain(pieces)
+        finally:
+            self.dropped += answer.dropped
+            await stream.aclose()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Raises RequestError (`embed_unsupported` where the upstream has no embeddings)."""
+        body = embed_body(request, self._dialect, self._model)
+        missing = unsupported(ErrorCode.EMBED_UNSUPPORTED, "make embeddings")
+        answer = await self._post("/v1/embeddings", body, missing)
+        return await trio.to_thread.run_sync(read_embeddings, answer, request, self._model)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Raises RequestError (`rerank_unsupported` where the upstream cannot)."""
+        body = rerank_body(request, self._model)
+        missing = unsupported(ErrorCode.RERANK_UNSUPPORTED, "rerank")
+        answer = await self._post("/v1/rerank", body, missing)
+        return read_ranking(answer, request, self._model)
+
+    async def get(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body of `path`, for probes. Raises BackendFault."""
+        deadline = trio.current_time() + timeout_s
+        response = await self._send("GET", path, b"", deadline)
+        try:
+            body = await self._read_body(response, deadline, MAX_BODY_BYTES)
+        finally:
+            await _stream_of(response).aclose()
+        return response.status_code, body
+
+    async def aclose(self) -> None:
+        """Close the transport. Running requests were ended before."""
+        await self._transport.aclose()
+
+    # -- one request -----------------------------------------------------------------------
+
+    async def _encode(self, request: GenerateRequest) -> bytes:
+        """The body; in a thread where there are media, for they are megabytes to encode."""
+        if not request.media:
+            return build_body(request, self._dialect, self._model, {})
+
+        def encode() -> bytes:
+            return build_body(request, self._dialect, self._model, encode_media(request.media))
+
+        return await trio.to_thread.run_sync(encode, limiter=self._media_limit)
+
+    async def _send(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
+        """The response's head. Raises BackendFault."""
+        url = self._urls.get(path) or self._base_url.copy_with(raw_path=path.encode())
+        connect_s = self._deadlines.connect_s
+        # With a stream of its own, httpx leaves the headers as they are.
+        request = httpx.Request(
+            method,
+            url,
+            headers=[*self._headers, (b"content-length", b"%d" % len(body))],
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": {"connect": connect_s, "pool": connect_s}},
+        )
+        with trio.CancelScope(deadline=deadline):
+            try:
+                return await self._transport.handle_async_request(request)
+            except httpx.TransportError as error:
+                raise self._translate(error) from error
+        raise BackendFault(self._too_late("sent no answer"))
+
+    async def _next_batch(
+        self, pieces: AsyncIterator[bytes], answer: ChatAnswer, deadline: float
+    ) -> Batch:
+        """What one receive brings; sets `answer.failure` where nothing good comes any more."""
+        with trio.CancelScope(deadline=deadline):
+            try:
+                piece = await pieces.__anext__()
+            except StopAsyncIteration:
+                return answer.feed_eof()
+            except httpx.TransportError as error:
+                answer.failure = self._translate(error)
+                return []
+            return answer.feed(piece)
+        what = "went silent in the middle of the answer" if answer.payloads else "began no answer"
+        answer.failure = BackendFault(self._too_late(what))
+        return []
+
+    async def _post(self, path: str, body: bytes, missing: RequestError) -> bytes:
+        """The body of a 200. Raises RequestError, `missing` where there is no such endpoint."""
+        end = trio.current_time() + self._deadlines.total_s
+        response = await self._send("POST", path, body, end)
+        try:
+            if response.status_code in _ABSENT:
+                raise missing
+            if response.status_code != 200:
+                raise await self._refusal(response, end)
+            _refuse_encoded(response)
+            return await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+        finally:
+            await _stream_of(response).aclose()
+
+    async def _refusal(self, response: httpx.Response, end: float) -> RequestError:
+        """The error for a response that is no stream of events, in the upstream's own words."""
+        limit = MAX_ERROR_BODY_BYTES + self._redact.longest
+        deadline = min(end, trio.current_time() + self._deadlines.idle_s)
+        _refuse_encoded(response)
+        body = await self._read_body(response, deadline, limit)
+        if response.status_code == 200:
+            return whole_answer_failure(_content_type(response), body, self._redact)
+        return refusal(response.status_code, body, self._redact)
+
+    async def _read_body(
+        self, response: httpx.Response, deadline: float, limit: int, *, whole: bool = False
+    ) -> bytes:
+        """The body, cut at `limit` bytes, at `deadline` or where the connection broke.
+
+        With `whole` each of these raises BackendFault instead.
+        """
+        body = bytearray()
+        problem = self._too_late("did not end its answer")
+        with trio.CancelScope(deadline=deadline):
+            try:
+                async for piece in _stream_of(response):
+                    body += piece
+                    if len(body) > limit:
+                        problem = f"upstream answered more than {limit} bytes"
+                        break
+                else:
+                    return bytes(body)
+            except httpx.TransportError as error:
+                problem = self._translate(error).message
+        if whole:
+            raise BackendFault(problem)
+        return bytes(body[:limit])
+
+    # -- what goes wrong -------------------------------------------------------------------
+
+    def _translate(self, error: httpx.TransportError) -> BackendFault:
+        match error:
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                what = "cannot connect to upstream"
+            case httpx.TimeoutException():
+                what = "upstream is too slow"
+            case _:
+                what = "upstream broke the connection"
+        return BackendFault(f"{what}: {self._redact(str(error)) or type(error).__name__}")
+
+    def _too_late(self, what: str) -> str:
+        return f"upstream {what} in time"
+
+
+def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
+    """The body as it comes; the response's own iterators cost more than the parsing does."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
+
+
+def _header_lines(
+    base_url: httpx.URL, api_key: str | None, headers: Mapping[str, str]
+) -> list[tuple[bytes, bytes]]:
+    lines = {
+        "host": base_url.netloc.decode(),
+        "accept": "text/event-stream, application/json",
+        # What is compressed cannot be handed on as it comes.
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+    }
+    if api_key:
+        lines["authorization"] = f"Bearer {api_key}"
+    lines |= {name.lower(): value for name, value in headers.items()}
+    return [(name.encode("ascii"), value.encode()) for name, value in lines.items()]
+
+
+def _content_type(response: httpx.Response) -> str:
+    value: str = response.headers.get("content-type", "")
+    return value.partition(";")[0].strip().lower()
+
+
+def _may_be_events(response: httpx.Response) -> bool:
+    """Servers that forget the type of their stream are let pass; a page or an object is none."""
+    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+    return plain and _content_type(response) not in ("text/html", "application/json")
+
+
+def _refuse_encoded(response: httpx.Response) -> None:
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise BackendFault(
+            f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
+            "though none was asked for"
+        )
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """To the end, so that the connection may be kept; what comes there matters to nobody."""
+    try:
+        async for _ in pieces:
+            pass
+    except httpx.TransportError:
+        return

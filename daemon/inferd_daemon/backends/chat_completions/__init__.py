@@ -1,0 +1,19 @@
+"""Chat Completions without I/O: our request as a body, their stream as our events."""
+
+from .answer import ChatAnswer, Expectations
+from .failures import MAX_ERROR_BODY_BYTES, Redactor, refusal, whole_answer_failure
+from .request import build_body, check_supported
+from .upstream import DIALECTS, Dialect
+
+__all__ = [
+    "DIALECTS",
+    "MAX_ERROR_BODY_BYTES",
+    "ChatAnswer",
+    "Dialect",
+    "Expectations",
+    "Redactor",
+    "build_body",
+    "check_supported",
+    "refusal",
+    "whole_answer_failure",
+]

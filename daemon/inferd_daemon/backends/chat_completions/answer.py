@@ -1,0 +1,210 @@
+"""A streamed answer, from its bytes to batches of our events.
+
+Pure: one `ChatAnswer` for each stream, fed with what came. However the stream was split, the events
+are the same. It must not end well unless the upstream said how the answer ended.
+"""
+
+from typing import NamedTuple
+
+from inferd_proto import StopReason, ToolChoice, Usage
+
+from ...errors import BackendFault, RequestError
+from ..base import Batch, Finished, TextDeltas, ThinkingDeltas
+from ..sse import SseOverflowError, SseParser
+from .chunks import Choice, Chunk, Delta, decode_chunks
+from .failures import Redactor, stream_failure
+from .tool_calls import ToolCallGatherer
+
+_DONE = b"[DONE]"
+
+STOP_REASONS: dict[str, StopReason] = {
+    "stop": "end_turn",
+    "eos": "end_turn",
+    "end_turn": "end_turn",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "stop_sequence": "stop_sequence",
+    "content_filter": "error",
+}
+"""`finish_reason` to ours; the rest (abort, error, …) means that the answer broke."""
+
+
+class Expectations(NamedTuple):
+    """What the request asked for and the answer is held against."""
+
+    tool_choice: ToolChoice | None = None
+    thinking: bool | None = None
+
+
+class ChatAnswer:
+    """Feed it until it is `finished` or has a `failure`; what came before a failure still counts.
+
+    `dropped` counts malformed lines and payloads, `payloads` what was neither.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_calls",
+        "_finish_reason",
+        "_redact",
+        "_sse",
+        "_stopped_by_word",
+        "_undecoded",
+        "_usage",
+        "failure",
+        "finished",
+        "payloads",
+    )
+
+    def __init__(self, asked: Expectations, redact: Redactor) -> None:
+        self._asked = asked
+        self._redact = redact
+        self._sse = SseParser()
+        self._calls = ToolCallGatherer()
+        self._finish_reason: str | None = None
+        self._stopped_by_word = False
+        self._usage: Usage | None = None
+        self._undecoded = 0
+        self.payloads = 0
+        self.finished = False
+        self.failure: RequestError | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that are no SSE field, and payloads that are no chunk."""
+        return self._sse.dropped + self._undecoded
+
+    def feed(self, data: bytes) -> Batch:
+        """The events that `data` completes; sets `finished` or `failure`."""
+        try:
+            payloads = self._sse.feed(data)
+        except SseOverflowError as error:
+            self.failure = BackendFault(f"upstream sent {error}")
+            return []
+        return self._take(payloads)
+
+    def feed_eof(self) -> Batch:
+        """The body ended. Without a finish reason that is a failure, `[DONE]` or not."""
+        batch = self.feed(b"\n\n") if not self.finished else []
+        if not self.finished and self.failure is None:
+            self._finish(batch)
+        return batch
+
+    def _take(self, payloads: list[bytes]) -> Batch:
+        batch: Batch = []
+        if not payloads or self.finished or self.failure is not None:
+            return batch
+        done = _DONE in payloads
+        if done:
+            del payloads[payloads.index(_DONE) :]
+        chunks, bad = decode_chunks(payloads)
+        self._undecoded += bad
+        self.payloads += len(chunks)
+        try:
+            self._take_chunks(chunks, batch)
+        except RequestError as error:
+            self.failure = error
+            return batch
+        if done:
+            self._finish(batch)
+        return batch
+
+    def _take_chunks(self, chunks: list[Chunk], batch: Batch) -> None:
+        """The loop that every token passes. Raises RequestError; `batch` holds what came before."""
+        texts: list[str] = []
+        try:
+            for chunk in chunks:
+                if chunk.usage is not None or chunk.error is not None or chunk.verbose is not None:
+                    self._note(chunk)
+                choices = chunk.choices
+                if not choices:
+                    self._note(chunk)
+                    continue
+                choice = choices[0]
+                if choice.index:
+                    continue
+                delta = choice.delta
+                if delta is not None:
+                    thought = delta.reasoning_content or delta.reasoning
+                    if thought:
+                        texts = self._think(thought, texts, batch)
+                    text = delta.content or delta.refusal
+                    if text:
+                        texts.append(text)
+                    if delta.tool_calls or delta.function_call:
+                        self._gather(delta)
+                if choice.finish_reason is not None:
+                    self._note_finish(choice)
+        finally:
+            if texts:
+                batch.append(TextDeltas(texts))
+
+    def _think(self, thought: str, texts: list[str], batch: Batch) -> list[str]:
+        """Put `thought` behind what came before it; the list for the texts that follow."""
+        if self._asked.thinking is False:
+            return texts
+        if texts:
+            batch.append(TextDeltas(texts))
+        if batch and isinstance(batch[-1], ThinkingDeltas):
+            batch[-1].deltas.append(thought)
+        else:
+            batch.append(ThinkingDeltas([thought]))
+        return []
+
+    def _gather(self, delta: Delta) -> None:
+        for piece in delta.tool_calls or ():
+            self._calls.add(piece)
+        if delta.function_call is not None:
+            self._calls.add_legacy(delta.function_call)
+
+    def _note(self, chunk: Chunk) -> None:
+        """What is no part of the answer: usage, the stop word, an error."""
+        if chunk.error is not None:
+            raise stream_failure(chunk.error, self._redact)
+        if chunk.message is not None and not chunk.choices:
+            raise stream_failure(chunk.message, self._redact)
+        if chunk.usage is not None:
+            usage = chunk.usage
+            self._usage = Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        if chunk.verbose is not None and chunk.verbose.stop_type == "word":
+            self._stopped_by_word = True
+
+    def _note_finish(self, choice: Choice) -> None:
+        self._finish_reason = choice.finish_reason
+        # A number is the token that ended the answer; only a text was asked for.
+        if isinstance(choice.stop_reason, str) or isinstance(choice.matched_stop, str):
+            self._stopped_by_word = True
+
+    def _finish(self, batch: Batch) -> None:
+        try:
+            self._conclude(batch)
+        except RequestError as error:
+            self.failure = error
+        else:
+            self.finished = True
+
+    def _conclude(self, batch: Batch) -> None:
+        """Add the tool calls and `Finished`. Raises RequestError where the answer is not whole."""
+        if self._finish_reason is None:
+            raise BackendFault("upstream ended the stream in the middle of the answer")
+        stop_reason = STOP_REASONS.get(self._finish_reason)
+        if stop_reason is None:
+            raise BackendFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")
+        ran_out = stop_reason == "max_tokens"
+        calls = self._calls.take(complete=not ran_out)
+        required = self._asked.tool_choice == "required"
+        if (required and not calls and not ran_out) or (
+            self._asked.tool_choice == "none" and calls
+        ):
+            raise BackendFault(
+                f"upstream did not honour tool_choice {self._asked.tool_choice!r}; "
+                "it is of another kind than configured, or its model cannot"
+            )
+        batch.extend(calls)
+        if stop_reason in ("end_turn", "tool_use"):
+            stop_reason = "stop_sequence" if self._stopped_by_word else "end_turn"
+            if calls:
+                stop_reason = "tool_use"
+        batch.append(Finished(stop_reason, self._usage or Usage(0, 0), required and not calls))

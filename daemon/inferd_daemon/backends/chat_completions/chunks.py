@@ -1,0 +1,105 @@
+"""The chunks of a streamed answer, with only the fields that are used.
+
+Pure. What does not decode is dropped and counted by the caller, so every field that servers are
+known to leave out, or to set to null, may be missing.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from inferd_proto import JsonObject
+
+TokenCount = Annotated[int, Meta(ge=0, le=2**53)]
+"""Beyond it is no count of tokens, and a frame could not carry it."""
+
+
+class FunctionPiece(Struct, gc=False):
+    """Part of a call; most servers send `arguments` as text, some as the object itself."""
+
+    name: str | None = None
+    arguments: str | JsonObject | None = None
+
+
+class CallPiece(Struct, gc=False):
+    """Part of the call number `index`."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionPiece | None = None
+
+
+class Delta(Struct, gc=False):
+    """What a chunk adds. `reasoning_content` and `reasoning` are two names for one thing."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[CallPiece] | None = None
+    function_call: FunctionPiece | None = None
+
+
+class Choice(Struct, gc=False):
+    """One answer. vLLM (`stop_reason`) and SGLang (`matched_stop`) name the stop word or token."""
+
+    index: int = 0
+    delta: Delta | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    matched_stop: str | int | list[int] | None = None
+
+
+class ChunkUsage(Struct, gc=False):
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: TokenCount | None = None
+    completion_tokens: TokenCount | None = None
+
+
+class Verbose(Struct, gc=False):
+    """Of llama-server's debug record what `stop_details` asks for."""
+
+    stop_type: str | None = None
+
+
+class ErrorDetail(Struct):
+    """An error as an object; `type` and `code` differ between servers."""
+
+    message: str | None = None
+    type: str | None = None
+    code: int | str | None = None
+
+
+class Chunk(Struct, gc=False):
+    """One payload of the stream, or an error in the middle of it."""
+
+    choices: list[Choice] | None = None
+    usage: ChunkUsage | None = None
+    error: ErrorDetail | str | None = None
+    message: str | None = None
+    verbose: Verbose | None = field(name="__verbose", default=None)
+
+
+_decoder = msgspec.json.Decoder(Chunk)
+
+
+def decode_chunks(payloads: list[bytes]) -> tuple[list[Chunk], int]:
+    """The chunks, and how many payloads were none."""
+    try:
+        # All at once: a raw line end stands in no JSON string, so it parts them safely.
+        chunks = _decoder.decode_lines(b"\n".join(payloads))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _decode_each(payloads)
+    return (chunks, 0) if len(chunks) == len(payloads) else _decode_each(payloads)
+
+
+def _decode_each(payloads: list[bytes]) -> tuple[list[Chunk], int]:
+    chunks: list[Chunk] = []
+    for payload in payloads:
+        try:
+            chunks.append(_decoder.decode(payload))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            continue
+    return chunks, len(payloads) - len(chunks)

@@ -1,0 +1,154 @@
+"""What an upstream says when it refuses or breaks: our error, by who is to blame.
+
+Pure. Passes on the upstream's own message, cut and without secrets.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from inferd_proto import ErrorCode
+
+from ...errors import BackendFault, CallerFault, RequestError
+from .chunks import ErrorDetail
+
+MAX_ERROR_BODY_BYTES = 4096
+MAX_MESSAGE_CHARS = 1024
+"""What of a message goes on to the client: it is one sentence on a frame."""
+_SHORTEST_SECRET = 4
+_CALLER_STATUSES = frozenset((400, 413, 414, 422))
+"""Another upstream of the same kind would refuse the request as well."""
+_OPERATOR_MARKS = frozenset(
+    ("model_not_found", "invalid_api_key", "authentication_error", "insufficient_quota")
+)
+"""Said with a 400 by some servers, though the configuration is at fault, not the request."""
+_MEDIA_REFUSED = re.compile(r"\b(image|audio|video) input is not supported")
+"""llama-server's words, with status 500, for a model without a projector."""
+_HTML = re.compile(r"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
+_TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1>|\Z)|<[^>]*(>|\Z)")
+_LOOKS_SECRET = re.compile(r"(?i)\b(?:bearer\s+[^\s\"',;]+|sk-[A-Za-z0-9_*-]{8,})")
+
+
+class Redactor:
+    """Takes secrets out of text: those it is told, and what looks like a key."""
+
+    __slots__ = ("_secrets", "longest")
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        """`longest` is the length of the longest secret, in bytes."""
+        kept = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        self._secrets = sorted(kept, key=len, reverse=True)
+        self.longest = max((len(secret.encode()) for secret in kept), default=0)
+
+    def __call__(self, text: str) -> str:
+        """`text` without secrets, and without the head of one at a cut end."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        for secret in self._secrets:
+            for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+                text = text.removesuffix(secret[:length])
+        return _LOOKS_SECRET.sub("***", text)
+
+
+class _Invalid(Struct):
+    """One mistake as FastAPI lists it; its `input`, which may be the prompt, is left out."""
+
+    msg: str = ""
+    loc: list[str | int] = []
+
+
+class _ErrorBody(Struct):
+    """The shapes in which servers put their message."""
+
+    error: ErrorDetail | str | None = None
+    message: str | None = None
+    detail: str | list[_Invalid] | None = None
+
+
+_decode = msgspec.json.Decoder(_ErrorBody).decode
+
+
+class Reason(NamedTuple):
+    """What an upstream said: its sentence, and the marks that tell kinds of errors apart."""
+
+    message: str
+    marks: frozenset[str]
+
+
+def refusal(status: int, body: bytes, redact: Redactor) -> RequestError:
+    """The error for an answer that is not 200; `body` may be cut anywhere."""
+    if 300 <= status < 400:
+        return BackendFault(
+            f"upstream answered {status}, a redirect; set base_url to where it leads"
+        )
+    reason = _read_reason(body, redact)
+    message = (
+        f"upstream answered {status}: {reason.message}"
+        if reason.message
+        else (f"upstream answered {status}")
+    )
+    return _blame(status, message, reason)
+
+
+def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> RequestError:
+    """The error for a 200 that is no stream: a page, or an object that may hold an error."""
+    if content_type == "application/json":
+        reason = _read_reason(body, redact)
+        if reason.message:
+            return _blame(500, f"upstream failed: {reason.message}", reason)
+    return BackendFault(
+        f"upstream answered 200 with {content_type or 'something'!r} instead of a stream of "
+        "events; check base_url"
+    )
+
+
+def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
+    """The error that came in the middle of a stream."""
+    reason = _from_detail(error, redact)
+    code = error.code if isinstance(error, ErrorDetail) else None
+    status = code if isinstance(code, int) else 500
+    return _blame(status, f"upstream failed: {reason.message or 'it does not say why'}", reason)
+
+
+def _blame(status: int, message: str, reason: Reason) -> RequestError:
+    if _MEDIA_REFUSED.search(reason.message):
+        return CallerFault(message, ErrorCode.ATTACHMENT_UNSUPPORTED)
+    if status in _CALLER_STATUSES and not reason.marks & _OPERATOR_MARKS:
+        return CallerFault(message)
+    return BackendFault(message)
+
+
+def _read_reason(body: bytes, redact: Redactor) -> Reason:
+    try:
+        parsed = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return Reason(_clean(_plain_text(body), redact), frozenset())
+    if parsed.error is not None:
+        return _from_detail(parsed.error, redact)
+    if isinstance(parsed.detail, list):
+        mistakes = [f"{'.'.join(map(str, item.loc))}: {item.msg}" for item in parsed.detail]
+        return Reason(_clean("; ".join(mistakes), redact), frozenset())
+    return Reason(_clean(parsed.message or parsed.detail or "", redact), frozenset())
+
+
+def _from_detail(error: ErrorDetail | str, redact: Redactor) -> Reason:
+    if isinstance(error, str):
+        return Reason(_clean(error, redact), frozenset())
+    marks = frozenset(str(mark) for mark in (error.type, error.code) if mark is not None)
+    return Reason(_clean(error.message or "", redact), marks)
+
+
+def _plain_text(body: bytes) -> str:
+    """A body that is no JSON, or was cut: text as it is, of HTML what stands outside of tags."""
+    text = body.decode("utf-8", "replace")
+    return _TAGS.sub(" ", text) if _HTML.match(text) else text
+
+
+def _clean(text: str, redact: Redactor) -> str:
+    """One line, printable, without secrets. Redacted before it is cut: a cut hides a secret."""
+    text = redact(text[: MAX_ERROR_BODY_BYTES + redact.longest])[:MAX_ERROR_BODY_BYTES]
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"

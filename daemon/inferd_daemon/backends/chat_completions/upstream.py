@@ -1,0 +1,81 @@
+"""What the kinds of Chat Completions servers understand beyond the common core, as one table.
+
+A constraint that a server would ignore must be refused, never dropped; so a kind promises only
+what its documentation does.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from ...config import UpstreamKind
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """How one kind is asked.
+
+    `thinking_by` names the way thinking is switched: the template's `enable_thinking`, OpenRouter's
+    `reasoning` object, or `reasoning_effort`; None where there is none. `grammar_field` takes GBNF.
+    `stop_details` asks llama-server which stop word ended the answer, `progress` for signs of life
+    while it reads a long prompt. `require_parameters` lets OpenRouter choose only providers that
+    honour every field. `dimensions`: embeddings can be shortened; `rerank`: `/v1/rerank` is there.
+    """
+
+    tool_choice: bool = False
+    response_format: bool = False
+    grammar_field: str | None = None
+    thinking_by: Literal["template", "reasoning", "effort"] | None = None
+    max_tokens_field: str = "max_tokens"
+    top_k: bool = True
+    min_p: bool = True
+    stop_details: bool = False
+    progress: bool = False
+    require_parameters: bool = False
+    dimensions: bool = False
+    rerank: bool = False
+
+
+DIALECTS: dict[UpstreamKind, Dialect] = {
+    "llama_server": Dialect(
+        tool_choice=True,
+        response_format=True,
+        grammar_field="grammar",
+        thinking_by="template",
+        stop_details=True,
+        progress=True,
+        rerank=True,
+    ),
+    "vllm": Dialect(
+        tool_choice=True,
+        response_format=True,
+        thinking_by="template",
+        dimensions=True,
+        rerank=True,
+    ),
+    "sglang": Dialect(
+        tool_choice=True,
+        response_format=True,
+        grammar_field="ebnf",
+        thinking_by="template",
+        dimensions=True,
+        rerank=True,
+    ),
+    "lmstudio": Dialect(response_format=True),
+    "localai": Dialect(grammar_field="grammar", rerank=True),
+    "ollama": Dialect(response_format=True, thinking_by="effort", top_k=False, min_p=False),
+    "openai": Dialect(
+        tool_choice=True,
+        response_format=True,
+        max_tokens_field="max_completion_tokens",
+        top_k=False,
+        min_p=False,
+        dimensions=True,
+    ),
+    "openrouter": Dialect(
+        tool_choice=True,
+        response_format=True,
+        thinking_by="reasoning",
+        require_parameters=True,
+    ),
+    "generic": Dialect(top_k=False, min_p=False, rerank=True),
+}

@@ -1,0 +1,11 @@
+"""HTTP/1.1 in clear over TCP and Unix sockets, behind httpx's transport interface.
+
+Made for streams of small chunks: all that one receive brought is parsed and handed over at once.
+TLS, proxies and HTTP/2 are httpx's own business, not this one's.
+"""
+
+from .http import PlainTransport
+from .idle_pool import IdlePool
+from .response_parser import MAX_HEAD_BYTES, ResponseParser
+
+__all__ = ["MAX_HEAD_BYTES", "IdlePool", "PlainTransport", "ResponseParser"]

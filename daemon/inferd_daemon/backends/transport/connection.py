@@ -1,0 +1,118 @@
+"""One socket to an upstream: send, receive, close.
+
+A plain non-blocking socket that waits through trio: an attempt comes first, and waiting only where
+there is nothing yet. It must close fully and at once, never by halves: llama-server frees the
+slot of a request at a full close, and does not notice a half one.
+"""
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+RECEIVE_BYTES = 64 * 1024
+"""What one receive takes at most: the bound of what a stream holds in memory."""
+MAX_REQUESTS = 90
+"""llama-server closes a connection after 100 requests."""
+
+
+class Connection:
+    """An open connection; `requests` counts what it has carried."""
+
+    __slots__ = ("_socket", "requests")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.requests = 0
+
+    async def send(self, data: bytes, *, timeout_s: float | None = None) -> None:
+        """Send all. Raises OSError where the peer is gone, httpx.WriteTimeout."""
+        sent = self._send_some(data)
+        if sent == len(data):
+            return
+        view = memoryview(data)[sent:]
+        with time_limit(timeout_s, httpx.WriteTimeout, "upstream does not read the request"):
+            while view:
+                await trio.lowlevel.wait_writable(self._socket)
+                view = view[self._send_some(view) :]
+
+    async def receive(self, *, timeout_s: float | None = None) -> bytes:
+        """What there is, at most `RECEIVE_BYTES`; b"" at the end.
+
+        Raises OSError where the peer is gone, httpx.ReadTimeout. Always lets other tasks run.
+        """
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            pass
+        else:
+            await trio.lowlevel.checkpoint()
+            return data
+        with time_limit(timeout_s, httpx.ReadTimeout, "upstream sends nothing"):
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    return self._socket.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def is_quiet(self) -> bool:
+        """Nothing has come on an idle connection, no end either: it may carry a request."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Close fully, at once; who waits on it is woken. Closing again does nothing."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+async def connect(
+    host: str, port: int, uds: str | None, *, timeout_s: float | None = None
+) -> Connection:
+    """Connect to the Unix socket `uds`, else to `host` and `port`.
+
+    Raises httpx.ConnectError, httpx.ConnectTimeout.
+    """
+    with time_limit(timeout_s, httpx.ConnectTimeout, "upstream does not accept the connection"):
+        try:
+            if uds is None:
+                stream = await trio.open_tcp_stream(host, port)
+            else:
+                stream = await trio.open_unix_socket(uds)
+        except OSError as error:
+            raise httpx.ConnectError(f"cannot connect: {error}") from error
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return Connection(sock)
+
+
+@contextmanager
+def time_limit(
+    seconds: float | None, failure: type[httpx.TimeoutException], message: str
+) -> "Generator[None, None, None]":
+    """Raise `failure` when the body takes longer; None sets no limit."""
+    if seconds is None:
+        yield
+        return
+    with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise failure(f"{message} (waited {seconds:g} s)")

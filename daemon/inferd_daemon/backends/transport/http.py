@@ -1,0 +1,212 @@
+"""The transport that httpx calls: one request over a pooled connection, its response as a stream.
+
+Backpressure is the consumer's: bytes are received only when it asks for more. A request is sent
+again only where a reused connection died before any byte of the response, and only once.
+"""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import httpx
+import trio
+
+from .connection import MAX_REQUESTS, Connection, connect
+from .idle_pool import IdlePool
+from .response_parser import ResponseParser
+
+Origin = tuple[str, int]
+
+JOIN_BYTES = 64 * 1024
+"""A body up to this is sent in one call with its head; copying a longer one costs more."""
+
+
+class StaleConnection(Exception):
+    """A reused connection died before any byte of the response."""
+
+
+class ResponseBody(httpx.AsyncByteStream):
+    """The body, one piece for each receive. Closing it before its end closes the connection."""
+
+    __slots__ = ("_connection", "_failure", "_origin", "_parser", "_read_timeout_s", "_transport")
+
+    def __init__(
+        self,
+        transport: "PlainTransport",
+        origin: Origin,
+        connection: Connection,
+        parser: ResponseParser,
+        read_timeout_s: float | None,
+    ) -> None:
+        self._transport = transport
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self._parser = parser
+        self._read_timeout_s = read_timeout_s
+        self._failure: httpx.RemoteProtocolError | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises httpx.ReadTimeout, ReadError, RemoteProtocolError; what came before them first."""
+        parser, connection = self._parser, self._connection
+        body = parser.body
+        while not body:
+            if self._failure is not None:
+                raise self._failure
+            if parser.complete or connection is None:
+                raise StopAsyncIteration
+            try:
+                data = await connection.receive(timeout_s=self._read_timeout_s)
+            except OSError as error:
+                raise httpx.ReadError(f"connection lost: {error}") from error
+            try:
+                if data:
+                    parser.feed(data)
+                else:
+                    parser.feed_eof()
+            except httpx.RemoteProtocolError as error:
+                self._failure = error
+        piece = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        return piece
+
+    async def aclose(self) -> None:
+        """Keep the connection if the response was whole, else close it at once."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._parser.complete and self._parser.reusable:
+            self._transport.release(self._origin, connection)
+        else:
+            connection.close()
+
+
+class PlainTransport(httpx.AsyncBaseTransport):
+    """`http://` over TCP, or over the Unix socket `uds` whatever the host.
+
+    Takes httpx's `timeout` extension: `connect`, `write`, and `read` for the head and for each
+    receive of the body. Request bodies are gathered before they are sent.
+    """
+
+    def __init__(self, *, uds: str | None = None) -> None:
+        self._uds = uds
+        self._idle: IdlePool[Connection] = IdlePool()
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises httpx.ConnectError, WriteTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
+        url = request.url
+        if url.scheme != "http":
+            raise httpx.UnsupportedProtocol(f"this transport speaks http://, not {url.scheme}://")
+        origin = (url.host, url.port or 80)
+        data = [_request_head(request), await request.aread()]
+        if len(data[1]) <= JOIN_BYTES:
+            data = [b"".join(data)]
+        kept = self._take_idle(origin)
+        if kept is not None:
+            try:
+                return await self._exchange(kept, origin, request, data)
+            except StaleConnection:
+                pass
+        timeout_s = request.extensions.get("timeout", {}).get("connect")
+        fresh = await connect(*origin, self._uds, timeout_s=timeout_s)
+        return await self._exchange(fresh, origin, request, data)
+
+    def release(self, origin: Origin, connection: Connection) -> None:
+        """Take back a connection whose response was read to its end."""
+        if self._closed or connection.requests >= MAX_REQUESTS:
+            connection.close()
+            return
+        now = trio.current_time()
+        self._idle.put(origin, connection, now)
+        self._close_expired(now)
+
+    async def aclose(self) -> None:
+        """Close what is idle; running responses close their own connection."""
+        self._closed = True
+        for connection in self._idle.clear():
+            connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    def _take_idle(self, origin: Origin) -> Connection | None:
+        self._close_expired(trio.current_time())
+        while (connection := self._idle.take(origin)) is not None:
+            if connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    def _close_expired(self, now: float) -> None:
+        for connection in self._idle.expire(now):
+            connection.close()
+
+    async def _exchange(
+        self, connection: Connection, origin: Origin, request: httpx.Request, data: list[bytes]
+    ) -> httpx.Response:
+        timeout = request.extensions.get("timeout", {})
+        parser = ResponseParser(head_only=request.method == "HEAD")
+        try:
+            await _send_and_read_head(
+                connection, parser, data, timeout.get("write"), timeout.get("read")
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return httpx.Response(
+            parser.status,
+            headers=parser.headers,
+            stream=ResponseBody(self, origin, connection, parser, timeout.get("read")),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason},
+        )
+
+
+async def _send_and_read_head(
+    connection: Connection,
+    parser: ResponseParser,
+    data: list[bytes],
+    write_timeout_s: float | None,
+    read_timeout_s: float | None,
+) -> None:
+    """Raises StaleConnection, or what a fresh connection's failure is in httpx's terms."""
+    connection.requests += 1
+    lost: OSError | None = None
+    try:
+        for part in data:
+            await connection.send(part, timeout_s=write_timeout_s)
+    except OSError as error:
+        # A server that refuses a large body answers and closes before it has read all.
+        lost = error
+    silent = True
+    while not parser.head_complete:
+        try:
+            received = await connection.receive(timeout_s=read_timeout_s)
+        except OSError as error:
+            lost, received = lost or error, b""
+        if received:
+            silent = False
+            parser.feed(received)
+        elif silent and connection.requests > 1:
+            raise StaleConnection
+        elif lost is not None:
+            raise httpx.ReadError(f"connection lost: {lost}") from lost
+        else:
+            parser.feed_eof()
+
+
+def _request_head(request: httpx.Request) -> bytes:
+    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%b: %b\r\n" % header for header in request.headers.raw]
+    lines.append(b"\r\n")
+    return b"".join(lines)

@@ -1,0 +1,124 @@
+"""Embeddings and rerank of OpenAI-compatible servers: bodies out, results in.
+
+Pure. A result that is not whole (a vector or a score missing) is a fault, never patched.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from inferd_proto import ErrorCode, JsonObject
+
+from ..errors import BackendFault, CallerFault, RequestError
+from .base import EmbedRequest, EmbedResult, RerankRequest, RerankResult
+from .chat_completions import Dialect
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Usage(Struct):
+    prompt_tokens: Count | None = None
+    total_tokens: Count | None = None
+
+    def input_tokens(self) -> int:
+        """Servers that rerank often give the total alone."""
+        return self.prompt_tokens or self.total_tokens or 0
+
+
+class _Vector(Struct):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Embeddings(Struct):
+    data: list[_Vector]
+    model: str = ""
+    usage: _Usage | None = None
+
+
+class _Score(Struct):
+    index: int
+    relevance_score: float | None = None
+    score: float | None = None
+
+
+class _Ranking(Struct):
+    results: list[_Score]
+    model: str = ""
+    usage: _Usage | None = None
+
+
+_decode_embeddings = msgspec.json.Decoder(_Embeddings).decode
+_decode_ranking = msgspec.json.Decoder(_Ranking).decode
+
+
+def embed_body(request: EmbedRequest, dialect: Dialect, model: str | None) -> bytes:
+    """The body of `POST /v1/embeddings`."""
+    body: JsonObject = {"input": request.input, "encoding_format": "float"}
+    if model is not None:
+        body["model"] = model
+    if request.dimensions is not None and dialect.dimensions:
+        body["dimensions"] = request.dimensions
+    return _encode(body)
+
+
+def read_embeddings(body: bytes, request: EmbedRequest, model: str | None) -> EmbedResult:
+    """Raises BackendFault where vectors are missing, CallerFault where their size is not asked."""
+    try:
+        answer = _decode_embeddings(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BackendFault("upstream answered embeddings that cannot be read") from None
+    vectors = {vector.index: vector.embedding for vector in answer.data}
+    if sorted(vectors) != list(range(len(request.input))) or len(answer.data) != len(vectors):
+        raise BackendFault("upstream did not answer one embedding for each input")
+    sizes = {len(vector) for vector in vectors.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise BackendFault("upstream answered embeddings of different sizes")
+    size = sizes.pop()
+    if request.dimensions not in (None, size):
+        raise CallerFault(f"`dimensions`: this model makes {size}, not {request.dimensions}")
+    return EmbedResult(
+        [vectors[index] for index in range(len(vectors))],
+        answer.model or model or "",
+        answer.usage.input_tokens() if answer.usage else 0,
+    )
+
+
+def rerank_body(request: RerankRequest, model: str | None) -> bytes:
+    """The body of `POST /v1/rerank`; asks for every score."""
+    body: JsonObject = {
+        "query": request.query,
+        "documents": request.documents,
+        "top_n": len(request.documents),
+    }
+    if model is not None:
+        body["model"] = model
+    return _encode(body)
+
+
+def read_ranking(body: bytes, request: RerankRequest, model: str | None) -> RerankResult:
+    """Raises BackendFault where a score is missing."""
+    try:
+        answer = _decode_ranking(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BackendFault("upstream answered a ranking that cannot be read") from None
+    scores: dict[int, float] = {}
+    for result in answer.results:
+        score = result.relevance_score if result.relevance_score is not None else result.score
+        if score is not None:
+            scores[result.index] = score
+    if sorted(scores) != list(range(len(request.documents))):
+        raise BackendFault("upstream did not answer one score for each document")
+    return RerankResult(
+        [scores[index] for index in range(len(scores))],
+        answer.model or model or "",
+        answer.usage.input_tokens() if answer.usage else 0,
+    )
+
+
+def unsupported(code: ErrorCode, what: str) -> RequestError:
+    """The upstream has no such endpoint: nobody's fault, and it will not change by waiting."""
+    return RequestError(code, f"this upstream does not {what}")
