@@ -1,0 +1,1 @@
+"""The verbs of inferdctl, one file each, loaded when they are called."""

@@ -1,0 +1,70 @@
+"""`inferdctl run`: ask a model, and read the answer while it is written."""
+
+import click
+
+from ..options import as_json, complete_model, connect, connection
+
+_EPILOG = """\b
+examples:
+  inferdctl run "Why is the sky blue?"         the default route
+  inferdctl run qwen3 "Why is the sky blue?"
+  git diff | inferdctl run qwen3 "Write a commit message for this:"
+  inferdctl run qwen3 < question.txt
+  inferdctl run qwen3                          a conversation; Ctrl-D ends it
+  inferdctl run --json "Hi" | jq -r 'select(.type == "text").delta'
+
+One argument is the model where a route has that name, else the prompt. What is piped
+in comes after the prompt.
+
+\b
+--json prints one object a line for each event, tagged by "type":
+  text {delta}   thinking {delta}   tool_use {tool_call_id, name, input}
+  queued {position, estimate_ms}    done {stop_reason, usage, backend}
+  error {code, message}
+
+Ctrl-C cancels the request at the daemon; the exit code is then 130.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("model", required=False, shell_complete=complete_model)
+@click.argument("prompt", required=False)
+@click.option("-s", "--system", metavar="TEXT", help="What the model is told beforehand.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer, in tokens.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest.")
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--think/--no-think", default=None, help="Ask for reasoning, shown dim.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell figures of the answer on stderr.")
+@as_json("Print one JSON object a line for each event.")
+@connection
+def command(
+    model: str | None,
+    prompt: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    think: bool | None,
+    verbose: bool,
+    json_: bool,
+    socket: str | None,
+    wait_s: float,
+) -> int:
+    """Ask MODEL (a route) the PROMPT and print the answer as it comes."""
+    from ...requests import GenerateOptions
+    from ..asking import Question, converse, find_question, print_answer
+
+    options = GenerateOptions(
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        thinking=think,
+        queue_events=True,
+    )
+    with connect(socket, wait_s) as client:
+        question: Question = find_question(client, model, prompt)
+        options["model"] = question.model
+        if question.text is None:
+            return converse(client, options, json_=json_)
+        return print_answer(client, question.text, options, json_=json_, verbose=verbose)

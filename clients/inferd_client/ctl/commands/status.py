@@ -1,0 +1,44 @@
+"""`inferdctl status`: is the daemon up, and what can it be asked?"""
+
+import click
+
+from .. import exits
+from ..options import as_json, connect, connection
+
+_EPILOG = """\b
+examples:
+  inferdctl status
+  inferdctl status --json | jq .routes
+  until inferdctl status --wait 30 >/dev/null; do sleep 1; done
+
+\b
+exit codes: 0 ready   1 up, but not ready   2 no daemon
+"""
+
+
+@click.command(epilog=_EPILOG)
+@as_json("Print the daemon's own words, one JSON object on one line.")
+@connection
+def command(json_: bool, socket: str | None, wait_s: float) -> int:
+    """Tell whether the daemon is ready, and show its routes."""
+    from ...errors import ConnectError
+    from ...status import to_status
+    from ..render import json_line, routes_table, status_line
+
+    try:
+        with connect(socket, wait_s) as client:
+            value = client.call("status")
+    except ConnectError as error:
+        if json_:
+            click.echo(json_line({"state": "down", "ready": False, "reason": str(error)}))
+        raise
+    status = to_status(value)
+    if json_:
+        click.echo(json_line(value))
+    else:
+        from rich.console import Console
+
+        click.echo(status_line(status))
+        if status.routes:
+            Console().print(routes_table(status.routes))
+    return exits.DONE if status.ready else exits.FAILED

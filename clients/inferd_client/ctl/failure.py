@@ -1,0 +1,32 @@
+"""An exception in one line that says what to do; pure."""
+
+from ..errors import (
+    BackendFailed,
+    ConnectionLost,
+    DaemonBusy,
+    DaemonFault,
+    DaemonNotRunning,
+    InferdError,
+    NotReady,
+    RequestFailed,
+)
+
+_HINTS: dict[type[InferdError], str] = {
+    DaemonNotRunning: "start one with `inferd`, or see it work with `inferdctl demo`",
+    ConnectionLost: "look at the daemon's log, and run the command again",
+    DaemonBusy: "try again in a moment",
+    BackendFailed: "`inferdctl status` tells how the backends are",
+    DaemonFault: "this is a bug in the daemon; its log knows more",
+    NotReady: "`inferdctl status` tells more",
+}
+
+
+def in_one_line(error: InferdError) -> str:
+    """The error's words, its code where it has one, and what to do about it."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, RequestFailed):
+        text = f"{text} ({error.code})"
+    for kind, hint in _HINTS.items():
+        if isinstance(error, kind):
+            return f"{text}; {hint}"
+    return text

@@ -1,0 +1,68 @@
+"""How fast an answer came, from the times of its events; pure: the times are given."""
+
+from typing import NamedTuple
+
+from inferd_proto import TextDelta, ThinkingDelta, ToolUse
+
+from ..answers import Done, Event
+from .render import duration
+
+
+class Stopwatch:
+    """Keeps the first and the last moment of an answer; times in seconds of one clock."""
+
+    def __init__(self, asked_at: float) -> None:
+        self._asked_at = asked_at
+        self._first_at: float | None = None
+        self._last_at = asked_at
+
+    def saw(self, event: Event, now: float) -> None:
+        """One more event, at `now`."""
+        self._last_at = now
+        if self._first_at is None and isinstance(event, TextDelta | ThinkingDelta | ToolUse):
+            self._first_at = now
+
+    def measure(self, done: Done) -> "Figures":
+        """The figures of an answer that has ended."""
+        first_at = self._last_at if self._first_at is None else self._first_at
+        tokens = done.usage.output_tokens
+        decoding = self._last_at - first_at
+        rate = (tokens - 1) / decoding if tokens > 1 and decoding > 0 else None
+        return Figures(
+            first_s=first_at - self._asked_at,
+            whole_s=self._last_at - self._asked_at,
+            tokens=tokens,
+            tokens_per_s=rate,
+        )
+
+    def figures(self, done: Done) -> str:
+        """`measure` in words."""
+        return self.measure(done).in_words()
+
+
+class Figures(NamedTuple):
+    """`first_s` from question to first token; `tokens_per_s` after that, None where one token
+    (or a call, which comes whole) leaves nothing to measure."""
+
+    first_s: float
+    whole_s: float
+    tokens: int
+    tokens_per_s: float | None
+
+    def in_words(self) -> str:
+        """One line."""
+        rate = "" if self.tokens_per_s is None else f", {self.tokens_per_s:,.0f} tokens/s"
+        return (
+            f"first token after {duration(self.first_s)}, {self.tokens} tokens in"
+            f" {duration(self.whole_s)}{rate}"
+        )
+
+    def as_fields(self) -> dict[str, float | int | None]:
+        """For JSON; milliseconds with three digits."""
+        rate = None if self.tokens_per_s is None else round(self.tokens_per_s, 1)
+        return {
+            "first_token_ms": round(self.first_s * 1000, 3),
+            "total_ms": round(self.whole_s * 1000, 3),
+            "tokens": self.tokens,
+            "tokens_per_s": rate,
+        }

@@ -1,0 +1,81 @@
+"""argv to one verb, and whatever happens to an exit code and at most one line on stderr.
+
+Start-up time is part of the product: a verb is imported when it is called, and nothing here
+imports rich, anyio or a socket.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from inferd_proto import __version__
+
+from ..errors import ConnectError, InferdError
+from . import exits
+from .failure import in_one_line
+
+_VERBS = ("demo", "run", "embed", "status", "routes", "completion")
+
+_EPILOG = """\b
+examples:
+  inferdctl demo                      see it work, no model and no daemon needed
+  inferdctl run "Why is the sky blue?"
+  git diff | inferdctl run qwen3 "Write a commit message for this:"
+  inferdctl status --json && echo up
+
+\b
+exit codes:
+  0 done   1 failed, or not ready   2 no daemon   64 usage   130 interrupted
+
+\b
+The daemon's socket is --socket, else $INFERD_SOCKET, else inferd.sock in the
+first of $INFERD_RUNTIME_DIR, $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/inferd,
+~/.inferd/run.
+"""
+
+
+class _Verbs(click.Group):
+    """Imports a verb's module when the verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"{__package__}.commands.{cmd_name}").command
+        return command
+
+
+@click.group(
+    cls=_Verbs,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
+)
+@click.version_option(__version__, message="inferdctl %(version)s")
+def cli() -> None:
+    """Talk to inferd, the inference daemon of this machine."""
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    try:
+        code = cli.main(argv, prog_name="inferdctl", standalone_mode=False)
+    except click.Abort:
+        return exits.INTERRUPTED
+    except click.UsageError as error:
+        error.show()
+        return exits.USAGE
+    except click.ClickException as error:
+        error.show()
+        return exits.FAILED
+    except InferdError as error:
+        click.echo(f"inferdctl: {in_one_line(error)}", err=True)
+        return exits.NO_DAEMON if isinstance(error, ConnectError) else exits.FAILED
+    return code if isinstance(code, int) else exits.DONE

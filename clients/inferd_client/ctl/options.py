@@ -1,0 +1,61 @@
+"""Options that several verbs share, and the client that they mean."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ..blocking import Client
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+LABEL = "inferdctl"
+COMPLETION_TIMEOUT_S = 0.5
+"""A shell waits for its completions."""
+
+
+def connection(command: Command) -> Command:
+    """`--socket` and `--wait`."""
+    socket = click.option("--socket", metavar="PATH", help="The daemon's socket.")
+    wait = click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Wait this long for a daemon that is coming up.",
+    )
+    return socket(wait(command))
+
+
+def as_json(text: str) -> Callable[[Command], Command]:
+    """`--json`, with what it prints."""
+    return click.option("--json", "json_", is_flag=True, help=text)
+
+
+def connect(socket: str | None, wait_s: float = 0.0) -> "Client":
+    """A client for this command line."""
+    from ..blocking import Client
+
+    return Client(socket, wait_s=wait_s, label=LABEL)
+
+
+def complete_model(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Route names, where a daemon answers at once."""
+    from click.shell_completion import CompletionItem
+
+    from ..blocking import Client
+    from ..errors import InferdError
+
+    try:
+        with Client(ctx.params.get("socket"), timeout_s=COMPLETION_TIMEOUT_S) as client:
+            routes = client.routes()
+    except InferdError:
+        return []
+    names = [name for route in routes for name in (route.name, *route.aliases)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,0 +1,101 @@
+"""Data to text, to tables and to JSON lines; pure.
+
+rich is imported by the functions that need it: most verbs do not.
+"""
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..answers import Done, Event
+from ..status import RouteStatus, Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but tab and newline: with them a model could command a terminal."""
+
+
+def printable(text: str) -> str:
+    """`text` without power over a terminal."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def json_line(value: object) -> str:
+    """Plain data as JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def event_json(event: Event) -> str:
+    """An event as one JSON line, tagged by `type`."""
+    fields = msgspec.to_builtins(event)
+    if isinstance(event, Done):
+        fields = {"type": "done"} | {k: v for k, v in fields.items() if v is not None}
+    return json_line(fields)
+
+
+def tool_call(name: str, arguments: object) -> str:
+    """A tool call as it would be written in a program."""
+    return printable(f"{name}({json.dumps(arguments, ensure_ascii=False)})")
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest units that matter."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def status_line(status: Status) -> str:
+    """The daemon in one line."""
+    plural = "" if status.connections == 1 else "s"
+    return (
+        f"inferd {status.version} is {status.state}: pid {status.pid}, up"
+        f" {duration(status.uptime_s)}, {status.connections} connection{plural}, {status.socket}"
+    )
+
+
+def routes_table(routes: list[RouteStatus]) -> "Table":
+    """One row a route; the default one bears a star."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, highlight=False)
+    for heading in ("NAME", "STATE", "ACTIVE", "QUEUED", "BACKENDS", "ALIASES"):
+        table.add_column(heading, overflow="fold")
+    for route in routes:
+        table.add_row(*(_cell(text) for text in _route_row(route)))
+    return table
+
+
+def _route_row(route: RouteStatus) -> tuple[str, ...]:
+    backends = (
+        f"{b.name} ({b.kind})" + ("" if b.ready else f": {b.reason or 'not ready'}")
+        for b in route.backends
+    )
+    return (
+        route.name + ("*" if route.default else ""),
+        "ready" if route.ready else route.reason or "not ready",
+        f"{route.active}/{route.permits}",
+        f"{route.queued}/{route.queue_depth}",
+        ", ".join(backends),
+        ", ".join(route.aliases),
+    )
+
+
+def _cell(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(printable(text))
