@@ -50,7 +50,8 @@ def _ask(
             options = GenerateOptions(model=_ROUTE, temperature=0.0)
             answer = _show(client, terminal, _QUESTION, options)
             terminal.line("")
-            options.update(tools=[_WEATHER], tool_choice="required")
+            options["tools"] = [_WEATHER]
+            options["tool_choice"] = "required"
             return answer, _show(client, terminal, _TOOL_QUESTION, options)
     except InferdError as error:
         daemon.check_alive()

@@ -70,7 +70,9 @@ def run(argv: list[str]) -> int:
     except click.Abort:
         return exits.INTERRUPTED
     except click.UsageError as error:
-        error.show()
+        where = error.ctx.command_path if error.ctx is not None else "inferdctl"
+        why = error.format_message().rstrip(".")
+        click.echo(f"{where}: {why}; see `{where} --help`", err=True)
         return exits.USAGE
     except click.ClickException as error:
         error.show()

@@ -10,7 +10,7 @@ examples:
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Print a completion script for a shell.", epilog=_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion script for SHELL."""

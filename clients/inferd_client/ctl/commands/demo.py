@@ -16,7 +16,7 @@ recites, but llama.cpp runs it as it runs any other.
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="See it work: no model and no daemon needed.", epilog=_EPILOG)
 @as_json("Print the figures and texts as one JSON object, at the end.")
 @click.option(
     "--timeout",

@@ -31,7 +31,7 @@ the first numbers alone.
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Turn texts into vectors.", epilog=_EPILOG)
 @click.argument("texts", nargs=-1)
 @click.option("-m", "--model", shell_complete=complete_model, help="The route to ask.")
 @click.option("--dimensions", type=click.IntRange(min=1), help="Cut the vectors to this length.")

@@ -14,7 +14,7 @@ The route with a star is the default: it answers where no model is named.
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="List the names that can be asked for.", epilog=_EPILOG)
 @as_json("Print the daemon's own words, one JSON object on one line.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the names alone, one a line.")
 @connection

@@ -26,7 +26,7 @@ Ctrl-C cancels the request at the daemon; the exit code is then 130.
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Ask a model; the answer streams.", epilog=_EPILOG)
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.argument("prompt", required=False)
 @click.option("-s", "--system", metavar="TEXT", help="What the model is told beforehand.")

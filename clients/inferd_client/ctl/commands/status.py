@@ -16,7 +16,7 @@ exit codes: 0 ready   1 up, but not ready   2 no daemon
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Is the daemon ready? (exit 0, 1, 2)", epilog=_EPILOG)
 @as_json("Print the daemon's own words, one JSON object on one line.")
 @connection
 def command(json_: bool, socket: str | None, wait_s: float) -> int:
