@@ -35,7 +35,7 @@ class Boot(Struct, frozen=True, tag="boot"):
     embeddings: bool = False
     reranking: bool = False
     pooling: str | None = None
-    verbosity: int = 2
+    verbosity: int = 1
 
 
 class Loading(Struct, frozen=True, tag="loading"):

@@ -5,16 +5,13 @@ parameters and on nothing else.
 """
 
 import os
-import resource
 from pathlib import Path
 from typing import Any, NoReturn
 
 import xllamacpp
 
 from .libllama_control import Boot
-
-MEMORY_SLACK_BYTES = 2 * 1024**3
-"""Stacks of threads that are reserved and never touched count against the limit as well."""
+from .machine_memory import refuse_beyond_free, total_bytes
 
 
 def load(boot: Boot) -> "xllamacpp.Server":
@@ -23,9 +20,24 @@ def load(boot: Boot) -> "xllamacpp.Server":
     Raises RuntimeError when it does not load; llama.cpp has logged why to stderr. The caller's
     thread holds the interpreter's lock all the while.
     """
+    params = parameters(boot)
     if accelerator() == "cpu":
-        limit_memory()
-    return xllamacpp.Server(parameters(boot))
+        _refuse_too_large(boot.model)
+        refuse_beyond_free()
+        # Fitting the model to a GPU's memory is a dry run of the load, for nothing here.
+        params.fit_params = False
+    return xllamacpp.Server(params)
+
+
+def _refuse_too_large(model: str) -> None:
+    """Raises RuntimeError for a file that this machine could only ever read piece by piece."""
+    path, total = Path(model), total_bytes()
+    size = path.stat().st_size if path.is_file() else 0
+    if size > total:
+        raise RuntimeError(
+            f"insufficient memory: the model file has {size / 2**30:.1f} GiB, "
+            f"this machine {total / 2**30:.1f} GiB"
+        )
 
 
 def parameters(boot: Boot) -> Any:  # noqa: ANN401 (xllamacpp has no types)
@@ -65,27 +77,6 @@ def accelerator() -> str:
 def version() -> str:
     """The engine's version, for `status`."""
     return f"xllamacpp {xllamacpp.__version__}"
-
-
-def limit_memory() -> None:
-    """Let an allocation beyond what the machine has free fail at once.
-
-    Linux would grant it, and end some process by SIGKILL when it is touched. Files that are
-    mapped, as models are, do not count.
-    """
-    available = available_bytes(Path("/proc/meminfo").read_text())
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = available + MEMORY_SLACK_BYTES
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def available_bytes(meminfo: str) -> int:
-    """Memory and swap that can be had, from the text of /proc/meminfo."""
-    fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    kib = sum(int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
-    return kib * 1024
 
 
 def stop_now(socket_path: str, status: int) -> NoReturn:

@@ -66,9 +66,9 @@ def send(connection: socket.socket, message: Control) -> None:
 
 
 def fail(connection: socket.socket, reason: str) -> NoReturn:
-    """Tell why, and end."""
+    """Tell why, in the log as well, and end."""
+    print(reason, file=sys.stderr, flush=True)
     send(connection, Failed(reason))
-    sys.stderr.flush()
     os._exit(1)
 
 

@@ -32,4 +32,5 @@ def describe_readiness(name: str, machine: RuntimeMachine) -> Readiness:
         State.UNAVAILABLE: f"{name} does not answer",
         State.ADOPTED: f"{name} was taken over a moment ago",
     }
-    return Readiness(False, sentences.get(machine.state, f"{name} is {machine.state!r}"))
+    pending = machine.state in (State.STARTING, State.RESTARTING, State.ADOPTED)
+    return Readiness(False, sentences.get(machine.state, f"{name} is {machine.state!r}"), pending)

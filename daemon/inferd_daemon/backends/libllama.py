@@ -1,0 +1,133 @@
+"""Answers through llama.cpp's own server in a worker process that the daemon owns.
+
+Requests go straight to the worker's Unix socket; its process is the supervisor's business and is
+seen here as a `Runtime` only.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import trio
+
+from ..config import LibllamaConfig
+from ..errors import BackendFault, OperatorError
+from .base import (
+    Backend,
+    Batch,
+    Capabilities,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    Readiness,
+    RerankRequest,
+    RerankResult,
+)
+from .chat_client import ChatClient, Deadlines
+from .chat_completions import DIALECTS
+from .runtime import ModelFacts, Runtime
+from .transport import PlainTransport
+
+PATIENCE_S = 5.0
+"""How long a request waits for a worker that loads or restarts: longer than a crash and a small
+model take, shorter than a client's own patience."""
+DEADLINES = Deadlines(total_s=6 * 3600, connect_s=5, first_byte_s=1800, idle_s=300)
+"""A slow machine may take that long over a long prompt. A worker that hangs is found by its health
+checks, and its end breaks the streams."""
+
+
+class LibllamaBackend(Backend):
+    """One model in one worker, with `parallel` slots."""
+
+    kind = "libllama"
+
+    def __init__(
+        self,
+        name: str,
+        config: LibllamaConfig,
+        runtime: Runtime,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Raises OperatorError for a runtime that does not listen on a Unix socket."""
+        self.name = name
+        self._config = config
+        self._runtime = runtime
+        self._patience_s = patience_s
+        endpoint = runtime.endpoint
+        if endpoint.uds is None:
+            raise OperatorError(f"backend {name}: its runtime has no Unix socket")
+        self._client = ChatClient(
+            PlainTransport(uds=str(endpoint.uds)),
+            dialect=DIALECTS["llama_server"],
+            api_key=endpoint.key,
+            deadlines=DEADLINES,
+        )
+
+    @property
+    def slots(self) -> int:
+        """The engine's slots."""
+        return self._config.parallel
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """By the configuration; by the model as well once it was loaded."""
+        config, facts = self._config, self._runtime.facts or ModelFacts()
+        generates = not (config.embeddings or config.reranking)
+        return Capabilities(
+            generate=generates,
+            # llama.cpp constrains calls by grammar, whatever the chat template knows of tools.
+            tools=generates,
+            tool_choice=generates,
+            response_format=generates,
+            grammar=generates,
+            thinking=generates and facts.template_thinking,
+            vision=facts.vision,
+            audio=facts.audio,
+            embed=config.embeddings and not config.reranking,
+            rerank=config.reranking,
+            accelerator=facts.accelerator,
+            gpu_layers=facts.gpu_layers,
+            n_ctx=facts.n_ctx,
+        )
+
+    def readiness(self) -> Readiness:
+        """As its supervisor sees it."""
+        return self._runtime.readiness()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
+        """As the interface says. Raises BackendFault with the worker's reason while it is down."""
+        await self._wait_ready()
+        can = self.capabilities
+        if not can.generate:
+            raise BackendFault(f"backend {self.name} serves a model that generates no text")
+        async with aclosing(self._client.generate(request, can)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """As the interface says."""
+        if not self.capabilities.embed:
+            return await super().embed(request)
+        await self._wait_ready()
+        return await self._client.embed(request)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """As the interface says."""
+        if not self.capabilities.rerank:
+            return await super().rerank(request)
+        await self._wait_ready()
+        return await self._client.rerank(request)
+
+    async def close(self) -> None:
+        """Close idle connections to the worker."""
+        await self._client.aclose()
+
+    async def _wait_ready(self) -> None:
+        """Wait a short while for a worker that is on its way. Raises BackendFault."""
+        if self._runtime.readiness().ready:
+            return
+        with trio.move_on_after(self._patience_s):
+            await self._runtime.wait_settled()
+        readiness = self._runtime.readiness()
+        if not readiness.ready:
+            raise BackendFault(readiness.reason)
