@@ -57,8 +57,8 @@ class Codec(Generic[T]):
 def encode(frame_type: FrameType, message: object) -> bytes:
     """`message` as a payload of that encoding.
 
-    Raises LocalProtocolError for what neither encoding can carry: integers beyond 64 bits, lone
-    surrogates, values of unknown types.
+    Raises LocalProtocolError for what the encoding cannot carry: lone surrogates, values of
+    unknown types, in MessagePack integers beyond 64 bits.
     """
     try:
         if frame_type is FrameType.MSGPACK:
