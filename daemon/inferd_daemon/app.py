@@ -9,16 +9,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import structlog
 import trio
 
 import inferd_proto
-from inferd_proto import socket_path
 
-from .assembly import build_backends, build_router
-from .config import Config
+from .assembly import assemble
+from .config import Config, find_places
 from .control.view import DaemonView
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
@@ -31,20 +29,22 @@ _log = structlog.get_logger(__name__)
 
 async def serve(config: Config, on_listening: Callable[[], None] | None = None) -> None:
     """Run the daemon until it is told to stop. Raises OperatorError where it cannot start."""
-    path = Path(config.daemon.socket) if config.daemon.socket else _default_socket()
-    backends = build_backends(config)
-    router = build_router(config, backends)
-    view = DaemonView(inferd_proto.__version__, str(path), router)
+    places = find_places(config, os.environ, os.getuid())
+    parts = assemble(config, places)
+    view = DaemonView(inferd_proto.__version__, str(places.socket), parts.router)
     with (
         trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
-        SocketFile(path, group=config.daemon.socket_group) as socket_file,
+        SocketFile(places.socket, group=config.daemon.socket_group) as socket_file,
     ):
         async with trio.open_nursery() as nursery:
-            for backend in backends.values():
+            for supervisor in parts.supervisors.values():
+                await nursery.start(supervisor.run)
+                supervisor.start()
+            for backend in parts.backends.values():
                 nursery.start_soon(backend.run)
             listener = _listener(socket_file.socket, view, config)
             nursery.start_soon(listener.run)
-            _log.info("listening", socket=str(path), pid=os.getpid(), version=view.version)
+            _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)
             if on_listening is not None:
                 on_listening()
             async for number in signals:
@@ -54,6 +54,8 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
             await _drain(listener, config.daemon.drain_timeout_s, signals)
             listener.abort()
             nursery.cancel_scope.cancel()
+        for backend in parts.backends.values():
+            await backend.close()
     _log.info("stopped")
 
 
@@ -85,7 +87,3 @@ def _listener(sock: socket.socket, view: DaemonView, config: Config) -> Listener
         max_connections=config.daemon.max_connections,
         write_timeout_s=config.daemon.write_timeout_s,
     )
-
-
-def _default_socket() -> Path:
-    return socket_path(os.environ, os.getuid())

@@ -2,27 +2,45 @@
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from .backends.base import Backend
+from .backends.libllama import LibllamaBackend
 from .backends.mock import MockBackend
-from .config import BackendConfig, Config, LibllamaConfig, MockConfig, OpenAICompatConfig
-from .errors import OperatorError
+from .backends.openai_compat import OpenAICompatBackend
+from .config import Config, LibllamaConfig, MockConfig, OpenAICompatConfig, Places
+from .engines.libllama import LibllamaEngine
 from .routing.admission import Admission
 from .routing.gate import Gate
 from .routing.router import Route, Router
+from .supervision.logs import RuntimeLog
+from .supervision.supervisor import Supervisor
 
 
-def build_backends(config: Config) -> dict[str, Backend]:
-    """A backend for each `[backends.<name>]`. Raises OperatorError where one cannot be made."""
-    return {name: build_backend(name, table) for name, table in config.backends.items()}
+class Assembly(Struct, frozen=True):
+    """The daemon's parts; the app runs the supervisors and the backends."""
+
+    backends: dict[str, Backend]
+    supervisors: dict[str, Supervisor]
+    router: Router
 
 
-def build_backend(name: str, config: BackendConfig) -> Backend:
-    """One backend by its kind."""
-    match config:
-        case MockConfig():
-            return MockBackend(name, config)
-        case LibllamaConfig() | OpenAICompatConfig():
-            raise OperatorError(f"backend {name}: this kind of backend is not part of this version")
+def assemble(config: Config, places: Places) -> Assembly:
+    """Every part that `config` names. Raises OperatorError where one cannot be made."""
+    backends: dict[str, Backend] = {}
+    supervisors: dict[str, Supervisor] = {}
+    for name, table in config.backends.items():
+        match table:
+            case MockConfig():
+                backends[name] = MockBackend(name, table)
+            case OpenAICompatConfig():
+                backends[name] = OpenAICompatBackend(name, table)
+            case LibllamaConfig():
+                engine = LibllamaEngine(name, table, places.runtimes / name)
+                log = RuntimeLog(places.state / "logs" / f"{name}.log")
+                supervisors[name] = Supervisor(engine, log)
+                backends[name] = LibllamaBackend(name, table, supervisors[name])
+    return Assembly(backends, supervisors, build_router(config, backends))
 
 
 def build_router(config: Config, backends: Mapping[str, Backend]) -> Router:

@@ -157,10 +157,14 @@ class Capabilities(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Whether a backend takes requests now; `reason` says in one sentence why not."""
+    """Whether a backend takes requests now; `reason` says in one sentence why not.
+
+    `pending`: it is not ready but on its way; a request may be sent and waits a while.
+    """
 
     ready: bool
     reason: str = ""
+    pending: bool = False
 
 
 class Backend(ABC):

@@ -9,6 +9,7 @@ from .backends import (
 )
 from .checking import Mistake
 from .loading import ConfigError, find_config_file, load_config, parse_config, render_config
+from .places import Places, find_places
 from .schema import Config, DaemonConfig, RouteConfig
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "Mistake",
     "MockConfig",
     "OpenAICompatConfig",
+    "Places",
     "RouteConfig",
     "UpstreamKind",
     "find_config_file",
+    "find_places",
     "load_config",
     "parse_config",
     "render_config",

@@ -30,13 +30,13 @@ class MockConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="mock"
 
     first_token_ms: Milliseconds = 0.0
     token_ms: Milliseconds = 0.0
-    max_tokens: Annotated[int, Meta(ge=1)] = 16
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 16
     error: str | None = None
     drop_after: Count | None = None
     not_ready: str | None = None
     tool_call: bool = False
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] = 8
-    slots: Annotated[int, Meta(ge=1)] = 64
+    slots: Annotated[int, Meta(ge=1, le=100_000)] = 64
 
 
 class LibllamaConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="libllama"):
@@ -85,7 +85,7 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     audio: bool = False
     embed: bool = True
     rerank: bool = False
-    slots: Annotated[int, Meta(ge=1)] = 32
+    slots: Annotated[int, Meta(ge=1, le=100_000)] = 32
 
 
 BackendConfig = MockConfig | LibllamaConfig | OpenAICompatConfig

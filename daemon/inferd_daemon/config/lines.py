@@ -22,7 +22,7 @@ class KeyLines:
         self._lines: dict[Path, int] = {}
         table: Path = ()
         arrays: dict[Path, int] = {}
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             header = _HEADER.match(line)
             if header:
                 table = _split(header[2])

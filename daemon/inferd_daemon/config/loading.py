@@ -1,5 +1,7 @@
 """Configuration files: found, read, checked as a whole, and shown."""
 
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from .schema import Config
 
 MAX_CONFIG_BYTES = 1024 * 1024
 _REDACTED = "<secret>"
+_URL_SECRET = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=\?)[^#]+")
 
 
 class ConfigError(OperatorError):
@@ -34,7 +37,7 @@ def find_config_file(environ: Mapping[str, str]) -> Path | None:
         return Path(named)
     base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     path = Path(base) / "inferd" / "config.toml"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # Path.is_file raises for what may not be read
 
 
 def load_config(path: Path) -> Config:
@@ -58,8 +61,10 @@ def parse_config(text: str, source: str = "configuration") -> Config:
     """Check a TOML text as a whole. Raises ConfigError with every mistake."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what Python says of a number too long
         raise ConfigError(source, [Mistake("", f"is not TOML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError(source, [Mistake("", "nests too deep")]) from None
     config, found = check(data, Config)
     if config is not None:
         found = _check_meaning(config)
@@ -74,7 +79,8 @@ def parse_config(text: str, source: str = "configuration") -> Config:
 def render_config(config: Config) -> str:
     """The effective configuration as indented JSON, secrets replaced."""
     plain = msgspec.to_builtins(config)
-    _redact(plain)
+    for table in plain["backends"].values():
+        _redact(table)
     return msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()
 
 
@@ -102,12 +108,13 @@ def _names(table: Mapping[str, object]) -> str:
     return ", ".join(table) if table else "none"
 
 
-def _redact(value: object) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key == "api_key" and item is not None:
-                value[key] = _REDACTED
-            elif key == "headers" and isinstance(item, dict):
-                value[key] = dict.fromkeys(item, _REDACTED)
-            else:
-                _redact(item)
+def _redact(backend: dict[str, object]) -> None:
+    """Keys, and where else people put them: headers, and the user and query parts of a URL."""
+    for key, value in backend.items():
+        match key, value:
+            case "api_key", str():
+                backend[key] = _REDACTED
+            case "headers", dict():
+                backend[key] = dict.fromkeys(value, _REDACTED)
+            case "base_url", str(url):
+                backend[key] = _URL_SECRET.sub(_REDACTED, url)

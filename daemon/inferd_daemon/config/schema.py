@@ -8,7 +8,7 @@ from .backends import BackendConfig
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z")]
 LogFormat = Literal["auto", "json", "human"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -17,12 +17,14 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     """`[daemon]`: the process itself.
 
     `socket` is the full path of `inferd.sock`; without it the rule of wire.md section 1 decides.
+    `state_dir` holds what outlives the daemon: the logs of runtimes and the journal.
     `socket_group` may connect besides the daemon's user. `log_format` "auto" writes for humans
     on a terminal and JSON elsewhere. A client that takes nothing for `write_timeout_s` while an
     answer waits for it is disconnected.
     """
 
     socket: str | None = None
+    state_dir: str | None = None
     socket_group: str | None = None
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"

@@ -30,7 +30,7 @@ class Route(NamedTuple):
         return False, "; ".join(reasons)
 
     def choose(self, request: AnyRequest) -> Backend:
-        """The first backend that can answer and is ready.
+        """The first backend that can answer and is ready, else the first on its way to be.
 
         Raises RequestError with the reason for each backend: where none can answer, the code of
         the first one's refusal; where some could but none is ready, `backend_unavailable`.
@@ -38,6 +38,7 @@ class Route(NamedTuple):
         skipped: list[str] = []
         refusal: RequestError | None = None
         unready = False
+        pending: Backend | None = None
         for backend in self.backends:
             lacking = missing(request, backend.capabilities)
             if lacking is not None:
@@ -48,7 +49,11 @@ class Route(NamedTuple):
             if readiness.ready:
                 return backend
             unready = True
+            if readiness.pending:
+                pending = pending or backend
             skipped.append(f"{backend.name} is not ready: {readiness.reason}")
+        if pending is not None:
+            return pending
         code = ErrorCode.BACKEND_UNAVAILABLE
         if refusal is not None and not unready:
             code = refusal.code
