@@ -1,14 +1,18 @@
 """Structured log lines on standard error: JSON for machines, coloured text for people.
 
-Prompts, answers and secrets have no field here: callers log ids, counts and reasons.
+Prompts, answers and secrets have no field here: callers log ids, counts and reasons, and of an
+exception only its type and its path through the code are shown. Never fails who logs.
 """
 
 import logging
 import sys
 from collections.abc import Callable
+from traceback import StackSummary, extract_tb
+from typing import TextIO
 
 import msgspec
 import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from .config.schema import LogFormat, LogLevel
 
@@ -25,22 +29,78 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=not human),
+        structlog.processors.ExceptionRenderer(describe_exception),
     ]
     renderer: structlog.typing.Processor
     if human:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        shared.append(_escape)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     else:
-        shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     # httpx logs every request's URL at INFO
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _to_json(event: object, default: Callable[[object], object], **_: object) -> str:
-    return msgspec.json.encode(event, enc_hook=default).decode()
+def describe_exception(exc_info: ExcInfo) -> str:
+    """Types, files and lines of an exception and its causes.
+
+    Not its text, which may quote a prompt.
+    """
+    return "\n".join(_describe(exc_info[1]))
+
+
+def _describe(error: BaseException) -> list[str]:
+    lines: list[str] = []
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        lines += [*_describe(before), "which led to:"]
+    stack = StackSummary.from_list(extract_tb(error.__traceback__))
+    lines += [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in stack]
+    lines.append(f"{type(error).__module__}.{type(error).__qualname__}")
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            lines += [f"  {line}" for line in _describe(inner)]
+    return lines
+
+
+class _Lines:
+    """Writes lines; one that nobody can take is lost, and the daemon goes on."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def msg(self, line: str) -> None:
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except (OSError, ValueError):
+            return  # a closed pipe, a full disk
+
+    debug = info = warning = error = msg
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What a client wrote (an id) must not move the cursor of a terminal."""
+    return {
+        key: value.encode("unicode_escape").decode() if _is_raw(key, value) else value
+        for key, value in event.items()
+    }
+
+
+def _is_raw(key: str, value: object) -> bool:
+    return isinstance(value, str) and not value.isprintable() and key != "exception"
+
+
+def _to_json(event: EventDict, default: Callable[[object], object], **_: object) -> str:
+    try:
+        return msgspec.json.encode(event, enc_hook=default).decode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        return msgspec.json.encode({k: ascii(v) for k, v in event.items()}).decode()

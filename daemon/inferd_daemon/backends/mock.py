@@ -12,7 +12,7 @@ import trio
 from inferd_proto import StopReason, Text, Usage
 
 from ..config import MockConfig
-from ..errors import BackendFault
+from ..errors import BackendFault, CallerFault
 from .base import (
     Backend,
     Batch,
@@ -33,6 +33,8 @@ FIRST_BATCH = 8
 """A small first batch: a reader sees the first token before the rest is made."""
 BATCH = 64
 """Tokens between two turns of the event loop: what a fast upstream brings in one receive."""
+MAX_NUMBERS = 1_000_000
+"""In the vectors of one answer: a client must not have the daemon's memory for the asking."""
 
 
 class MockBackend(Backend):
@@ -94,19 +96,32 @@ class MockBackend(Backend):
         yield [Finished(reason, Usage(words, count))]
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
-        """Unit vectors drawn from a hash: equal texts get equal vectors, nothing more."""
+        """Unit vectors drawn from a hash: equal texts get equal vectors, nothing more.
+
+        Raises CallerFault over `MAX_NUMBERS`, BackendFault as configured.
+        """
         self._fail_if_told()
         size = request.dimensions or self._config.dimensions
-        vectors = [_vector(text, size) for text in request.input]
+        if size * len(request.input) > MAX_NUMBERS:
+            raise CallerFault(
+                f"backend {self.name} makes at most {MAX_NUMBERS} numbers a request,"
+                f" not {len(request.input)} vectors of {size}"
+            )
+        vectors: list[list[float]] = []
+        for text in request.input:
+            vectors.append(_vector(text, size))
+            await trio.lowlevel.checkpoint()
         return EmbedResult(vectors, self.name, sum(len(text.split()) for text in request.input))
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """The share of the query's words that a document holds."""
         self._fail_if_told()
         query = set(request.query.lower().split())
-        scores = [
-            len(query & set(d.lower().split())) / len(query or {""}) for d in request.documents
-        ]
+        scores: list[float] = []
+        for document in request.documents:
+            shared = query & set(document.lower().split())
+            scores.append(len(shared) / len(query) if query else 0.0)
+            await trio.lowlevel.checkpoint()
         total = sum(len(text.split()) for text in (request.query, *request.documents))
         return RerankResult(scores, self.name, total)
 

@@ -45,7 +45,7 @@ from .translation import (
     generate_request,
     rerank_request,
 )
-from .writer import SocketWriter, WriteTimeout
+from .writer import ClientGone, SocketWriter
 
 Ender = Literal["caller", "shutdown"]
 _log = structlog.get_logger(__name__)
@@ -86,11 +86,13 @@ class Answering:
 
     def end(self, by: Ender) -> None:
         """Stop the work; the terminal frame says why it stopped."""
+        if self._over:
+            return  # cancelling would drop a terminal frame that is on its way
         self._ended_by = self._ended_by or by
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Raises OSError or WriteTimeout where the client is gone or does not read."""
+        """Raises ClientGone where the client is gone or does not read."""
         started = trio.current_time()
         outcome = "done"
         try:
@@ -102,7 +104,7 @@ class Answering:
         except RequestError as error:
             outcome = error.code.value
             await self._end_with(partial(self._failed, error))
-        except (OSError, WriteTimeout):
+        except ClientGone:
             raise
         except Exception:
             outcome = "internal"
@@ -116,9 +118,13 @@ class Answering:
 
     async def _end_with(self, terminal: Callable[[], bytes]) -> None:
         """Write the terminal frame, unless what failed came after it."""
-        over = self._encoder is not None and self._encoder.finished is not None
-        if not over and not self._terminated:
+        if not self._over:
             await self._writer.write(terminal())
+
+    @property
+    def _over(self) -> bool:
+        """True once the terminal frame is made."""
+        return self._terminated or (self._encoder is not None and self._encoder.finished)
 
     async def _answer_with(self, answer: Embeddings | Ranking | Result) -> None:
         data = self._connection.send(answer)
@@ -144,7 +150,9 @@ class Answering:
         wanted = generate_request(request, self._event.blobs)
         route = self._view.router.find(request.model)
         route.choose(wanted)  # what cannot be answered is refused before it waits
-        on_queued = self._on_queued if request.queue_events else None
+        # the v1 wire has no frame for it
+        told = isinstance(request, GenerateV2) and request.queue_events
+        on_queued = self._on_queued if told else None
         async with route.gate.admitted(self._peer_key(request.client), on_queued):
             backend = route.choose(wanted)
             shape = AnswerEncoderV1 if isinstance(request, GenerateV1) else AnswerEncoderV2
@@ -156,7 +164,9 @@ class Answering:
                     data = encoder.encode(batch)
                     if data:
                         await self._writer.write(data)
-        if encoder.finished is None:
+                    else:  # a backend that never waits must not keep the daemon from the others
+                        await trio.lowlevel.checkpoint()
+        if not encoder.finished:
             raise BackendFault(f"backend {backend.name} ended its answer without saying why")
 
     async def _embed(self, request: Embed) -> None:
@@ -208,12 +218,13 @@ class Answering:
     def _ended(self) -> bytes:
         if self._ended_by == "shutdown":
             return self._failed(BackendFault("the daemon stopped before the answer was complete"))
-        if isinstance(self._event.request, GenerateV1 | GenerateV2):
-            encoder = self._encoder or self._unrouted_encoder()
+        request = self._event.request
+        if isinstance(request, GenerateV1 | GenerateV2):
+            encoder = self._encoder or self._unrouted_encoder(request)
             return encoder.cancelled()
         return self._failed(CallerFault("cancelled by the caller"))
 
-    def _unrouted_encoder(self) -> AnswerEncoder:
+    def _unrouted_encoder(self, request: GenerateV1 | GenerateV2) -> AnswerEncoder:
         """For a request that was cancelled while it waited: no backend has it yet."""
-        shape = AnswerEncoderV1 if isinstance(self._event.request, GenerateV1) else AnswerEncoderV2
-        return shape(self._connection, self._event.id, "", stream=True)
+        shape = AnswerEncoderV1 if isinstance(request, GenerateV1) else AnswerEncoderV2
+        return shape(self._connection, self._event.id, "", stream=request.stream)

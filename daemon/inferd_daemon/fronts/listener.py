@@ -34,6 +34,7 @@ class Listener:
         self._max_connections = max_connections
         self._write_timeout_s = write_timeout_s
         self._sessions: set[Session] = set()
+        self._starved = False
         self._idle = trio.Event()
 
     async def run(self) -> None:
@@ -43,8 +44,13 @@ class Listener:
                 sock = await self._accept()
                 if len(self._sessions) >= self._max_connections:
                     self._turn_away(sock)
-                else:
-                    nursery.start_soon(self._serve, sock)
+                    continue
+                sock.setblocking(False)
+                session = Session(
+                    sock, peer_of(sock), self._view, self._write_timeout_s, self._on_request_end
+                )
+                self._sessions.add(session)
+                nursery.start_soon(self._serve, sock, session)
 
     async def drained(self) -> None:
         """Returns once no session has a running request; the daemon takes no new ones by then."""
@@ -66,14 +72,19 @@ class Listener:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                return self._sock.accept()[0]
+                sock = self._sock.accept()[0]
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
                 if error.errno not in OUT_OF_RESOURCES:
                     raise
-                _log.error("cannot accept", reason=error.strerror)
+                if not self._starved:
+                    _log.error("cannot accept clients, trying on", reason=error.strerror)
+                self._starved = True
                 await trio.sleep(RETRY_S)
+            else:
+                self._starved = False
+                return sock
 
     def _turn_away(self, sock: socket.socket) -> None:
         """One frame into the empty send buffer of a new socket cannot block."""
@@ -86,19 +97,14 @@ class Listener:
             except OSError:
                 return  # it is gone already
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, session: Session) -> None:
         with sock:
-            sock.setblocking(False)
-            session = Session(
-                sock, peer_of(sock), self._view, self._write_timeout_s, self._on_request_end
-            )
-            self._sessions.add(session)
-            self._view.connections += 1
+            self._view.connections = len(self._sessions)
             try:
                 await session.run()
             finally:
                 self._sessions.discard(session)
-                self._view.connections -= 1
+                self._view.connections = len(self._sessions)
                 self._on_request_end()
 
     def _on_request_end(self) -> None:

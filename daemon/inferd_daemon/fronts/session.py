@@ -5,7 +5,7 @@ Nothing outlives the connection: when the client leaves, its requests are cancel
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -22,9 +22,12 @@ from inferd_proto import (
 from ..control.view import DaemonView
 from .answering import Answering, Ender
 from .peer import Peer
-from .writer import SocketWriter, WriteTimeout
+from .writer import ClientGone, SocketWriter, WriteTimeout
 
 RECEIVE_BYTES = 65_536
+MAX_TASKS = 320
+"""More than may be in flight (256): the rest have their last frame encoded and wait for the client
+to read it. A client that goes on asking without reading is not listened to until it does."""
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
 _log = structlog.get_logger(__name__)
 
@@ -47,11 +50,13 @@ class Session:
         self._connection = ServerConnection()
         self._writer = SocketWriter(sock, write_timeout_s)
         self._running: dict[str, Answering] = {}
+        self._tasks = 0
+        self._task_ended = trio.Event()
 
     @property
     def busy(self) -> bool:
         """True while a request has no terminal answer."""
-        return bool(self._running)
+        return self._tasks > 0
 
     def end_requests(self, by: Ender) -> None:
         """End each running request with its terminal frame."""
@@ -77,9 +82,8 @@ class Session:
                 nursery.cancel_scope.cancel()
         except* WriteTimeout:
             _log.warning("client does not read, disconnected", pid=self._peer.pid)
-        except* OSError as group:
-            if any(error.errno not in _GONE for error in _leaves(group)):
-                _log.exception("connection failed", pid=self._peer.pid)
+        except* ClientGone:
+            _log.debug("client left before its answers were out", pid=self._peer.pid)
         except* Exception:
             _log.exception("session failed unexpectedly", pid=self._peer.pid)
 
@@ -97,11 +101,14 @@ class Session:
                 return self._sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                raise ClientGone(error.strerror) from None
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> bool:
         """False where the connection must end."""
         match event:
             case RequestReceived():
+                await self._room()
                 # known before its task runs: a cancel may be next in the same bytes
                 answering = Answering(event, self._connection, self._writer, self._view, self._peer)
                 self._running[event.id] = answering
@@ -117,6 +124,12 @@ class Session:
                 return False
         return True
 
+    async def _room(self) -> None:
+        while self._tasks >= MAX_TASKS:
+            self._task_ended = trio.Event()
+            await self._task_ended.wait()
+        self._tasks += 1
+
     async def _answer(self, request_id: str, answering: Answering) -> None:
         try:
             await answering.run()
@@ -124,12 +137,6 @@ class Session:
             # the id may be in use again: its terminal frame is out before this task ends
             if self._running.get(request_id) is answering:
                 del self._running[request_id]
+            self._tasks -= 1
+            self._task_ended.set()
             self._on_request_end()
-
-
-def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

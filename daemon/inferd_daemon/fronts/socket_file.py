@@ -11,6 +11,7 @@ import grp
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +28,8 @@ class SocketFile:
     """Context manager: on enter `socket` listens at `path`; on exit both files are gone.
 
     `mode` is that of the socket; with `group` it belongs to that group. Raises OperatorError:
-    another daemon listens there, the directory or file is another user's, the path is too long.
+    another daemon listens there, the directory or file is another user's, there is no such group,
+    the path is too long.
     """
 
     def __init__(self, path: Path, *, mode: int = 0o660, group: str | None = None) -> None:
@@ -59,28 +61,31 @@ class SocketFile:
         try:
             if os.lstat(self.path).st_ino == self._inode:
                 self.path.unlink()
-        except FileNotFoundError:
-            pass
+        except OSError:
+            pass  # the file or its directory is gone already, or no longer ours
         # the lock file stays: unlinking it would let two daemons lock two files of one name
         self._close()
 
     def _listen(self) -> None:
+        group = -1 if self._group is None else _group_id(self._group)
         # bound under the pid: a leftover of that name can only be our own predecessor's
         interim = self.path.with_name(f".{self.path.name[:40]}.{os.getpid()}")
-        interim.unlink(missing_ok=True)
-        os.fchmod(self.socket.fileno(), 0o600)
         try:
+            interim.unlink(missing_ok=True)
+            os.fchmod(self.socket.fileno(), 0o600)
             self.socket.bind(str(interim))
-            if self._group is not None:
-                os.chown(interim, -1, _group_id(self._group))
+            _give_to_group(interim, group, self._group)
             interim.chmod(self._mode)
             self.socket.listen(BACKLOG)
             self.socket.setblocking(False)
             self._inode = os.lstat(interim).st_ino
             interim.rename(self.path)
         except OSError as error:
-            interim.unlink(missing_ok=True)
+            _unlink_if_there(interim)
             raise OperatorError(f"cannot listen at {self.path}: {error.strerror}") from None
+        except OperatorError:
+            _unlink_if_there(interim)
+            raise
 
     def _close(self) -> None:
         self.socket.close()
@@ -100,35 +105,51 @@ def _check_path(path: Path) -> None:
 def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = directory.stat().st_uid
+        # in /tmp someone else's link may stand where the directory should
+        owners = (directory.lstat().st_uid, directory.stat().st_uid)
     except OSError as error:
         raise OperatorError(f"cannot make directory {directory}: {error.strerror}") from None
-    if owner not in (os.geteuid(), 0):
-        raise OperatorError(
-            f"directory {directory} belongs to uid {owner}; set INFERD_RUNTIME_DIR to one of yours"
-        )
+    for owner in owners:
+        if owner not in (os.geteuid(), 0):
+            raise OperatorError(
+                f"directory {directory} belongs to uid {owner}; set INFERD_RUNTIME_DIR to one of"
+                " yours"
+            )
 
 
 def _lock(path: Path) -> int:
     """The descriptor of the lock; it is held as long as that is open."""
     lock_path = path.with_name(path.name + ".lock")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(lock_path, flags, 0o600)
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise OperatorError(f"cannot open lock file {lock_path}: {reason}") from None
     try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise OperatorError(f"lock file {lock_path} is not a file of ours; remove it")
+        _take(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise OperatorError(f"cannot lock {lock_path}: {error.strerror}") from None
+    except OperatorError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _take(descriptor: int, path: Path) -> None:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
         raise OperatorError(
             f"another inferd (pid {holder}) holds {path}; stop it, or choose another --socket"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 def _clear_stale(path: Path) -> None:
@@ -144,11 +165,30 @@ def _clear_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
+            _remove_stale(path)
             return
         except OSError as error:
             raise OperatorError(f"cannot tell who listens at {path}: {error}") from None
         raise OperatorError(f"process {peer_of(probe).pid} listens at {path} already")
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OperatorError(f"cannot remove the stale socket {path}: {error.strerror}") from None
+
+
+def _unlink_if_there(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _give_to_group(path: Path, group: int, name: str | None) -> None:
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        raise OperatorError(f"socket_group: the daemon's user is not in group {name!r}") from None
 
 
 def _group_id(name: str) -> int:

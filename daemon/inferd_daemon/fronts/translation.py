@@ -12,6 +12,7 @@ from inferd_proto import (
     DoneV1,
     DoneV2,
     Embed,
+    ErrorCode,
     GenerateV1,
     GenerateV2,
     Message,
@@ -37,9 +38,12 @@ from ..backends.base import (
     ThinkingDeltas,
     ToolCall,
 )
+from ..errors import CallerFault
 
 NO_USAGE = Usage(0, 0)
 """A cancelled generation has no figures: the engine gives them with its last event."""
+MAX_WHOLE_TEXT_BYTES = 8 * 1024 * 1024
+"""Of an answer that must come in one frame: escaped as JSON (up to six times) it fits the cap."""
 
 
 def generate_request(request: GenerateV1 | GenerateV2, blobs: tuple[bytes, ...]) -> GenerateRequest:
@@ -88,18 +92,44 @@ def rerank_request(request: Rerank) -> RerankRequest:
     return RerankRequest(request.query, request.documents)
 
 
+class WholeText:
+    """The text of an answer that its last frame carries whole."""
+
+    def __init__(self) -> None:
+        self._utf8 = bytearray()
+
+    def __str__(self) -> str:
+        return self._utf8.decode(errors="surrogatepass")
+
+    def add(self, deltas: list[str]) -> None:
+        """Raises RequestError (`frame_too_large`) over `MAX_WHOLE_TEXT_BYTES`."""
+        self._utf8 += "".join(deltas).encode(errors="surrogatepass")
+        if len(self._utf8) > MAX_WHOLE_TEXT_BYTES:
+            raise CallerFault(
+                f"the answer is over the {MAX_WHOLE_TEXT_BYTES} bytes that one frame may carry:"
+                " set `max_tokens`, or stream it by `api_version` 2",
+                ErrorCode.FRAME_TOO_LARGE,
+            )
+
+
 class AnswerEncoder(ABC):
-    """Turns the batches of one generation into the bytes of its answer."""
+    """Turns the batches of one generation into the bytes of its answer.
+
+    `finished` is true once the terminal frame is made.
+    """
 
     def __init__(self, connection: ServerConnection, request_id: str, backend: str) -> None:
         self._connection = connection
         self._id = request_id
         self._backend = backend
-        self.finished: Finished | None = None
+        self.finished = False
 
     @abstractmethod
     def encode(self, batch: Batch) -> bytes:
-        """The frames for `batch`; the terminal one for its `Finished`."""
+        """The frames for `batch`; the terminal one for its `Finished`.
+
+        Raises RequestError where the answer cannot be put in frames.
+        """
 
     @abstractmethod
     def cancelled(self) -> bytes:
@@ -113,7 +143,7 @@ class AnswerEncoderV2(AnswerEncoder):
         self, connection: ServerConnection, request_id: str, backend: str, *, stream: bool
     ) -> None:
         super().__init__(connection, request_id, backend)
-        self._withheld: list[str] | None = None if stream else []
+        self._withheld = None if stream else WholeText()
 
     def encode(self, batch: Batch) -> bytes:
         """See AnswerEncoder."""
@@ -125,7 +155,7 @@ class AnswerEncoderV2(AnswerEncoder):
                     if self._withheld is None:
                         parts.append(connection.send_deltas(self._id, deltas))
                     else:
-                        self._withheld += deltas
+                        self._withheld.add(deltas)
                 case ThinkingDeltas(deltas):
                     if self._withheld is None:
                         parts.append(connection.send_deltas(self._id, deltas, "thinking"))
@@ -133,8 +163,8 @@ class AnswerEncoderV2(AnswerEncoder):
                     block = ToolUse(call_id, name, arguments)
                     parts.append(connection.send(BlockAnswer(self._id, block)))
                 case Finished():
-                    self.finished = event
                     parts.append(self._done(event))
+                    self.finished = True
         return b"".join(parts)
 
     def cancelled(self) -> bytes:
@@ -142,7 +172,7 @@ class AnswerEncoderV2(AnswerEncoder):
         return self._done(Finished("cancelled", NO_USAGE))
 
     def _done(self, end: Finished) -> bytes:
-        content = UNSET if self._withheld is None else "".join(self._withheld)
+        content = UNSET if self._withheld is None else str(self._withheld)
         done = DoneV2(
             self._id,
             end.usage,
@@ -172,7 +202,7 @@ class AnswerEncoderV1(AnswerEncoder):
     ) -> None:
         super().__init__(connection, request_id, backend)
         self._stream = stream
-        self._text: list[str] = []
+        self._text = WholeText()
 
     def encode(self, batch: Batch) -> bytes:
         """See AnswerEncoder."""
@@ -180,12 +210,12 @@ class AnswerEncoderV1(AnswerEncoder):
         for event in batch:
             match event:
                 case TextDeltas(deltas):
-                    self._text += deltas
+                    self._text.add(deltas)
                     if self._stream:
                         parts.append(self._connection.send_deltas(self._id, deltas))
                 case Finished():
-                    self.finished = event
                     parts.append(self._done(event))
+                    self.finished = True
                 case _:
                     pass
         return b"".join(parts)
@@ -198,5 +228,5 @@ class AnswerEncoderV1(AnswerEncoder):
         usage = UsageV1(end.usage.input_tokens, end.usage.output_tokens)
         reason = _STOP_REASONS_V1[end.stop_reason]
         return self._connection.send(
-            DoneV1(self._id, "".join(self._text), usage, reason, self._backend)
+            DoneV1(self._id, str(self._text), usage, reason, self._backend)
         )

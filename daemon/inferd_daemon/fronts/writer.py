@@ -1,17 +1,23 @@
 """Bytes to one socket, in order, with a deadline; the only memory is what the kernel holds.
 
 A writer returns when its bytes are with the kernel, so a slow reader slows its own producers
-and nobody else.
+and nobody else. Never lets another frame begin inside one that is only partly out.
 """
 
+import fcntl
 import socket
+import termios
 from collections import deque
 
 import trio
 
 
-class WriteTimeout(Exception):
-    """The reader took nothing for too long; a part of a frame may be out, so close."""
+class ClientGone(Exception):
+    """Nothing more can be written to this client; close."""
+
+
+class WriteTimeout(ClientGone):
+    """The reader took nothing for too long; a part of a frame may be out."""
 
 
 class SocketWriter:
@@ -22,21 +28,27 @@ class SocketWriter:
         self._timeout_s = timeout_s
         self._busy = False
         self._waiting: deque[trio.Event] = deque()
+        self._rest = memoryview(b"")
+        self._broken: ClientGone | None = None
 
     async def write(self, data: bytes) -> None:
         """Write all of `data`; a checkpoint.
 
-        Raises OSError where the peer is gone, WriteTimeout where it does not read. Cancellation
-        takes effect before the first byte or after the last, never inside a frame.
+        Raises ClientGone where the peer is gone, WriteTimeout where it does not read; so does
+        every write after that. Cancellation takes effect at once: `data` of which nothing is out
+        is dropped, else what is left of it goes out before the next write.
         """
         if self._busy:
             await self._wait_for_turn()
         else:
             self._busy = True
         try:
+            if self._rest:
+                await self._write_rest()
             sent = self._send(data)
             if sent < len(data):
-                await self._write_rest(memoryview(data)[sent:])
+                self._rest = memoryview(data)[sent:]
+                await self._write_rest()
             else:
                 await trio.lowlevel.checkpoint()
         finally:
@@ -60,16 +72,28 @@ class SocketWriter:
         else:
             self._busy = False
 
-    async def _write_rest(self, data: memoryview) -> None:
-        while data:
-            with trio.move_on_after(self._timeout_s, shield=True) as scope:
+    async def _write_rest(self) -> None:
+        while self._rest:
+            unread = self._unread_bytes()
+            with trio.move_on_after(self._timeout_s) as scope:
                 await trio.lowlevel.wait_writable(self._sock)
-            if scope.cancelled_caught:
-                raise WriteTimeout
-            data = data[self._send(data) :]
+            # a socket turns writable when most of it was read: less than that is progress too
+            if scope.cancelled_caught and self._unread_bytes() >= unread:
+                self._broken = WriteTimeout(f"took nothing for {self._timeout_s:g} s")
+            self._rest = self._rest[self._send(self._rest) :]
 
     def _send(self, data: bytes | memoryview) -> int:
+        if self._broken is not None:
+            raise self._broken
         try:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
+        except OSError as error:
+            self._broken = ClientGone(error.strerror)
+            raise self._broken from None
+
+    def _unread_bytes(self) -> int:
+        """What the kernel holds for the peer to read."""
+        answer = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, "little")
