@@ -18,6 +18,7 @@ import inferd_proto
 from .assembly import assemble
 from .config import Config, find_places
 from .control.view import DaemonView
+from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
 
@@ -81,9 +82,13 @@ async def _drain(listener: Listener, timeout_s: float, signals: AsyncIterator[in
 
 
 def _listener(sock: socket.socket, view: DaemonView, config: Config) -> Listener:
+    wanted = config.daemon.max_connections
+    allowed = connection_limit(wanted)
+    if allowed < wanted:
+        _log.warning("too few open files for max_connections", wanted=wanted, allowed=allowed)
     return Listener(
         sock,
         view,
-        max_connections=config.daemon.max_connections,
+        max_connections=allowed,
         write_timeout_s=config.daemon.write_timeout_s,
     )
