@@ -52,6 +52,7 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
                 _log.info("stopping", signal=signal.Signals(number).name)
                 break
             view.draining = True
+            listener.end_streams()
             await _drain(listener, config.daemon.drain_timeout_s, signals)
             listener.abort()
             nursery.cancel_scope.cancel()

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from inferd_proto import socket_path
 from msgspec import Struct
+
+from inferd_proto import socket_path
 
 from .schema import Config
 

@@ -4,12 +4,12 @@ import msgspec
 
 from inferd_proto import JsonObject
 
-from .view import DaemonView
+from .call import Call
 
 
-async def capabilities(view: DaemonView, _arguments: JsonObject) -> JsonObject:
+async def capabilities(call: Call) -> JsonObject:
     """`{"backends": [{"backend", "wire_version", …}]}`; an absent key means not supported."""
-    backends = {b.name: b for route in view.router.routes for b in route.backends}
+    backends = {b.name: b for route in call.view.router.routes for b in route.backends}
     return {
         "backends": [
             {"backend": name, "wire_version": 1, "v2": True}

@@ -5,12 +5,13 @@ import msgspec
 from inferd_proto import JsonObject
 
 from ..routing.router import Route
+from .call import Call
 from .view import DaemonView
 
 
-async def route_list(view: DaemonView, _arguments: JsonObject) -> JsonObject:
+async def route_list(call: Call) -> JsonObject:
     """`{"routes": [...]}`."""
-    return {"routes": describe_routes(view)}
+    return {"routes": describe_routes(call.view)}
 
 
 def describe_routes(view: DaemonView) -> list[object]:

@@ -6,12 +6,13 @@ import trio
 
 from inferd_proto import JsonObject
 
+from .call import Call
 from .route_list import describe_routes
-from .view import DaemonView
 
 
-async def status(view: DaemonView, _arguments: JsonObject) -> JsonObject:
+async def status(call: Call) -> JsonObject:
     """The daemon's state with its routes."""
+    view = call.view
     state = view.state
     return {
         "version": view.version,

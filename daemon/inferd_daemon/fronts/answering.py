@@ -23,6 +23,7 @@ from inferd_proto import (
     GenerateV1,
     GenerateV2,
     InputUsage,
+    Item,
     Queued,
     RankedDocument,
     Ranking,
@@ -30,13 +31,14 @@ from inferd_proto import (
     Rerank,
     Result,
     ServerConnection,
+    StreamDone,
 )
 
-from ..control.verbs import call
+from ..control.call import Call, Peer
+from ..control.verbs import STREAMS, VERBS, unknown_op
 from ..control.view import DaemonView
 from ..errors import BackendFault, CallerFault, RequestError
 from ..routing.admission import Queued as InQueue
-from .peer import Peer
 from .translation import (
     AnswerEncoder,
     AnswerEncoderV1,
@@ -59,6 +61,7 @@ class Answering:
         "_encoder",
         "_ended_by",
         "_event",
+        "_number",
         "_peer",
         "_scope",
         "_terminated",
@@ -73,7 +76,9 @@ class Answering:
         writer: SocketWriter,
         view: DaemonView,
         peer: Peer,
+        connection_number: int,
     ) -> None:
+        self._number = connection_number
         self._event = event
         self._connection = connection
         self._writer = writer
@@ -83,6 +88,12 @@ class Answering:
         self._ended_by: Ender | None = None
         self._encoder: AnswerEncoder | None = None
         self._terminated = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is a control stream: it has no end of its own to wait for."""
+        request = self._event.request
+        return isinstance(request, Control) and request.op in STREAMS
 
     def end(self, by: Ender) -> None:
         """Stop the work; the terminal frame says why it stopped."""
@@ -126,7 +137,7 @@ class Answering:
         """True once the terminal frame is made."""
         return self._terminated or (self._encoder is not None and self._encoder.finished)
 
-    async def _answer_with(self, answer: Embeddings | Ranking | Result) -> None:
+    async def _answer_with(self, answer: Embeddings | Ranking | Result | StreamDone) -> None:
         data = self._connection.send(answer)
         self._terminated = True
         await self._writer.write(data)
@@ -142,9 +153,8 @@ class Answering:
                 await self._embed(request)
             case Rerank():
                 await self._rerank(request)
-            case Control(request_id, op, arguments):
-                value = await call(self._view, op, arguments)
-                await self._answer_with(Result(request_id, value))
+            case Control():
+                await self._control(request)
 
     async def _generate(self, request: GenerateV1 | GenerateV2) -> None:
         wanted = generate_request(request, self._event.blobs)
@@ -204,6 +214,18 @@ class Answering:
         )
         await self._answer_with(answer)
 
+    async def _control(self, request: Control) -> None:
+        call = Call(self._view, self._peer, self._number, request.arguments)
+        if request.op in VERBS:
+            await self._answer_with(Result(request.id, await VERBS[request.op](call)))
+        elif request.op in STREAMS:
+            async with aclosing(STREAMS[request.op](call)) as values:
+                async for value in values:
+                    await self._writer.write(self._connection.send(Item(request.id, value)))
+            await self._answer_with(StreamDone(request.id))
+        else:
+            raise unknown_op(request.op)
+
     async def _on_queued(self, place: InQueue) -> None:
         block = Queued(place.position, place.estimate_ms)
         await self._writer.write(self._connection.send(BlockAnswer(self._event.id, block)))
@@ -216,6 +238,8 @@ class Answering:
         return self._connection.send(Error(self._event.id, error.code, error.message, details))
 
     def _ended(self) -> bytes:
+        if self.streams:
+            return self._connection.send(StreamDone(self._event.id))
         if self._ended_by == "shutdown":
             return self._failed(BackendFault("the daemon stopped before the answer was complete"))
         request = self._event.request

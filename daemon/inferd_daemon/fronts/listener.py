@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -28,7 +29,11 @@ class Listener:
         *,
         max_connections: int,
         write_timeout_s: float,
+        on_disconnect: Callable[[int], None] = lambda _number: None,
     ) -> None:
+        """`on_disconnect` is told the number of each connection that ended."""
+        self._on_disconnect = on_disconnect
+        self._accepted = 0
         self._sock = sock
         self._view = view
         self._max_connections = max_connections
@@ -46,8 +51,14 @@ class Listener:
                     self._turn_away(sock)
                     continue
                 sock.setblocking(False)
+                self._accepted += 1
                 session = Session(
-                    sock, peer_of(sock), self._view, self._write_timeout_s, self._on_request_end
+                    sock,
+                    peer_of(sock),
+                    self._accepted,
+                    self._view,
+                    self._write_timeout_s,
+                    self._on_request_end,
                 )
                 self._sessions.add(session)
                 nursery.start_soon(self._serve, sock, session)
@@ -57,6 +68,11 @@ class Listener:
         while any(session.busy for session in self._sessions):
             self._idle = trio.Event()
             await self._idle.wait()
+
+    def end_streams(self) -> None:
+        """End every control stream: none of them ends by itself."""
+        for session in list(self._sessions):
+            session.end_streams()
 
     def end_requests(self) -> None:
         """End every running request with its terminal frame."""
@@ -104,6 +120,7 @@ class Listener:
                 await session.run()
             finally:
                 self._sessions.discard(session)
+                self._on_disconnect(session.number)
                 self._view.connections = len(self._sessions)
                 self._on_request_end()
 

@@ -2,17 +2,10 @@
 
 import socket
 import struct
-from typing import NamedTuple
+
+from ..control.call import Peer
 
 _UCRED = struct.Struct("3i")
-
-
-class Peer(NamedTuple):
-    """Credentials that the kernel noted when the peer connected."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 def peer_of(sock: socket.socket) -> Peer:

@@ -19,9 +19,9 @@ from inferd_proto import (
     ServerConnection,
 )
 
+from ..control.call import Peer
 from ..control.view import DaemonView
 from .answering import Answering, Ender
-from .peer import Peer
 from .writer import ClientGone, SocketWriter, WriteTimeout
 
 RECEIVE_BYTES = 65_536
@@ -39,6 +39,7 @@ class Session:
         self,
         sock: socket.socket,
         peer: Peer,
+        number: int,
         view: DaemonView,
         write_timeout_s: float,
         on_request_end: Callable[[], None],
@@ -46,6 +47,7 @@ class Session:
         self._on_request_end = on_request_end
         self._sock = sock
         self._peer = peer
+        self.number = number
         self._view = view
         self._connection = ServerConnection()
         self._writer = SocketWriter(sock, write_timeout_s)
@@ -62,6 +64,12 @@ class Session:
         """End each running request with its terminal frame."""
         for answering in list(self._running.values()):
             answering.end(by)
+
+    def end_streams(self) -> None:
+        """End what would go on for ever, so that the rest can be waited for."""
+        for answering in list(self._running.values()):
+            if answering.streams:
+                answering.end("shutdown")
 
     def abort(self) -> None:
         """Drop the client now: reads end, and writes that wait for it fail."""
@@ -110,7 +118,9 @@ class Session:
             case RequestReceived():
                 await self._room()
                 # known before its task runs: a cancel may be next in the same bytes
-                answering = Answering(event, self._connection, self._writer, self._view, self._peer)
+                answering = Answering(
+                    event, self._connection, self._writer, self._view, self._peer, self.number
+                )
                 self._running[event.id] = answering
                 nursery.start_soon(self._answer, event.id, answering)
             case CancelReceived(request_id):
