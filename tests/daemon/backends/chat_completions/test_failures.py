@@ -1,0 +1,98 @@
+"""Whose fault an upstream's refusal is, in its own words and without secrets."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd_daemon.backends.chat_completions import Redactor, refusal
+from inferd_daemon.backends.chat_completions.failures import MAX_ERROR_BODY_BYTES, MAX_MESSAGE_CHARS
+from inferd_daemon.errors import BackendFault, CallerFault
+from inferd_proto import ErrorCode
+
+KEY = "k3y-of-ours-0123456789"
+REDACT = Redactor([KEY, ""])
+
+
+def openai_error(message: str, **fields: object) -> bytes:
+    return json.dumps({"error": {"message": message, **fields}}).encode()
+
+
+FASTAPI_MISTAKE = {"loc": ["body", "top_p"], "msg": "too large", "input": "the prompt"}
+
+REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
+    # what it is: status, body, whether the caller is to blame, what is said
+    "context": (
+        400,
+        openai_error("too long", type="exceed_context_size_error", code=400),
+        True,
+        "400: too long",
+    ),
+    "no words": (413, b"", True, "413"),
+    "FastAPI's list": (
+        422,
+        json.dumps({"detail": [FASTAPI_MISTAKE]}).encode(),
+        True,
+        "422: body.top_p: too large",
+    ),
+    "FastAPI's text": (422, b'{"detail":"no such field"}', True, "422: no such field"),
+    "model": (400, openai_error("no model", code="model_not_found"), False, "400: no model"),
+    "key": (401, openai_error("Invalid API Key"), False, "401: Invalid API Key"),
+    "plain error": (404, b'{"error":"no model x"}', False, "404: no model x"),
+    "plain message": (429, b'{"message":"slow down"}', False, "429: slow down"),
+    "page": (
+        500,
+        b"<html><title>Oh</title><style>p{}</style><p>It broke</html>",
+        False,
+        "500: Oh It broke",
+    ),
+    "bytes": (502, b"\x00bad\ngateway", False, "502: bad gateway"),
+    "loading": (503, openai_error("Loading model", code=503), False, "503: Loading model"),
+    "redirect": (302, b"", False, "302, a redirect; set base_url to where it leads"),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "by_caller", "said"), REFUSALS.values(), ids=REFUSALS)
+def test_blame(status: int, body: bytes, by_caller: bool, said: str) -> None:
+    error = refusal(status, body, REDACT)
+    assert type(error) is (CallerFault if by_caller else BackendFault)
+    assert error.message == f"upstream answered {said}"
+    expected = ErrorCode.INVALID_REQUEST if by_caller else ErrorCode.BACKEND_UNAVAILABLE
+    assert error.code == expected
+
+
+def test_media_that_the_model_cannot_take() -> None:
+    error = refusal(500, openai_error("image input is not supported - hint: mmproj"), REDACT)
+    assert isinstance(error, CallerFault)
+    assert error.code is ErrorCode.ATTACHMENT_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"wrong key {KEY}",
+        f"wrong key Bearer {KEY}",
+        "wrong key sk-abcdefghijklmnop",
+        "header was Authorization: Bearer abc.def",
+    ],
+)
+def test_secrets_are_taken_out(said: str) -> None:
+    message = refusal(401, openai_error(said), REDACT).message
+    assert "***" in message
+    assert KEY not in message
+    assert "abc" not in message
+
+
+@given(st.integers(MAX_ERROR_BODY_BYTES - 60, MAX_ERROR_BODY_BYTES + 60), st.integers(1, 400))
+def test_no_cut_leaves_the_head_of_a_secret(before: int, copies: int) -> None:
+    body = (b"x" * before + KEY.encode() * copies)[: MAX_ERROR_BODY_BYTES + REDACT.longest]
+    assert KEY[:4] not in refusal(500, body, REDACT).message
+    short = (KEY.encode() + b"-") * copies
+    assert KEY[:4] not in refusal(500, short[: MAX_ERROR_BODY_BYTES + 22], REDACT).message
+
+
+def test_long_messages_are_cut() -> None:
+    message = refusal(500, b"word " * 2000, REDACT).message
+    assert len(message) <= MAX_MESSAGE_CHARS + len("upstream answered 500: ")
+    assert message.endswith("…")
