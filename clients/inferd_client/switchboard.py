@@ -51,7 +51,7 @@ _FRAME_TYPES = {"json": FrameType.JSON, "msgpack": FrameType.MSGPACK}
 class Mailbox:
     """What has come for one request and was not taken yet."""
 
-    __slots__ = ("_answers", "_weight", "abandoned", "ended", "error", "id")
+    __slots__ = ("_answers", "abandoned", "ended", "error", "full", "id", "weight")
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
@@ -60,8 +60,11 @@ class Mailbox:
         self.abandoned = False
         """Nobody will take what still comes."""
         self.error: InferdError | None = None
+        self.weight = 0
+        """About how many bytes wait to be taken."""
+        self.full = False
+        """More than the bound was waiting when the last read began."""
         self._answers: deque[Answer] = deque()
-        self._weight = 0
 
     @property
     def ready(self) -> bool:
@@ -75,18 +78,17 @@ class Mailbox:
         """
         if self._answers:
             answer = self._answers.popleft()
-            self._weight -= _weight(answer)
+            self.weight -= _weight(answer)
             return answer
         if self.error is not None:
             raise self.error
         assert self.ended
         return None
 
-    def put(self, answer: Answer) -> int:
-        """Keep an answer; returns the bytes that are now waiting."""
+    def put(self, answer: Answer) -> None:
+        """Keep an answer until it is taken."""
         self._answers.append(answer)
-        self._weight += _weight(answer)
-        return self._weight
+        self.weight += _weight(answer)
 
     def end(self, error: InferdError | None = None) -> None:
         """No more answers will come."""
@@ -98,7 +100,7 @@ class Mailbox:
         """Drop what is there and what still comes."""
         self.abandoned = True
         self._answers.clear()
-        self._weight = 0
+        self.weight = 0
 
 
 class Switchboard:
@@ -152,15 +154,18 @@ class Switchboard:
 
     def receive(self, data: bytes) -> list[Mailbox]:
         """Take what was read, b"" at the end of the stream. Returns the mailboxes it touched."""
+        for mailbox in self._mailboxes.values():
+            # Of the one that reads nothing waits: the bound is for those that others read past.
+            mailbox.full = mailbox.weight > self._max_buffered_bytes
         touched: dict[str, Mailbox] = {}
         try:
             self._connection.receive_data(data)
             while (event := self._connection.next_event()) is not None:
                 if isinstance(event, Closed):
                     return [*touched.values(), *self.lose(self._why_closed(event))]
-                mailbox = self._deliver(event)
-                if mailbox is not None:
-                    touched[mailbox.id] = mailbox
+                receiver = self._deliver(event)
+                if receiver is not None:
+                    touched[receiver.id] = receiver
         except RemoteProtocolError as error:
             why = f"the daemon's answer makes no sense: {error.message}"
             return [*touched.values(), *self.lose(lambda: ProtocolViolation(why))]
@@ -202,12 +207,14 @@ class Switchboard:
     def _keep(self, mailbox: Mailbox, answer: Answer) -> None:
         if mailbox.error is not None:
             return  # it overflowed: the gap must not be papered over
-        if mailbox.put(answer) > self._max_buffered_bytes and not is_terminal(answer):
-            mailbox.error = StreamOverflow(
-                f"over {self._max_buffered_bytes} bytes of this stream were not taken while others"
-                " on its connection were read; give it a client of its own, or take its events"
-            )
-            self.cancel(mailbox)
+        if not mailbox.full or is_terminal(answer):
+            mailbox.put(answer)
+            return
+        mailbox.error = StreamOverflow(
+            f"over {self._max_buffered_bytes} bytes of this stream were not taken while others"
+            " on its connection were read; give it a client of its own, or take its events"
+        )
+        self.cancel(mailbox)
 
     def _why_closed(self, event: Closed) -> Callable[[], InferdError]:
         refusal = self._refusal

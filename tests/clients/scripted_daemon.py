@@ -252,7 +252,9 @@ class _Caller:
                 return
             with self._state_lock:
                 self._connection.receive_data(data)
-                received = list(iter(self._connection.next_event, None))
+                received: list[Event] = []
+                while (event := self._connection.next_event()) is not None:
+                    received.append(event)
             for event in received:
                 if isinstance(event, Refused):
                     self.write(event.data)
