@@ -4,7 +4,7 @@ Pure. No secret enters argv: keys travel by the environment or by the path of a 
 inherited environment loses every LLAMA_* variable, which the server would read as flags.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..backends.runtime import Endpoint
@@ -41,13 +41,21 @@ _DEFAULTS = {
     "LLAMA_ARG_LOG_COLORS": "off",
 }
 _DROPPED = ("LLAMA_", "INFERD_", "HF_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+# The daemon's environment may hold keys of other services; no runtime needs them.
+_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
 def render_argv(
-    spec: BootSpec, binary: str, endpoint: Endpoint, *, slot_save_path: Path | None = None
+    spec: BootSpec,
+    command: Sequence[str],
+    endpoint: Endpoint,
+    *,
+    slot_save_path: Path | None = None,
 ) -> list[str]:
-    """The command line, program first. `slot_save_path` is the directory for saved slots."""
-    argv = [binary, *spec.launcher_args]
+    """The command line. `command` is the program with what must follow it; `slot_save_path` is
+    the directory for saved slots.
+    """
+    argv = [*command, *spec.launcher_args]
     for name in _PLAIN:
         value = getattr(spec, name)
         if value is None or value is False:
@@ -73,7 +81,9 @@ def render_environment(
     reaper knows the process as the daemon's own.
     """
     environment = {
-        name: value for name, value in inherited.items() if not name.startswith(_DROPPED)
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith(_DROPPED) and not name.endswith(_SECRETS)
     }
     environment |= _DEFAULTS | spec.environment
     if key is not None and spec.api_key_file is None:

@@ -27,7 +27,7 @@ SOCKET = Endpoint(uds=Path("/run/rt/a.sock"))
 
 
 def _argv(given_fields: dict[str, Any], endpoint: Endpoint = SOCKET) -> list[str]:
-    return render_argv(normalise({"model": MODEL} | given_fields), "llama-server", endpoint)
+    return render_argv(normalise({"model": MODEL} | given_fields), ["llama-server"], endpoint)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_order_of_the_command_line() -> None:
         | {"api_prefix": "/llm"}
     )
     argv = render_argv(
-        spec, "python3", tcp_endpoint(spec, 4711, None), slot_save_path=Path("/var/kv")
+        spec, ["python3"], tcp_endpoint(spec, 4711, None), slot_save_path=Path("/var/kv")
     )
     assert argv == [
         *("python3", "x.py", "--model", MODEL, "--host", "127.0.0.1", "--port", "4711"),
@@ -88,6 +88,7 @@ def test_environment() -> None:
         "LLAMA_ARG_PORT": "1",
         "LLAMA_API_KEY": "other",
         "HF_TOKEN": "t",
+        "OPENAI_API_KEY": "sk-other",
         "NOTIFY_SOCKET": "/n",
         "LISTEN_FDS": "1",
         "INFERD_SOCKET": "/s",
@@ -155,4 +156,4 @@ def test_no_key_ever_stands_in_argv(key: str, over_tcp: bool) -> None:
         if over_tcp
         else socket_endpoint(spec, Path("/run/a.sock"), spec.api_key)
     )
-    assert not any(key in argument for argument in render_argv(spec, "llama-server", endpoint))
+    assert not any(key in argument for argument in render_argv(spec, ["llama-server"], endpoint))

@@ -1,0 +1,210 @@
+"""Engine `llama_server`: llama.cpp's own server by a boot spec (leases.md section 3).
+
+Its address and key stay the same over restarts. What can be told before a start is told before:
+missing files, a port in use. The key travels by environment or key file, never by argv.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ..backends.runtime import Endpoint, ModelFacts
+from .address import socket_endpoint, tcp_endpoint
+from .base import Engine, EngineFailure, Health, Launch, Timing
+from .binary import find_command
+from .boot_spec import BootSpec, BootSpecError
+from .failures import Cause, failure
+from .flags import render_argv, render_environment
+from .http_probe import ProbeError, fetch, look
+from .model_facts import parse_props
+from .secret import Secret
+
+KEY_BYTES = 32
+MAX_KEY_FILE_BYTES = 64 * 1024
+SOCKET_NAME = "engine.sock"
+
+
+class LlamaServerEngine(Engine):
+    """One llama-server to be.
+
+    `directory` is the runtime's own and becomes 0700; its socket is placed there. `key` and
+    `port` are those of a former run, to be kept; without them a key is made and, where the spec
+    says port 0, a free port is found. Saved slots go to `slot_directory`. `environment` is
+    the daemon's own. Raises BootSpecError for a key file or socket path that cannot serve.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: BootSpec,
+        directory: Path,
+        *,
+        environment: Mapping[str, str],
+        key: Secret | None = None,
+        port: int | None = None,
+        slot_directory: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.timing = Timing(
+            ready_timeout_s=spec.ready_timeout_ms / 1000,
+            readiness_interval_s=spec.readiness_interval_ms / 1000,
+            health_interval_s=spec.health_interval_ms / 1000,
+            stop_timeout_s=spec.stop_timeout_ms / 1000,
+        )
+        self._directory = directory.absolute()
+        self._environment = environment
+        self._slot_directory = slot_directory
+        self._key = _choose_key(spec, key)
+        self._group: int | None = None
+        # A port that was found is free to be another one until somebody was told of it.
+        self._port_is_open = spec.port == 0 and port is None
+        if spec.port is None:
+            try:
+                path = self._directory / SOCKET_NAME
+                self.endpoint = socket_endpoint(spec, path, self._key)
+            except ValueError as error:
+                raise BootSpecError([("port", f"must be given here: {error}")]) from error
+        else:
+            self.endpoint = tcp_endpoint(spec, port or spec.port, self._key)
+
+    def prepare(self) -> Launch:
+        """Check the files, find the program, clear the address."""
+        self.discard()
+        command = find_command(self.spec, self._environment)
+        _check_file(self.spec.model, "model", Cause.MODEL_MISSING)
+        if self.spec.mmproj is not None:
+            _check_file(self.spec.mmproj, "mmproj", Cause.PROJECTOR_UNUSABLE)
+        try:
+            self._make_directories()
+        except OSError as error:
+            raise EngineFailure(
+                failure(Cause.NO_PROCESS, f"cannot prepare {self._directory}: {error.strerror}")
+            ) from error
+        if self.endpoint.uds is None:
+            self.endpoint = self._claim_port()
+        return Launch(
+            argv=render_argv(
+                self.spec, command, self.endpoint, slot_save_path=self._slot_directory
+            ),
+            environment=render_environment(self.spec, self._environment, self._key, {}),
+            directory=self._directory,
+        )
+
+    async def look(self) -> Health:
+        """`GET /health`, or `/v1/models` where there is none."""
+        return await look(self.endpoint)
+
+    async def learn(self) -> ModelFacts:
+        """What `/props` says of the model; the address is final from here on."""
+        self._port_is_open = False
+        self._set_socket_mode()
+        try:
+            _, body = await fetch(self.endpoint, "/props")
+            facts = parse_props(body)
+        except (ProbeError, msgspec.DecodeError) as error:
+            raise EngineFailure(
+                failure(Cause.EXITED, f"the engine does not describe its model: {error}")
+            ) from error
+        layers = self.spec.gpu_layers
+        return msgspec.structs.replace(
+            facts,
+            model=self.spec.model_identity,
+            gpu_layers=layers if isinstance(layers, int) else None,
+        )
+
+    def discard(self) -> None:
+        """Unlink the socket: a stale one would make the next start fail."""
+        if self.endpoint.uds is not None:
+            with contextlib.suppress(OSError):
+                self.endpoint.uds.unlink(missing_ok=True)
+
+    def open_to_group(self, group: int) -> None:
+        """Let members of a group connect to the socket, now and after restarts. Raises OSError.
+
+        They still need the key.
+        """
+        self._group = group
+        self._set_socket_mode()
+
+    def _set_socket_mode(self) -> None:
+        path = self.endpoint.uds
+        if path is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if self._group is None:
+                path.chmod(0o600)
+                return
+            # To connect takes the right to pass the directory, not to list it.
+            os.chown(self._directory, -1, self._group)
+            self._directory.chmod(0o710)
+            os.chown(path, -1, self._group)
+            path.chmod(0o660)
+
+    def _make_directories(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700 if self._group is None else 0o710)
+        if self._slot_directory is not None:
+            self._slot_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _claim_port(self) -> Endpoint:
+        endpoint = self.endpoint
+        wanted = 0 if self._port_is_open else endpoint.port or 0
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                # As the server does: a port in TIME_WAIT is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((endpoint.host, wanted))
+                port = int(probe.getsockname()[1])
+        except OSError as error:
+            raise EngineFailure(
+                failure(
+                    Cause.ADDRESS_UNUSABLE,
+                    f"`port`: cannot listen on {endpoint.host}:{wanted} ({error.strerror})",
+                )
+            ) from error
+        return tcp_endpoint(self.spec, port, self._key)
+
+
+def _choose_key(spec: BootSpec, former: Secret | None) -> Secret:
+    if spec.api_key is not None:
+        return spec.api_key
+    if spec.api_key_file is not None:
+        return _read_key(Path(spec.api_key_file))
+    return former or Secret(secrets.token_urlsafe(KEY_BYTES))
+
+
+def _read_key(path: Path) -> Secret:
+    """The first key of a key file; the server takes any of them."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_KEY_FILE_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise BootSpecError([("api_key_file", f"{path} cannot be read: {why}")]) from error
+    keys = [line.strip() for line in text.splitlines()]
+    key = next((key for key in keys if key and not key.startswith("#")), None)
+    if key is None:
+        raise BootSpecError([("api_key_file", f"{path} holds no key")])
+    return Secret(key)
+
+
+def _check_file(name: str, field: str, cause: Cause) -> None:
+    try:
+        status = os.stat(name)
+    except OSError as error:
+        raise EngineFailure(failure(cause, f"`{field}`: {name}: {error.strerror}")) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise EngineFailure(failure(cause, f"`{field}`: {name} is {kind}"))
+    if not os.access(name, os.R_OK):
+        raise EngineFailure(
+            failure(cause, f"`{field}`: {name} cannot be read by the daemon's user")
+        )
