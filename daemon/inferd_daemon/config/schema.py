@@ -9,6 +9,8 @@ from .backends import BackendConfig
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z")]
+BackendName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+"""Names the files of its runtime too: nothing that a path would read otherwise."""
 LogFormat = Literal["auto", "json", "human"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -52,5 +54,5 @@ class Config(Struct, frozen=True, kw_only=True):
 
     daemon: DaemonConfig = DaemonConfig()
     default_route: Name | None = None
-    backends: dict[Name, BackendConfig] = {}
+    backends: dict[BackendName, BackendConfig] = {}
     routes: dict[Name, RouteConfig] = {}
