@@ -4,9 +4,11 @@ Requests go straight to the worker's Unix socket; its process is the supervisor'
 seen here as a `Runtime` only.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
+import httpx
 import trio
 
 from ..config import LibllamaConfig
@@ -27,9 +29,14 @@ from .chat_completions import DIALECTS
 from .runtime import ModelFacts, Runtime
 from .transport import PlainTransport
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 PATIENCE_S = 5.0
 """How long a request waits for a worker that loads or restarts: longer than a crash and a small
 model take, shorter than a client's own patience."""
+NOTICE_S = 0.5
+"""The kernel tells of a worker's end within milliseconds; this is for a loaded machine."""
 DEADLINES = Deadlines(total_s=6 * 3600, connect_s=5, first_byte_s=1800, idle_s=300)
 """A slow machine may take that long over a long prompt. A worker that hangs is found by its health
 checks, and its end breaks the streams."""
@@ -100,6 +107,13 @@ class LibllamaBackend(Backend):
         can = self.capabilities
         if not can.generate:
             raise BackendFault(f"backend {self.name} serves a model that generates no text")
+        try:
+            async with aclosing(self._client.generate(request, can)) as batches:
+                async for batch in batches:
+                    yield batch
+            return
+        except BackendFault as fault:
+            await self._wait_restarted(fault)
         async with aclosing(self._client.generate(request, can)) as batches:
             async for batch in batches:
                 yield batch
@@ -108,19 +122,25 @@ class LibllamaBackend(Backend):
         """As the interface says."""
         if not self.capabilities.embed:
             return await super().embed(request)
-        await self._wait_ready()
-        return await self._client.embed(request)
+        return await self._ask(self._client.embed, request)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """As the interface says."""
         if not self.capabilities.rerank:
             return await super().rerank(request)
-        await self._wait_ready()
-        return await self._client.rerank(request)
+        return await self._ask(self._client.rerank, request)
 
     async def close(self) -> None:
         """Close idle connections to the worker."""
         await self._client.aclose()
+
+    async def _ask(self, operation: Callable[[T], Awaitable[R]], request: T) -> R:
+        await self._wait_ready()
+        try:
+            return await operation(request)
+        except BackendFault as fault:
+            await self._wait_restarted(fault)
+        return await operation(request)
 
     async def _wait_ready(self) -> None:
         """Wait a short while for a worker that is on its way. Raises BackendFault."""
@@ -131,3 +151,18 @@ class LibllamaBackend(Backend):
         readiness = self._runtime.readiness()
         if not readiness.ready:
             raise BackendFault(readiness.reason)
+
+    async def _wait_restarted(self, fault: BackendFault) -> None:
+        """Where the worker could not even be reached, wait for its next life; else raise `fault`.
+
+        A worker that died a moment ago refuses connections before its supervisor knows. Nothing
+        was sent to it, so sending now repeats nothing.
+        """
+        if not isinstance(fault.__cause__, httpx.ConnectError):
+            raise fault
+        with trio.move_on_after(NOTICE_S):
+            while self._runtime.readiness().ready:
+                await self._runtime.wait_changed()
+        if self._runtime.readiness().ready:
+            raise fault
+        await self._wait_ready()

@@ -59,5 +59,8 @@ class Runtime(Protocol):
     def readiness(self) -> Readiness:
         """Whether it answers now; the reason why not is fit for a client."""
 
+    async def wait_changed(self) -> None:
+        """Wait for the next change of its state; the caller sets the deadline."""
+
     async def wait_settled(self) -> Readiness:
         """Wait while it starts or restarts; the caller sets the deadline."""

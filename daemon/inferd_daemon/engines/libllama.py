@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -171,7 +171,7 @@ class LibllamaEngine(Engine):
         return None
 
 
-def engine_environment(inherited: "os._Environ[str]") -> dict[str, str]:
+def engine_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """The daemon's environment less what would quietly configure llama.cpp or hold secrets."""
     kept = {
         name: value

@@ -69,7 +69,8 @@ def fail(connection: socket.socket, reason: str) -> NoReturn:
     """Tell why, in the log as well, and end."""
     print(reason, file=sys.stderr, flush=True)
     send(connection, Failed(reason))
-    os._exit(1)
+    # Not at once: llama.cpp writes its log from a thread, which a proper exit waits for.
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ CRASH = Failure(Cause.CRASHED, "SIGSEGV")
 MISSING = Failure(Cause.MODEL_MISSING, "no such file")
 
 
+def state_of(machine: RuntimeMachine) -> State:
+    """Asked through a call, so that the type checker does not hold the last answer for true."""
+    return machine.state
+
+
 def ready_machine() -> RuntimeMachine:
     machine = RuntimeMachine()
     assert machine.start() == [SpawnProcess()]
@@ -90,11 +95,11 @@ def test_the_restart_limit_fails_it_and_a_start_forgives() -> None:
 def test_two_missed_answers_replace_a_process_and_name_the_cause() -> None:
     machine = ready_machine()
     assert machine.looked(Health.NO_ANSWER) == []
-    assert machine.state is State.UNAVAILABLE
+    assert state_of(machine) is State.UNAVAILABLE
     assert machine.looked(Health.NO_ANSWER) == [KillProcess()]
     assert machine.looked(Health.NO_ANSWER) == []
     machine.exited(Failure(Cause.KILLED, "SIGKILL"), now=0, chance=0)
-    assert machine.state is State.RESTARTING
+    assert state_of(machine) is State.RESTARTING
     assert machine.last_failure is not None
     assert machine.last_failure.cause is Cause.HUNG
 
@@ -155,9 +160,9 @@ def test_starting_what_runs_does_nothing() -> None:
 def test_an_adopted_process_is_judged_by_its_first_look() -> None:
     machine = RuntimeMachine()
     assert machine.adopt() == []
-    assert machine.state is State.ADOPTED
+    assert state_of(machine) is State.ADOPTED
     machine.looked(Health.HEALTHY)
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 def test_what_cannot_happen_is_an_error() -> None:
