@@ -15,19 +15,24 @@ class Stopwatch:
         self._asked_at = asked_at
         self._first_at: float | None = None
         self._last_at = asked_at
+        self._deltas = 0
 
     def saw(self, event: Event, now: float) -> None:
         """One more event, at `now`."""
         self._last_at = now
         if self._first_at is None and isinstance(event, TextDelta | ThinkingDelta | ToolUse):
             self._first_at = now
+        if isinstance(event, TextDelta | ThinkingDelta):
+            self._deltas += 1
 
     def measure(self, done: Done) -> "Figures":
         """The figures of an answer that has ended."""
         first_at = self._last_at if self._first_at is None else self._first_at
         tokens = done.usage.output_tokens
         decoding = self._last_at - first_at
-        rate = (tokens - 1) / decoding if tokens > 1 and decoding > 0 else None
+        # A call comes whole: the time of its tokens lies before it, with the prompt's.
+        streamed = self._deltas > 1 and tokens > 1 and decoding > 0
+        rate = (tokens - 1) / decoding if streamed else None
         return Figures(
             first_s=first_at - self._asked_at,
             whole_s=self._last_at - self._asked_at,
@@ -41,8 +46,8 @@ class Stopwatch:
 
 
 class Figures(NamedTuple):
-    """`first_s` from question to first token; `tokens_per_s` after that, None where one token
-    (or a call, which comes whole) leaves nothing to measure."""
+    """`first_s` from the question to the first token or call; `tokens_per_s` from there on, None
+    where nothing streamed."""
 
     first_s: float
     whole_s: float
@@ -51,11 +56,11 @@ class Figures(NamedTuple):
 
     def in_words(self) -> str:
         """One line."""
-        rate = "" if self.tokens_per_s is None else f", {self.tokens_per_s:,.0f} tokens/s"
-        return (
-            f"first token after {duration(self.first_s)}, {self.tokens} tokens in"
-            f" {duration(self.whole_s)}{rate}"
-        )
+        whole = f"{self.tokens} tokens in {duration(self.whole_s)}"
+        if self.tokens_per_s is None:
+            return whole
+        first = f"first token after {duration(self.first_s)}"
+        return f"{first}, {whole}, {self.tokens_per_s:,.0f} tokens/s"
 
     def as_fields(self) -> dict[str, float | int | None]:
         """For JSON; milliseconds with three digits."""

@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
         return exits.INTERRUPTED
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "inferdctl"
-        why = error.format_message().rstrip(".")
+        why = " ".join(error.format_message().split()).rstrip(".")
         click.echo(f"{where}: {why}; see `{where} --help`", err=True)
         return exits.USAGE
     except click.ClickException as error:

@@ -29,7 +29,8 @@ _STOP_S = 5.0
 _TAIL_LINES = 15
 _PREFIX = "inferd-demo-"
 
-_OTHERS = ("INFERD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "RUNTIME_DIRECTORY", "LLAMA_")
+_OTHERS = ("INFERD_", "LLAMA_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+_OTHERS_DIRECTORIES = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY")
 """Settings for another daemon, or for a service that this is not."""
 
 
@@ -144,12 +145,13 @@ def _spawn(arguments: Sequence[str], directory: Path) -> subprocess.Popen[bytes]
 
 def environment(inherited: Mapping[str, str], directory: Path) -> dict[str, str]:
     """What the daemon inherits: nothing that configures another, and directories of its own."""
-    kept = {k: v for k, v in inherited.items() if not k.startswith(_OTHERS)}
+    kept = {
+        k: v for k, v in inherited.items() if not k.startswith((*_OTHERS, *_OTHERS_DIRECTORIES))
+    }
     return kept | {
         "INFERD_RUNTIME_DIR": str(directory),
-        "XDG_RUNTIME_DIR": str(directory),
+        "INFERD_STATE_DIR": str(directory / "state"),
         "XDG_CONFIG_HOME": str(directory / "config"),
-        "XDG_STATE_HOME": str(directory / "state"),
     }
 
 

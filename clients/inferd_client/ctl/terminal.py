@@ -56,6 +56,6 @@ class Terminal:
 
     def _write(self, text: str) -> None:
         if text and not self._muted:
+            self._line_open = not text.removesuffix(_PLAIN).endswith("\n")
             self._out.write(text)
             self._out.flush()
-            self._line_open = not text.removesuffix(_PLAIN).endswith("\n")

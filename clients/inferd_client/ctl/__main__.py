@@ -1,0 +1,5 @@
+"""`python -m inferd_client.ctl` is inferdctl."""
+
+from .main import main
+
+main()
