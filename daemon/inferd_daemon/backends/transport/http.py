@@ -28,7 +28,7 @@ class StaleConnection(Exception):
 class ResponseBody(httpx.AsyncByteStream):
     """The body, one piece for each receive. Closing it before its end closes the connection."""
 
-    __slots__ = ("_connection", "_failure", "_origin", "_parser", "_read_timeout_s", "_transport")
+    __slots__ = ("_connection", "_origin", "_parser", "_read_timeout_s", "_transport")
 
     def __init__(
         self,
@@ -43,44 +43,50 @@ class ResponseBody(httpx.AsyncByteStream):
         self._connection: Connection | None = connection
         self._parser = parser
         self._read_timeout_s = read_timeout_s
-        self._failure: httpx.RemoteProtocolError | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         """Raises httpx.ReadTimeout, ReadError, RemoteProtocolError; what came before them first."""
-        parser, connection = self._parser, self._connection
+        parser = self._parser
         body = parser.body
         while not body:
-            if self._failure is not None:
-                raise self._failure
-            if parser.complete or connection is None:
+            if parser.failure is not None:
+                self._close()
+                raise parser.failure
+            if parser.complete or self._connection is None:
                 raise StopAsyncIteration
-            try:
-                data = await connection.receive(timeout_s=self._read_timeout_s)
-            except OSError as error:
-                raise httpx.ReadError(f"connection lost: {error}") from error
-            try:
-                if data:
-                    parser.feed(data)
-                else:
-                    parser.feed_eof()
-            except httpx.RemoteProtocolError as error:
-                self._failure = error
+            await self._receive(self._connection)
         piece = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         return piece
 
+    async def _receive(self, connection: Connection) -> None:
+        try:
+            data = await connection.receive(timeout_s=self._read_timeout_s)
+            if data:
+                self._parser.feed(data)
+            else:
+                self._parser.feed_eof()
+        except httpx.TransportError:
+            self._close()
+            raise
+        except OSError as error:
+            self._close()
+            raise httpx.ReadError(f"connection lost: {error}") from error
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     async def aclose(self) -> None:
         """Keep the connection if the response was whole, else close it at once."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._parser.complete and self._parser.reusable:
-            self._transport.release(self._origin, connection)
-        else:
-            connection.close()
+        if self._connection is not None and self._parser.complete and self._parser.reusable:
+            self._transport.release(self._origin, self._connection)
+            self._connection = None
+        self._close()
 
 
 class PlainTransport(httpx.AsyncBaseTransport):

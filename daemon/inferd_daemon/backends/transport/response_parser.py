@@ -17,7 +17,7 @@ class ResponseParser:
     """Feed it what the socket brought; take the body from `body`, and clear it.
 
     `complete` says that the whole response was seen, `reusable` that the connection may carry
-    another one.
+    another one, `failure` what broke the body: the pieces before it still count.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class ResponseParser:
         "_parser",
         "body",
         "complete",
+        "failure",
         "head_complete",
         "headers",
         "on_body",
@@ -44,6 +45,7 @@ class ResponseParser:
         self.head_complete = False
         self.complete = False
         self.reusable = False
+        self.failure: httpx.RemoteProtocolError | None = None
         # llhttp calls straight into the list: no Python frame for each chunk of the body.
         self.on_body = self.body.append
         self._head_only = head_only
@@ -52,7 +54,7 @@ class ResponseParser:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Take what one receive brought. Raises httpx.RemoteProtocolError."""
+        """Take what one receive brought. Raises httpx.RemoteProtocolError for a broken head."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -60,7 +62,12 @@ class ResponseParser:
                 # Bytes behind the response: it stands, but nothing more can be trusted.
                 self.reusable = False
                 return
-            raise httpx.RemoteProtocolError(f"no valid HTTP/1.1 response: {error}") from error
+            failure = httpx.RemoteProtocolError(f"no valid HTTP/1.1 response: {error}")
+            if not self.head_complete:
+                raise failure from error
+            self.reusable = False
+            self.failure = failure
+            return
         if not self.head_complete:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:

@@ -1,0 +1,205 @@
+"""An HTTP upstream that does exactly what its script says, byte for byte.
+
+One script for each request, in order, the last for all that follow; a script is a list of steps.
+It listens on a Unix socket, or on a loopback port where a reset is wanted, in the caller's own
+event loop: with a test's clock, its pauses take no time.
+"""
+
+import socket
+import struct
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+
+class Pause(NamedTuple):
+    """Wait so long."""
+
+    seconds: float
+
+
+class Repeat(NamedTuple):
+    """Send `data` every `seconds` until the peer is gone; without a pause, as fast as it reads."""
+
+    data: bytes
+    seconds: float
+
+
+class Hold:
+    """Wait until the peer is gone, and note when."""
+
+
+class Hang:
+    """Never read nor write again, and notice nothing."""
+
+
+class Close:
+    """Close the connection. A script that ends without it goes on with the next request."""
+
+
+class Reset:
+    """Close with a TCP reset."""
+
+
+Step = bytes | Pause | Repeat | Hold | Hang | Close | Reset
+Script = Sequence[Step]
+
+
+class Received(NamedTuple):
+    """One request as it came; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+class PeerGone(Exception):
+    """The peer closed, or broke, the connection."""
+
+
+class ScriptedUpstream:
+    """What it has seen: `requests`, the count of `connections`, `gone` when a held peer left."""
+
+    def __init__(self, scripts: Sequence[Script], uds: Path, port: int | None) -> None:
+        self._scripts = list(scripts)
+        self.uds = str(uds) if port is None else None
+        self.port = port
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.sent_bytes = 0
+        self.gone = trio.Event()
+        self.gone_at = -1.0
+
+    @property
+    def url(self) -> str:
+        """Where it listens; any host will do over a Unix socket."""
+        return "http://localhost" if self.port is None else f"http://127.0.0.1:{self.port}"
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection."""
+        number = self.connections
+        self.connections += 1
+        reader = _RequestReader(stream, number)
+        async with stream:
+            try:
+                while True:
+                    self.requests.append(await reader.read())
+                    index = min(len(self.requests), len(self._scripts)) - 1
+                    for step in self._scripts[index]:
+                        if await self._do(step, stream):
+                            return
+            except (PeerGone, trio.BrokenResourceError):
+                self._note_gone()
+
+    async def _do(self, step: Step, stream: trio.SocketStream) -> bool:
+        """Whether the connection ends here."""
+        match step:
+            case bytes():
+                await self._send(stream, step)
+            case Pause():
+                await trio.sleep(step.seconds)
+            case Repeat():
+                while True:
+                    await self._send(stream, step.data)
+                    await trio.sleep(step.seconds)
+            case Hold():
+                await _read_some(stream)
+            case Hang():
+                await trio.sleep_forever()
+            case Reset():
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return True
+            case Close():
+                return True
+        return False
+
+    async def _send(self, stream: trio.SocketStream, data: bytes) -> None:
+        await stream.send_all(data)
+        self.sent_bytes += len(data)
+
+    def _note_gone(self) -> None:
+        self.gone_at = trio.current_time()
+        self.gone.set()
+
+
+class _RequestReader:
+    """Requests off one connection; pipelined ones are not expected."""
+
+    def __init__(self, stream: trio.SocketStream, connection: int) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._buffer = b""
+
+    async def read(self) -> Received:
+        while b"\r\n\r\n" not in self._buffer:
+            self._buffer += await _read_some(self._stream)
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        length = int(headers.get("content-length", "0"))
+        while len(self._buffer) < length:
+            self._buffer += await _read_some(self._stream)
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return Received(method, path, headers, body, self._connection)
+
+
+async def _read_some(stream: trio.SocketStream) -> bytes:
+    data = await stream.receive_some(65536)
+    if not data:
+        raise PeerGone
+    return bytes(data)
+
+
+@asynccontextmanager
+async def serve(
+    directory: Path, *scripts: Script, tcp: bool = False
+) -> AsyncGenerator[ScriptedUpstream, None]:
+    """Serve `scripts` until the block ends."""
+    if tcp:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        upstream = ScriptedUpstream(scripts, directory, listener.socket.getsockname()[1])
+    else:
+        path = directory / "upstream.sock"
+        path.unlink(missing_ok=True)
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        await sock.bind(str(path))
+        sock.listen(128)
+        listener = trio.SocketListener(sock)
+        upstream = ScriptedUpstream(scripts, path, None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, upstream.handle, [listener])
+        yield upstream
+        nursery.cancel_scope.cancel()
+
+
+# -- what scripts are made of --------------------------------------------------------------
+
+EVENTS_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+CHUNKS_END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def whole(status: int, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
+    """A response with its length."""
+    lines = [
+        f"HTTP/1.1 {status} Whatever",
+        f"content-type: {content_type}",
+        f"content-length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
