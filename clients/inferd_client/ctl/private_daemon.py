@@ -24,8 +24,8 @@ from ..status import what_is_missing
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
-_STOP_S = 5.0
-"""A daemon without work stops in milliseconds."""
+_STOP_S = 2.0
+"""Between two ways to ask; a daemon without work stops in a fraction of it."""
 _TAIL_LINES = 15
 _PREFIX = "inferd-demo-"
 
