@@ -52,7 +52,6 @@ if TYPE_CHECKING:
         Incompatible,
         InferdError,
         NotFound,
-        NotReady,
         OperationTimeout,
         PermissionDenied,
         ProtocolViolation,
@@ -60,17 +59,17 @@ if TYPE_CHECKING:
         RequestRefused,
         StreamOverflow,
     )
-    from .status import BackendStatus, RouteStatus, Status
+    from .status import BackendStatus, NotReady, RouteStatus, Status
 
 _HOMES = {
     "answers": "Completion Done Event",
     "client": "AnswerStream Client Generation ItemStream",
     "content": "PcmAudio Prompt RgbImage Turn assistant system tool_result user",
     "errors": "AnswerTimeout BackendFailed ClientClosed Conflict ConnectError ConnectionLost"
-    " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError NotFound NotReady"
+    " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError NotFound"
     " OperationTimeout PermissionDenied ProtocolViolation RequestFailed RequestRefused"
     " StreamOverflow",
-    "status": "BackendStatus RouteStatus Status",
+    "status": "BackendStatus NotReady RouteStatus Status",
     "inferd_proto": "Audio Block Embeddings ErrorCode Image Message Queued RankedDocument Ranking"
     " ResponseFormat Text TextDelta TextMessage ThinkingDelta Tool ToolResult ToolUse Usage",
 }

@@ -22,9 +22,9 @@ from . import requests
 from .blocking_link import BlockingLink
 from .blocking_streams import AnswerStream, Generation, ItemStream
 from .content import Prompt
-from .errors import ClientClosed, NotReady, ProtocolViolation
+from .errors import ClientClosed, ProtocolViolation
 from .requests import Build, EmbedTask, GenerateOptions, GenerateV1Options
-from .status import RouteStatus, Status, to_routes, to_status, what_is_missing
+from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
 from .switchboard import MAX_BUFFERED_BYTES, Encoding, Switchboard
 
 __all__ = ["AnswerStream", "Client", "Generation", "ItemStream"]

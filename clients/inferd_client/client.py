@@ -28,9 +28,9 @@ from inferd_proto import Embeddings, Ranking, Result, TextMessage
 from . import requests
 from .async_link import AsyncLink
 from .content import Prompt
-from .errors import ClientClosed, NotReady, ProtocolViolation
+from .errors import ClientClosed, ProtocolViolation
 from .requests import Build, EmbedTask, GenerateOptions, GenerateV1Options
-from .status import RouteStatus, Status, to_routes, to_status, what_is_missing
+from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
 from .streams import AnswerStream, Generation, ItemStream
 from .switchboard import MAX_BUFFERED_BYTES, Encoding, Switchboard
 

@@ -18,12 +18,7 @@ InferdError
     └── DaemonFault           a bug in the daemon: its log knows more
 """
 
-from typing import TYPE_CHECKING
-
 from inferd_proto import ErrorCode, JsonObject
-
-if TYPE_CHECKING:
-    from .status import Status
 
 
 class InferdError(Exception):
@@ -56,14 +51,6 @@ class ClientClosed(InferdError):
 
 class AnswerTimeout(InferdError, TimeoutError):
     """Nothing of the answer came within the client's `timeout_s`; the request was cancelled."""
-
-
-class NotReady(InferdError, TimeoutError):
-    """The daemon or a route was not ready in time; `status` is what the daemon said last."""
-
-    def __init__(self, message: str, status: "Status") -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class StreamOverflow(InferdError):

@@ -4,7 +4,7 @@ from msgspec import Struct, convert
 
 from inferd_proto import ErrorCode, JsonObject
 
-from .errors import NotFound, ProtocolViolation
+from .errors import InferdError, NotFound, ProtocolViolation
 
 
 class BackendStatus(Struct, frozen=True, kw_only=True):
@@ -51,6 +51,14 @@ class Status(Struct, frozen=True, kw_only=True):
     socket: str = ""
     connections: int = 0
     routes: list[RouteStatus] = []
+
+
+class NotReady(InferdError, TimeoutError):
+    """The daemon or a route was not ready in time; `status` is what the daemon said last."""
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RouteList(Struct, frozen=True):

@@ -7,9 +7,9 @@ from ..errors import (
     DaemonFault,
     DaemonNotRunning,
     InferdError,
-    NotReady,
     RequestFailed,
 )
+from ..status import NotReady
 
 _HINTS: dict[type[InferdError], str] = {
     DaemonNotRunning: "start one with `inferd`, or see it work with `inferdctl demo`",
