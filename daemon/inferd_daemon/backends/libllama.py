@@ -5,7 +5,7 @@ seen here as a `Runtime` only.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 import httpx
@@ -60,6 +60,9 @@ class LibllamaBackend(Backend):
         self._config = config
         self._runtime = runtime
         self._patience_s = patience_s
+        # Each request holds one of the worker's HTTP threads. Were all held, health checks would
+        # wait behind them, and a worker that is only busy would be taken for hung.
+        self._turns = trio.CapacityLimiter(config.parallel)
         endpoint = runtime.endpoint
         if endpoint.uds is None:
             raise OperatorError(f"backend {name}: its runtime has no Unix socket")
@@ -107,16 +110,17 @@ class LibllamaBackend(Backend):
         can = self.capabilities
         if not can.generate:
             raise BackendFault(f"backend {self.name} serves a model that generates no text")
-        try:
+        async with self._turn():
+            try:
+                async with aclosing(self._client.generate(request, can)) as batches:
+                    async for batch in batches:
+                        yield batch
+                return
+            except BackendFault as fault:
+                await self._wait_restarted(fault)
             async with aclosing(self._client.generate(request, can)) as batches:
                 async for batch in batches:
                     yield batch
-            return
-        except BackendFault as fault:
-            await self._wait_restarted(fault)
-        async with aclosing(self._client.generate(request, can)) as batches:
-            async for batch in batches:
-                yield batch
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """As the interface says."""
@@ -136,11 +140,21 @@ class LibllamaBackend(Backend):
 
     async def _ask(self, operation: Callable[[T], Awaitable[R]], request: T) -> R:
         await self._wait_ready()
-        try:
+        async with self._turn():
+            try:
+                return await operation(request)
+            except BackendFault as fault:
+                await self._wait_restarted(fault)
             return await operation(request)
-        except BackendFault as fault:
-            await self._wait_restarted(fault)
-        return await operation(request)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None, None]:
+        turn = object()  # not the task: another one may close a generator
+        await self._turns.acquire_on_behalf_of(turn)
+        try:
+            yield
+        finally:
+            self._turns.release_on_behalf_of(turn)
 
     async def _wait_ready(self) -> None:
         """Wait a short while for a worker that is on its way. Raises BackendFault."""

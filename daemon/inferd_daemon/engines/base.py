@@ -33,7 +33,7 @@ class Timing(Struct, frozen=True):
     """Deadlines and intervals of one runtime, in seconds."""
 
     ready_timeout_s: float = 60.0
-    readiness_interval_s: float = 0.02
+    readiness_interval_s: float = 0.01
     health_interval_s: float = 5.0
     stop_timeout_s: float = 10.0
 

@@ -28,9 +28,10 @@ async def fetch(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     try:
         async with transport:
             response = await transport.handle_async_request(request)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
             body = bytearray()
             try:
-                async for piece in response.aiter_raw():
+                async for piece in response.stream:
                     body += piece
                     if len(body) > MAX_REPLY_BYTES:
                         raise ProbeError(f"{path}: the reply is too long")

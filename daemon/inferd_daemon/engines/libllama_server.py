@@ -13,6 +13,9 @@ import xllamacpp
 from .libllama_control import Boot
 from .machine_memory import refuse_beyond_free, total_bytes
 
+SPARE_HTTP_THREADS = 4
+"""A stream holds a thread to its end; these are for health checks and other short requests."""
+
 
 def load(boot: Boot) -> "xllamacpp.Server":
     """Load the model and start to serve it; returns when it answers.
@@ -49,6 +52,7 @@ def parameters(boot: Boot) -> Any:  # noqa: ANN401 (xllamacpp has no types)
     params.api_keys = [boot.key]
     params.n_ctx = boot.ctx_size
     params.n_parallel = boot.parallel
+    params.n_threads_http = boot.parallel + SPARE_HTTP_THREADS
     params.n_gpu_layers = boot.gpu_layers
     params.verbosity = boot.verbosity
     params.ui = False

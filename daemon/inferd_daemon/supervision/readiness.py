@@ -9,16 +9,21 @@ import trio
 
 from ..engines.base import Engine, Health
 
+BRISK_S = 1.0
+"""So long looks follow each other closely: a small model is ready by then."""
 SLOWEST_LOOK_S = 0.25
-"""Looks at a process that loads for long are spaced out up to this."""
+"""After that they are spaced out up to this."""
 
 
 async def wait_ready(engine: Engine) -> None:
     """Return once the runtime is healthy. The caller sets the deadline and watches for its exit."""
     interval = engine.timing.readiness_interval_s
+    slowest = max(SLOWEST_LOOK_S, interval)
+    brisk_until = trio.current_time() + BRISK_S
     while await look(engine, engine.timing.health_interval_s) is not Health.HEALTHY:
         await trio.sleep(interval)
-        interval = min(interval * 1.5, max(SLOWEST_LOOK_S, engine.timing.readiness_interval_s))
+        if trio.current_time() >= brisk_until:
+            interval = min(interval * 1.5, slowest)
 
 
 async def watch_health(engine: Engine, report: Callable[[Health], None]) -> None:

@@ -107,9 +107,9 @@ async def test_a_hung_worker_is_noticed_within_two_intervals_and_replaced(
 async def test_a_worker_that_is_only_busy_is_left_alone(endless: Serving) -> None:
     pid = endless.pid
     async with trio.open_nursery() as nursery:
-        for _ in range(8):
+        for _ in range(40):
             nursery.start_soon(stream_until_error, endless, trio.Event())
-        await trio.sleep(1.5)
+        await trio.sleep(1.2)
         assert endless.supervisor.state is State.READY
         assert endless.pid == pid
         nursery.cancel_scope.cancel()
