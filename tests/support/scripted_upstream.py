@@ -6,6 +6,7 @@ event loop: with a test's clock, its pauses take no time.
 """
 
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -58,29 +59,40 @@ class Received(NamedTuple):
     connection: int
 
 
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
 class PeerGone(Exception):
     """The peer closed, or broke, the connection."""
 
 
 class ScriptedUpstream:
-    """What it has seen: `requests`, the count of `connections`, `gone` when a held peer left."""
+    """What it has seen: `requests`, the count of `connections`, `gone` when a peer left.
 
-    def __init__(self, scripts: Sequence[Script], uds: Path, port: int | None) -> None:
+    `arrived` is set with the first request.
+    """
+
+    def __init__(
+        self, scripts: Sequence[Script], uds: Path, port: int | None, scheme: str = "http"
+    ) -> None:
         self._scripts = list(scripts)
+        self._scheme = scheme
         self.uds = str(uds) if port is None else None
         self.port = port
         self.requests: list[Received] = []
         self.connections = 0
         self.sent_bytes = 0
+        self.arrived = trio.Event()
         self.gone = trio.Event()
         self.gone_at = -1.0
 
     @property
     def url(self) -> str:
         """Where it listens; any host will do over a Unix socket."""
-        return "http://localhost" if self.port is None else f"http://127.0.0.1:{self.port}"
+        host = "localhost" if self.port is None else f"127.0.0.1:{self.port}"
+        return f"{self._scheme}://{host}"
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: Stream) -> None:
         """Serve one connection."""
         number = self.connections
         self.connections += 1
@@ -89,6 +101,7 @@ class ScriptedUpstream:
             try:
                 while True:
                     self.requests.append(await reader.read())
+                    self.arrived.set()
                     index = min(len(self.requests), len(self._scripts)) - 1
                     for step in self._scripts[index]:
                         if await self._do(step, stream):
@@ -96,7 +109,7 @@ class ScriptedUpstream:
             except (PeerGone, trio.BrokenResourceError):
                 self._note_gone()
 
-    async def _do(self, step: Step, stream: trio.SocketStream) -> bool:
+    async def _do(self, step: Step, stream: Stream) -> bool:
         """Whether the connection ends here."""
         match step:
             case bytes():
@@ -112,13 +125,14 @@ class ScriptedUpstream:
             case Hang():
                 await trio.sleep_forever()
             case Reset():
+                assert isinstance(stream, trio.SocketStream)
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return True
             case Close():
                 return True
         return False
 
-    async def _send(self, stream: trio.SocketStream, data: bytes) -> None:
+    async def _send(self, stream: Stream, data: bytes) -> None:
         await stream.send_all(data)
         self.sent_bytes += len(data)
 
@@ -130,7 +144,7 @@ class ScriptedUpstream:
 class _RequestReader:
     """Requests off one connection; pipelined ones are not expected."""
 
-    def __init__(self, stream: trio.SocketStream, connection: int) -> None:
+    def __init__(self, stream: Stream, connection: int) -> None:
         self._stream = stream
         self._connection = connection
         self._buffer = b""
@@ -152,7 +166,7 @@ class _RequestReader:
         return Received(method, path, headers, body, self._connection)
 
 
-async def _read_some(stream: trio.SocketStream) -> bytes:
+async def _read_some(stream: Stream) -> bytes:
     data = await stream.receive_some(65536)
     if not data:
         raise PeerGone
@@ -161,12 +175,13 @@ async def _read_some(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def serve(
-    directory: Path, *scripts: Script, tcp: bool = False
+    directory: Path, *scripts: Script, tcp: bool = False, tls: ssl.SSLContext | None = None
 ) -> AsyncGenerator[ScriptedUpstream, None]:
-    """Serve `scripts` until the block ends."""
+    """Serve `scripts` until the block ends; `tls` is spoken over `tcp`."""
     if tcp:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        upstream = ScriptedUpstream(scripts, directory, listener.socket.getsockname()[1])
+        port = listener.socket.getsockname()[1]
+        upstream = ScriptedUpstream(scripts, directory, port, "https" if tls else "http")
     else:
         path = directory / "upstream.sock"
         path.unlink(missing_ok=True)
@@ -176,7 +191,8 @@ async def serve(
         listener = trio.SocketListener(sock)
         upstream = ScriptedUpstream(scripts, path, None)
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, upstream.handle, [listener])
+        served = listener if tls is None else trio.SSLListener(listener, tls)
+        await nursery.start(trio.serve_listeners, upstream.handle, [served])
         yield upstream
         nursery.cancel_scope.cancel()
 

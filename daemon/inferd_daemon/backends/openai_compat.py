@@ -58,8 +58,8 @@ class OpenAICompatBackend(Backend):
             embed=config.embed,
             rerank=config.rerank,
         )
-        base_url = normalise_base_url(config.base_url)
         try:
+            base_url = normalise_base_url(config.base_url)
             self._client = ChatClient(
                 _transport(config, base_url),
                 base_url=base_url,
@@ -159,7 +159,7 @@ def normalise_base_url(base_url: str) -> str:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
         raise OperatorError(f"base_url: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or {" ", "%"} & set(url.host):
         raise OperatorError("base_url: must be http://host or https://host, with a port if needed")
     if url.userinfo:
         raise OperatorError("base_url: must hold no user or password; use api_key_file")

@@ -1,0 +1,515 @@
+"""One request against upstreams that misbehave: one error, in time, of the right code."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from inferd_daemon.backends.base import (
+    Batch,
+    Capabilities,
+    EmbedRequest,
+    Finished,
+    GenerateRequest,
+    Media,
+    RerankRequest,
+    Sampling,
+    TextDeltas,
+)
+from inferd_daemon.backends.chat_client import ChatClient, Deadlines
+from inferd_daemon.backends.chat_completions import DIALECTS
+from inferd_daemon.backends.transport import PlainTransport
+from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_proto import ErrorCode, Image, ImageAttachment, Message, Text, Usage
+from tests.support.scripted_upstream import (
+    CHUNKS_END,
+    EVENTS_HEAD,
+    Close,
+    Hang,
+    Hold,
+    Pause,
+    Repeat,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Step,
+    chunk,
+    serve,
+    whole,
+)
+
+KEY = "k3y-0123456789"
+HI = GenerateRequest([Message("user", [Text("hi")])], Sampling(max_tokens=4))
+CAN = Capabilities(tools=True, vision=True)
+DEADLINES = Deadlines(total_s=30, connect_s=1, first_byte_s=10, idle_s=5)
+
+
+def event(**fields: object) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def text(content: str) -> bytes:
+    return event(choices=[{"index": 0, "delta": {"content": content}, "finish_reason": None}])
+
+
+FINISH = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+USAGE = event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2})
+DONE = b"data: [DONE]\n\n"
+END = chunk(FINISH + USAGE + DONE) + CHUNKS_END
+GOOD: Script = [EVENTS_HEAD, chunk(text("a")), chunk(text("b")), END]
+WHOLE_ANSWER = [TextDeltas(["a"]), TextDeltas(["b"]), Finished("end_turn", Usage(3, 2))]
+
+
+@asynccontextmanager
+async def connected(
+    directory: Path, *scripts: Script, deadlines: Deadlines = DEADLINES, tcp: bool = False
+) -> AsyncGenerator[tuple[ChatClient, ScriptedUpstream], None]:
+    async with serve(directory, *scripts, tcp=tcp) as upstream:
+        client = ChatClient(
+            PlainTransport(uds=upstream.uds),
+            base_url=upstream.url,
+            dialect=DIALECTS["generic"],
+            model="m",
+            api_key=KEY,
+            headers={"X-Team": "blue-team"},
+            deadlines=deadlines,
+        )
+        yield client, upstream
+        await client.aclose()
+
+
+async def run(
+    client: ChatClient, request: GenerateRequest = HI, got: list[Batch] | None = None
+) -> list[Batch]:
+    """The batches; also in `got`, as they come."""
+    got = [] if got is None else got
+    async with aclosing(client.generate(request, CAN)) as batches:
+        async for batch in batches:
+            got.append(batch)
+    return got
+
+
+async def fail(client: ChatClient, got: list[Batch] | None = None) -> RequestError:
+    """The one error of a request; `got` is filled with what came before it."""
+    with pytest.raises(RequestError) as caught:
+        await run(client, got=got)
+    return caught.value
+
+
+async def test_what_is_asked(tmp_path: Path) -> None:
+    async with connected(tmp_path, GOOD) as (client, upstream):
+        await run(client)
+        (seen,) = upstream.requests
+    assert (seen.method, seen.path) == ("POST", "/v1/chat/completions")
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert seen.headers["accept-encoding"] == "identity"
+    assert seen.headers["x-team"] == "blue-team"
+    asked = json.loads(seen.body)
+    assert asked["stream"] is True
+    assert asked["stream_options"] == {"include_usage": True}
+    assert (asked["model"], asked["max_tokens"]) == ("m", 4)
+
+
+async def test_an_answer_comes_as_it_is_ready(tmp_path: Path, autojump_clock: MockClock) -> None:
+    pieces: list[Step] = [chunk(text("a")), Pause(1), chunk(text("b") + text("c")), Pause(1), END]
+    async with connected(tmp_path, [EVENTS_HEAD, *pieces]) as (client, _):
+        assert await run(client) == [
+            [TextDeltas(["a"])],
+            [TextDeltas(["b", "c"])],
+            [Finished("end_turn", Usage(3, 2))],
+        ]
+
+
+async def test_the_connection_is_kept_after_a_whole_answer(tmp_path: Path) -> None:
+    # llama-server writes the end of the chunks apart from `[DONE]`.
+    apart: Script = [EVENTS_HEAD, chunk(text("a") + FINISH + DONE), Pause(0.005), CHUNKS_END]
+    async with connected(tmp_path, apart) as (client, upstream):
+        for _ in range(3):
+            await run(client)
+        assert upstream.connections == 1
+
+
+# What it does: its script, the code, words of the message, events before the error, the latest
+# second at which the error comes.
+BEFORE, AFTER = 0, 1
+UNAVAILABLE = ErrorCode.BACKEND_UNAVAILABLE
+BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
+    "closes at once": ([Close()], UNAVAILABLE, "broke the connection", BEFORE, 0),
+    "speaks no HTTP": ([b"hello?\r\n\r\n", Hold()], UNAVAILABLE, "HTTP", BEFORE, 0),
+    "never answers": ([Hang()], UNAVAILABLE, "in time", BEFORE, 10),
+    "half a head": ([b"HTTP/1.1 200 OK\r\n", Hang()], UNAVAILABLE, "in time", BEFORE, 10),
+    "endless head": (
+        [b"HTTP/1.1 200 OK\r\n", Repeat(b"a: " + b"b" * 4000 + b"\r\n", 0)],
+        UNAVAILABLE,
+        "head of more",
+        BEFORE,
+        0,
+    ),
+    "head, then nothing": ([EVENTS_HEAD, Hang()], UNAVAILABLE, "began no answer", BEFORE, 10),
+    "500": ([whole(500, b'{"error":{"message":"oh"}}')], UNAVAILABLE, "500: oh", BEFORE, 0),
+    "401 that repeats the key": (
+        [whole(401, b'{"error":{"message":"bad key ' + KEY.encode() + b'"}}')],
+        UNAVAILABLE,
+        "401: bad key ***",
+        BEFORE,
+        0,
+    ),
+    "400": (
+        [whole(400, b'{"error":{"message":"context exceeded","code":400}}')],
+        ErrorCode.INVALID_REQUEST,
+        "400: context exceeded",
+        BEFORE,
+        0,
+    ),
+    "endless refusal": (
+        [b"HTTP/1.1 503 No\r\n\r\n", Repeat(b"busy " * 100, 0)],
+        UNAVAILABLE,
+        "503: busy busy",
+        BEFORE,
+        0,
+    ),
+    "refusal that does not end": (
+        [b"HTTP/1.1 503 No\r\ncontent-length: 99\r\n\r\nbusy", Hang()],
+        UNAVAILABLE,
+        "503: busy",
+        BEFORE,
+        5,
+    ),
+    "cut refusal": (
+        [b"HTTP/1.1 503 No\r\ncontent-length: 99\r\n\r\nbusy", Close()],
+        UNAVAILABLE,
+        "503: busy",
+        BEFORE,
+        0,
+    ),
+    "redirect": (
+        [whole(302, b"", "text/html", "location: http://elsewhere/")],
+        UNAVAILABLE,
+        "redirect",
+        BEFORE,
+        0,
+    ),
+    "200 with HTML": (
+        [whole(200, b"<html>Welcome</html>", "text/html; charset=utf-8")],
+        UNAVAILABLE,
+        "'text/html' instead",
+        BEFORE,
+        0,
+    ),
+    "200 with JSON": (
+        [whole(200, b'{"choices":[]}')],
+        UNAVAILABLE,
+        "'application/json' instead",
+        BEFORE,
+        0,
+    ),
+    "200 with a JSON error": (
+        [whole(200, b'{"error":{"message":"no credits"}}')],
+        UNAVAILABLE,
+        "no credits",
+        BEFORE,
+        0,
+    ),
+    "HTML without a type": (
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n<html>\n"],
+        UNAVAILABLE,
+        "in the middle",
+        BEFORE,
+        0,
+    ),
+    "gzip": (
+        [whole(200, b"\x1f\x8b" * 9, "text/event-stream", "content-encoding: gzip")],
+        UNAVAILABLE,
+        "'gzip'",
+        BEFORE,
+        0,
+    ),
+    "ends without a finish": (
+        [EVENTS_HEAD, chunk(text("a")), CHUNKS_END],
+        UNAVAILABLE,
+        "in the middle",
+        AFTER,
+        0,
+    ),
+    "[DONE] without a finish": (
+        [EVENTS_HEAD, chunk(text("a")), chunk(DONE), CHUNKS_END],
+        UNAVAILABLE,
+        "in the middle",
+        AFTER,
+        0,
+    ),
+    "closes in the stream": (
+        [EVENTS_HEAD, chunk(text("a")), Close()],
+        UNAVAILABLE,
+        "broke the connection",
+        AFTER,
+        0,
+    ),
+    "closes after the finish, without an end": (
+        [EVENTS_HEAD, chunk(text("a")), chunk(FINISH), Close()],
+        UNAVAILABLE,
+        "broke the connection",
+        AFTER,
+        0,
+    ),
+    "half a chunk": (
+        [EVENTS_HEAD, chunk(text("a")), chunk(text("b"))[:-20], Close()],
+        UNAVAILABLE,
+        "broke the connection",
+        AFTER,
+        0,
+    ),
+    "a chunk that is none": (
+        [EVENTS_HEAD, chunk(text("a")), b"zz\r\n", Hold()],
+        UNAVAILABLE,
+        "broke the connection",
+        AFTER,
+        0,
+    ),
+    "an error in the stream": (
+        [EVENTS_HEAD, chunk(text("a")), chunk(event(error={"message": "oom"})), Hold()],
+        UNAVAILABLE,
+        "oom",
+        AFTER,
+        0,
+    ),
+    "silence in the stream": (
+        [EVENTS_HEAD, chunk(text("a")), Hang()],
+        UNAVAILABLE,
+        "went silent",
+        AFTER,
+        5,
+    ),
+    "comments for ever, and no event": (
+        [EVENTS_HEAD, Repeat(chunk(b": still here\n\n"), 1)],
+        UNAVAILABLE,
+        "began no answer",
+        BEFORE,
+        10,
+    ),
+    "comments for ever after an event": (
+        [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b": still here\n\n"), 1)],
+        UNAVAILABLE,
+        "in time",
+        AFTER,
+        30,
+    ),
+    "a byte a minute": (
+        [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b"d"), 60)],
+        UNAVAILABLE,
+        "went silent",
+        AFTER,
+        5,
+    ),
+    "a byte now and then": (
+        [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b"d"), 4)],
+        UNAVAILABLE,
+        "in time",
+        AFTER,
+        30,
+    ),
+    "a line without an end": (
+        [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b"d" * 50_000), 0)],
+        UNAVAILABLE,
+        "more than",
+        AFTER,
+        0,
+    ),
+    "text for ever": (
+        [EVENTS_HEAD, Repeat(chunk(text("a")), 1)],
+        UNAVAILABLE,
+        "in time",
+        AFTER,
+        30,
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "code", "words", "events", "seconds"), BAD.values(), ids=BAD)
+async def test_misbehaviour_ends_in_one_error_in_time(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    script: list[Step],
+    code: ErrorCode,
+    words: str,
+    events: int,
+    seconds: float,
+) -> None:
+    async with connected(tmp_path, script) as (client, upstream):
+        started = trio.current_time()
+        got: list[Batch] = []
+        error = await fail(client, got)
+        assert trio.current_time() - started <= seconds + 0.01
+        assert len(upstream.requests) == 1
+    assert error.code == code
+    assert words in error.message
+    assert KEY not in error.message
+    assert isinstance(error, CallerFault if code is ErrorCode.INVALID_REQUEST else BackendFault)
+    assert (len(got) > 0) == (events == AFTER)
+    assert not any(isinstance(event, Finished) for batch in got for event in batch)
+
+
+async def test_a_reset_in_the_stream(tmp_path: Path) -> None:
+    script: Script = [EVENTS_HEAD, chunk(text("a")), Pause(0.01), Reset()]
+    async with connected(tmp_path, script, tcp=True) as (client, _):
+        got: list[Batch] = []
+        error = await fail(client, got)
+    assert got == [[TextDeltas(["a"])]]
+    assert error.code is UNAVAILABLE
+
+
+async def test_malformed_lines_are_dropped_and_counted(tmp_path: Path) -> None:
+    rubbish = chunk(b"data: {oh\n\n") + chunk(b"<p>no\n") + chunk(b"data: []\n\n")
+    script: Script = [EVENTS_HEAD, chunk(text("a")), rubbish, chunk(text("b")), END]
+    async with connected(tmp_path, script) as (client, _):
+        events = [event for batch in await run(client) for event in batch]
+        assert "".join(d for e in events if isinstance(e, TextDeltas) for d in e.deltas) == "ab"
+        assert isinstance(events[-1], Finished)
+        assert client.dropped == 3
+
+
+async def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:
+    client = ChatClient(
+        PlainTransport(uds=str(tmp_path / "none.sock")), dialect=DIALECTS["generic"]
+    )
+    error = await fail(client)
+    assert error.code is UNAVAILABLE
+    assert "cannot connect" in error.message
+
+
+@pytest.mark.parametrize("script", [[Hold()], [EVENTS_HEAD, Hold()], [*GOOD[:2], Hold()]])
+async def test_cancelling_closes_the_upstreams_connection(tmp_path: Path, script: Script) -> None:
+    async with connected(tmp_path, script) as (client, upstream):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, client)
+            await upstream.arrived.wait()
+            await wait_all_tasks_blocked()
+            cancelled_at = trio.current_time()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+        assert upstream.gone_at - cancelled_at < 0.05
+
+
+async def test_leaving_closes_the_upstreams_connection(tmp_path: Path) -> None:
+    async with connected(tmp_path, [*GOOD[:2], Hold()]) as (client, upstream):
+        async with aclosing(client.generate(HI, CAN)) as batches:
+            assert await anext(batches) == [TextDeltas(["a"])]
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+
+
+async def test_who_does_not_read_stops_the_upstream(tmp_path: Path) -> None:
+    script: Script = [EVENTS_HEAD, Repeat(chunk(text("a" * 1000)), 0)]
+    async with (
+        connected(tmp_path, script) as (client, upstream),
+        aclosing(client.generate(HI, CAN)) as batches,
+    ):
+        await anext(batches)
+        await trio.sleep(0.1)
+        stopped_at = upstream.sent_bytes
+        await trio.sleep(0.1)
+        assert upstream.sent_bytes == stopped_at < 2_000_000
+
+
+async def test_what_cannot_be_asked_is_not_sent(tmp_path: Path) -> None:
+    async with connected(tmp_path, GOOD) as (client, upstream):
+        with pytest.raises(CallerFault, match="`grammar`"):
+            await run(client, GenerateRequest(HI.messages, grammar="root ::= x"))
+        assert upstream.requests == []
+
+
+async def test_media_are_encoded_on_the_way(tmp_path: Path) -> None:
+    media = {"i": Media(ImageAttachment("i", 1, 1), b"\xff\x00\x00")}
+    request = GenerateRequest([Message("user", [Image("i")])], media=media)
+    async with connected(tmp_path, GOOD) as (client, upstream):
+        await run(client, request)
+        (part,) = json.loads(upstream.requests[0].body)["messages"][0]["content"]
+    assert part["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+
+async def test_no_key_sends_no_header(tmp_path: Path) -> None:
+    async with serve(tmp_path, GOOD) as upstream:
+        client = ChatClient(
+            PlainTransport(uds=upstream.uds), dialect=DIALECTS["generic"], api_key=""
+        )
+        await run(client)
+        assert "authorization" not in upstream.requests[0].headers
+        await client.aclose()
+
+
+# -- embeddings and rerank -----------------------------------------------------------------
+
+VECTORS = {
+    "data": [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": [1.0, 2.0]}],
+    "model": "e",
+    "usage": {"prompt_tokens": 5},
+}
+SCORES = {
+    "results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": -0.5}],
+    "model": "r",
+    "usage": {"total_tokens": 7},
+}
+
+
+def answer(status: int, body: object) -> Script:
+    return [whole(status, json.dumps(body).encode())]
+
+
+async def test_embed(tmp_path: Path) -> None:
+    async with connected(tmp_path, answer(200, VECTORS)) as (client, upstream):
+        result = await client.embed(EmbedRequest(["a", "b"], dimensions=2))
+        (seen,) = upstream.requests
+    assert seen.path == "/v1/embeddings"
+    assert json.loads(seen.body) == {"input": ["a", "b"], "encoding_format": "float", "model": "m"}
+    assert result.embeddings == [[1.0, 2.0], [3.0, 4.0]]
+    assert (result.model, result.input_tokens) == ("e", 5)
+
+
+async def test_rerank(tmp_path: Path) -> None:
+    async with connected(tmp_path, answer(200, SCORES)) as (client, upstream):
+        result = await client.rerank(RerankRequest("q", ["a", "b"]))
+        (seen,) = upstream.requests
+    assert seen.path == "/v1/rerank"
+    assert json.loads(seen.body) == {
+        "query": "q",
+        "documents": ["a", "b"],
+        "top_n": 2,
+        "model": "m",
+    }
+    assert result.scores == [-0.5, 0.9]
+    assert (result.model, result.input_tokens) == ("r", 7)
+
+
+@pytest.mark.parametrize(
+    ("script", "embed_code", "rerank_code"),
+    [
+        (answer(404, {}), ErrorCode.EMBED_UNSUPPORTED, ErrorCode.RERANK_UNSUPPORTED),
+        (answer(501, {}), ErrorCode.EMBED_UNSUPPORTED, ErrorCode.RERANK_UNSUPPORTED),
+        (answer(400, {"error": "too long"}), ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_REQUEST),
+        (answer(500, {"error": "oh"}), UNAVAILABLE, UNAVAILABLE),
+        (answer(200, {"data": [], "results": []}), UNAVAILABLE, UNAVAILABLE),
+        (answer(200, {"odd": 1}), UNAVAILABLE, UNAVAILABLE),
+        ([whole(200, b'{"data":[')], UNAVAILABLE, UNAVAILABLE),
+        ([whole(200, b"x" * 99)[:-9], Close()], UNAVAILABLE, UNAVAILABLE),
+        ([Hang()], UNAVAILABLE, UNAVAILABLE),
+    ],
+)
+async def test_embed_and_rerank_fail_with_one_error(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    script: Script,
+    embed_code: ErrorCode,
+    rerank_code: ErrorCode,
+) -> None:
+    async with connected(tmp_path, script) as (client, _):
+        with pytest.raises(RequestError) as caught:
+            await client.embed(EmbedRequest(["a", "b"]))
+        assert caught.value.code == embed_code
+        with pytest.raises(RequestError) as caught:
+            await client.rerank(RerankRequest("q", ["a", "b"]))
+        assert caught.value.code == rerank_code

@@ -1,0 +1,278 @@
+"""The backend as configured: where it sends, what it promises, when it is ready."""
+
+import json
+import shutil
+import ssl
+import subprocess
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from inferd_daemon.backends.base import (
+    Batch,
+    EmbedRequest,
+    Finished,
+    GenerateRequest,
+    RerankRequest,
+    TextDeltas,
+)
+from inferd_daemon.backends.openai_compat import OpenAICompatBackend, normalise_base_url
+from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
+from inferd_daemon.errors import BackendFault, OperatorError
+from inferd_proto import Message, Text
+from tests.support.scripted_upstream import EVENTS_HEAD as HEAD
+from tests.support.scripted_upstream import Close, Hold, Script, chunk, serve, whole
+
+HI = GenerateRequest([Message("user", [Text("hi")])])
+ANSWER: Script = [
+    HEAD
+    + chunk(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n')
+    + chunk(b"data: [DONE]\n\n")
+    + b"0\r\n\r\n"
+]
+
+
+async def run(backend: OpenAICompatBackend) -> list[Batch]:
+    async with aclosing(backend.generate(HI)) as batches:
+        return [batch async for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("http://localhost:8080/v1", "http://localhost:8080"),
+        ("https://api.example.com/v1/", "https://api.example.com"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080"),
+    ],
+)
+def test_base_url_is_normalised(given: str, normal: str) -> None:
+    assert normalise_base_url(given) == normal
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "localhost:8080",
+        "ftp://localhost",
+        "http://",
+        "http://localhost/api/v1",
+        "http://localhost/v1?key=1",
+        "http://user:pass@localhost",
+        "http://local host",
+    ],
+)
+def test_other_base_urls_are_refused(given: str) -> None:
+    with pytest.raises(OperatorError, match="base_url") as caught:
+        normalise_base_url(given)
+    assert "pass" not in str(caught.value).replace("password", "")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+async def test_it_asks_the_right_path(tmp_path: Path, path: str) -> None:
+    async with serve(tmp_path, ANSWER, tcp=True) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=upstream.url + path))
+        (batch,) = await run(backend)
+        assert batch[0] == TextDeltas(["a"])
+        assert isinstance(batch[-1], Finished)
+        assert upstream.requests[0].path == "/v1/chat/completions"
+        await backend.close()
+
+
+async def test_key_file_headers_and_socket(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k3y-from-file\n")
+    async with serve(tmp_path, ANSWER) as upstream:
+        config = OpenAICompatConfig(
+            uds=upstream.uds, api_key_file=str(key), headers={"X-Team": "blue"}, model="m"
+        )
+        backend = OpenAICompatBackend("b", config)
+        await run(backend)
+        (seen,) = upstream.requests
+        assert seen.headers["authorization"] == "Bearer k3y-from-file"
+        assert seen.headers["x-team"] == "blue"
+        assert json.loads(seen.body)["model"] == "m"
+        await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (OpenAICompatConfig(base_url="http://x/y"), "base_url"),
+        (OpenAICompatConfig(api_key="a", api_key_file="/b"), "excludes"),
+        (OpenAICompatConfig(api_key_file="/nowhere/key"), "No such file"),
+        (OpenAICompatConfig(api_key="line\nbreak"), "one line"),
+        (OpenAICompatConfig(headers={"a b": "c"}), "headers"),
+        (OpenAICompatConfig(headers={"a": "c\r\nd: e"}), "headers"),
+        (OpenAICompatConfig(headers={"Content-Length": "3"}), "headers"),
+        (OpenAICompatConfig(tls_ca_file="/ca.pem"), "https"),
+        (OpenAICompatConfig(base_url="https://x", tls_ca_file="/nowhere/ca.pem"), "tls_ca_file"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_the_start(config: OpenAICompatConfig, words: str) -> None:
+    with pytest.raises(OperatorError, match="backend b: ") as caught:
+        OpenAICompatBackend("b", config)
+    assert words in str(caught.value)
+    assert "break" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "tool_choice", "response_format", "grammar", "thinking"),
+    [
+        ("llama_server", True, True, True, True),
+        ("vllm", True, True, False, True),
+        ("sglang", True, True, True, True),
+        ("lmstudio", False, True, False, False),
+        ("localai", False, False, True, False),
+        ("ollama", False, True, False, True),
+        ("openai", True, True, False, False),
+        ("openrouter", True, True, False, True),
+        ("generic", False, False, False, False),
+    ],
+)
+def test_what_each_kind_promises(
+    upstream: UpstreamKind,
+    tool_choice: bool,
+    response_format: bool,
+    grammar: bool,
+    thinking: bool,
+) -> None:
+    can = OpenAICompatBackend("b", OpenAICompatConfig(upstream=upstream)).capabilities
+    assert can.tools
+    assert (can.tool_choice, can.response_format) == (tool_choice, response_format)
+    assert (can.grammar, can.thinking) == (grammar, thinking)
+
+
+@pytest.mark.parametrize(
+    ("script", "ready", "words"),
+    [
+        ([whole(200, b"{}")], True, ""),
+        ([whole(404, b"")], True, ""),
+        ([whole(401, b"")], False, "api_key"),
+        ([whole(503, b"")], False, "loading"),
+        ([Close()], False, "broke the connection"),
+    ],
+)
+async def test_readiness_by_probe(tmp_path: Path, script: Script, ready: bool, words: str) -> None:
+    async with serve(tmp_path, script) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds))
+        assert backend.readiness().ready
+        await backend.probe()
+        assert backend.readiness().ready == ready
+        assert words in backend.readiness().reason
+        assert upstream.requests[0].path == "/v1/models"
+        await backend.close()
+
+
+async def test_it_probes_from_time_to_time_and_a_success_makes_ready(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with serve(tmp_path, [whole(503, b"")], ANSWER, [whole(503, b"")]) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            await trio.sleep(1)
+            assert not backend.readiness().ready
+            await run(backend)
+            assert backend.readiness().ready
+            await trio.sleep(10)
+            assert not backend.readiness().ready
+            nursery.cancel_scope.cancel()
+        await backend.close()
+
+
+async def test_a_failed_request_leaves_readiness_to_the_breaker(tmp_path: Path) -> None:
+    async with serve(tmp_path, [whole(500, b"")]) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds))
+        with pytest.raises(BackendFault):
+            await run(backend)
+        assert backend.readiness().ready
+        await backend.close()
+
+
+async def test_llama_server_tells_what_its_model_takes(tmp_path: Path) -> None:
+    props = {
+        "default_generation_settings": {"n_ctx": 2048},
+        "total_slots": 2,
+        "modalities": {"vision": True, "audio": False},
+    }
+    scripts: list[Script] = [[whole(200, b"{}")], [whole(200, json.dumps(props).encode())]]
+    async with serve(tmp_path, *scripts) as upstream:
+        config = OpenAICompatConfig(uds=upstream.uds, upstream="llama_server")
+        backend = OpenAICompatBackend("b", config)
+        assert not backend.capabilities.vision
+        await backend.probe()
+        assert [seen.path for seen in upstream.requests] == ["/health", "/props"]
+        can = backend.capabilities
+        assert (can.vision, can.audio, can.n_ctx) == (True, False, 2048)
+        await backend.close()
+
+
+async def test_embed_and_rerank_pass(tmp_path: Path) -> None:
+    scripts: list[Script] = [
+        [whole(200, b'{"data":[{"index":0,"embedding":[1.0]}]}')],
+        [whole(200, b'{"results":[{"index":0,"relevance_score":0.5}]}')],
+    ]
+    async with serve(tmp_path, *scripts) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds, rerank=True))
+        assert (await backend.embed(EmbedRequest(["a"]))).embeddings == [[1.0]]
+        assert (await backend.rerank(RerankRequest("q", ["a"]))).scores == [0.5]
+        await backend.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that only its own authority trusts, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl command to make a certificate with")
+    directory = tmp_path_factory.mktemp("tls")
+    made, key = directory / "cert.pem", directory / "key.pem"
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
+    command += f" -addext subjectAltName=IP:127.0.0.1 -out {made} -keyout {key}"
+    subprocess.run([openssl, *command.split()], check=True, capture_output=True, timeout=30)
+    return made, key
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_https_only_to_whom_it_trusts(
+    tmp_path: Path, certificate: tuple[Path, Path], trusted: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with serve(tmp_path, ANSWER, tcp=True, tls=context) as upstream:
+        config = OpenAICompatConfig(
+            base_url=upstream.url, tls_ca_file=str(certificate[0]) if trusted else None
+        )
+        backend = OpenAICompatBackend("b", config)
+        if trusted:
+            for _ in range(2):
+                assert (await run(backend))[0][0] == TextDeltas(["a"])
+        else:
+            with pytest.raises(BackendFault, match="cannot connect"):
+                await run(backend)
+        assert len(upstream.requests) == (2 if trusted else 0)
+        await backend.close()
+
+
+# httpx leaves the generators of a response that is closed early to the garbage collector, which
+# trio remarks upon; the connection is closed all the same.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_leaving_closes_a_tls_connection_too(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    script: Script = [HEAD + chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'), Hold()]
+    async with serve(tmp_path, script, tcp=True, tls=context) as upstream:
+        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate[0]))
+        backend = OpenAICompatBackend("b", config)
+        async with aclosing(backend.generate(HI)) as batches:
+            assert await anext(batches) == [TextDeltas(["a"])]
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+        await backend.close()
