@@ -192,12 +192,13 @@ class ServerConnection:
         upload = self._gate.request
         if upload is not None and not error.request_id:
             error.request_id = upload.id
+        encoding = self._encoding
         exchange = self._exchanges.get(error.request_id)
         if exchange is not None and exchange.state is State.UPLOADING:
             exchange.state = step(exchange.state, Signal.TERMINAL)
+            encoding = exchange.encoding
             self._forget(exchange)
         self._closed = error.close
-        encoding = self._encoding if exchange is None else exchange.encoding
         answer = Error(error.request_id, error.code, error.message)
         data = pack(encoding, encode(encoding, answer))
         return Refused(error.request_id, error.code, error.message, data, error.close)

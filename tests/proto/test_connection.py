@@ -153,6 +153,16 @@ def test_each_request_is_answered_in_its_own_encoding(encoding: FrameType) -> No
     assert header[-1] == encoding
 
 
+def test_a_refusal_is_in_the_encoding_of_what_it_refuses() -> None:
+    server = ServerConnection()
+    events_of(server, ask("a"), ask("u", attachments=video(1)))
+    cancel = pack(FrameType.MSGPACK, msgspec.msgpack.encode({"op": "cancel", "id": "u"}))
+    assert refused(events_of(server, cancel)).data[1] == FrameType.JSON
+    again = {"wire_version": 1, "id": "a", "messages": HI}
+    duplicate = pack(FrameType.MSGPACK, msgspec.msgpack.encode(again))
+    assert refused(events_of(server, duplicate)).data[1] == FrameType.MSGPACK
+
+
 def test_a_refused_message_costs_itself_alone() -> None:
     server = ServerConnection()
     events_of(server, ask("a"))

@@ -1,5 +1,6 @@
 """What every request shares: the version first, then id and op, in both encodings."""
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -113,6 +114,17 @@ def test_a_bad_id_is_refused_and_not_echoed(frame_type: FrameType, id_: object) 
     assert error.request_id == ""
     assert error.message == "`id`: must be a string of at most 1024 characters"
     assert not error.close
+
+
+def test_a_head_of_any_size_is_not_built() -> None:
+    data = b'{"wire_version":1,"id":[' + b"[]," * 1_000_000 + b"[]]}"
+    tracemalloc.start()
+    try:
+        refuse(FrameType.JSON, data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024
 
 
 @BOTH
@@ -269,6 +281,7 @@ LONG = "my most secret prompt " * 500
         {"tool_choice": LONG},
         {"response_format": {"type": LONG}},
         {"op": LONG},
+        {"api_version": 1, "image_token_budget": LONG},
         {"api_version": LONG},
         {"id": LONG},
         {"wire_version": LONG},
