@@ -130,8 +130,9 @@ class AsyncLink:
                 return
 
     def _wake(self, mailboxes: list[Mailbox]) -> None:
+        touched = set(mailboxes)
         for event, mailbox in self._followers.items():
-            if mailbox in mailboxes or self._switchboard.lost:
+            if mailbox in touched or self._switchboard.lost:
                 event.set()
 
     async def _lead(self) -> None:

@@ -62,7 +62,9 @@ class Client:
         self._connected: BlockingLink | None = None
 
     def __enter__(self) -> Self:
-        """Connect. Raises DaemonNotRunning or another ConnectError."""
+        """Connect, once. Raises DaemonNotRunning or another ConnectError."""
+        if self._connected is not None:
+            raise ClientClosed("a client connects once; make another")
         self._connected = BlockingLink.connect(
             self._path,
             self._switchboard,

@@ -74,7 +74,9 @@ class Client:
         self._connected: AsyncLink | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises DaemonNotRunning or another ConnectError."""
+        """Connect, once. Raises DaemonNotRunning or another ConnectError."""
+        if self._connected is not None:
+            raise ClientClosed("a client connects once; make another")
         self._connected = await AsyncLink.connect(
             self._path,
             self._switchboard,

@@ -1,5 +1,6 @@
 """`Client.generate` on both event loops: events, cancellation, several at once."""
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +9,8 @@ import pytest
 
 from inferd_client import (
     Client,
+    ClientClosed,
+    DaemonBusy,
     Done,
     PcmAudio,
     RgbImage,
@@ -245,11 +248,68 @@ def test_a_cancelled_scope_cancels_the_request(run: Run, daemon: ScriptedDaemon)
     run(main)
 
 
+def test_asyncio_s_own_timeout_cancels_the_request(daemon: ScriptedDaemon) -> None:
+    """It cancels tasks past the library's scopes."""
+
+    def script(asked: Asked) -> None:
+        if asked.id == "r1":
+            asked.text("one")
+            asked.await_cancel()
+        else:
+            _hello(asked)
+
+    daemon.script = script
+
+    async def main() -> None:
+        async with Client(daemon.path) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.generate("x").text()
+            assert daemon.asked[0].cancelled.is_set()
+            assert await client.generate("x").text() == "hello"
+
+    asyncio.run(main())
+
+
+def test_a_client_connects_once(run: Run, daemon: ScriptedDaemon) -> None:
+    async def main() -> None:
+        async with Client(daemon.path) as client:
+            with pytest.raises(ClientClosed, match="connects once"):
+                await client.__aenter__()
+
+    run(main)
+
+
+def test_a_dropped_stream_is_reported(run: Run, daemon: ScriptedDaemon) -> None:
+    def script(asked: Asked) -> None:
+        asked.text("one")
+        asked.await_cancel()
+
+    daemon.script = script
+
+    async def main() -> None:
+        async with Client(daemon.path) as client:
+            answer = client.generate("x")
+            await anext(answer)
+            with pytest.warns(ResourceWarning, match="use `async with`"):
+                answer.__del__()
+            await answer.aclose()
+
+    run(main)
+
+
+def test_pieces_of_text_alone(run: Run, daemon: ScriptedDaemon) -> None:
+    async def main() -> None:
+        async with Client(daemon.path) as client, client.generate("x") as answer:
+            assert [piece async for piece in answer.deltas()] == ["Hello", " from", " inferd."]
+
+    run(main)
+
+
 def test_leaving_is_bounded_where_the_daemon_ignores_cancel(
     run: Run, daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inferd_client.async_link.END_TIMEOUT_S", 0.1)
-    released = threading.Event()
     daemon.script = lambda asked: asked.text("one") if asked.id == "r1" else _hello(asked)
 
     async def main() -> None:
@@ -259,7 +319,6 @@ def test_leaving_is_bounded_where_the_daemon_ignores_cancel(
             assert await client.generate("x").text() == "hello"
 
     run(main)
-    released.set()
 
 
 def test_an_error_in_the_body_comes_out_bare(run: Run, daemon: ScriptedDaemon) -> None:
@@ -341,8 +400,6 @@ def test_the_one_that_reads_hands_over_when_it_is_cancelled(
 
 
 def test_a_refused_request_leaves_the_others_alone(run: Run, daemon: ScriptedDaemon) -> None:
-    from inferd_client import DaemonBusy
-
     def script(asked: Asked) -> None:
         if asked.id == "r1":
             asked.text("half")
