@@ -3,21 +3,28 @@
 from .backends import (
     BackendConfig,
     LibllamaConfig,
+    LlamaServerConfig,
     MockConfig,
     OpenAICompatConfig,
     UpstreamKind,
 )
+from .boot_fields import BootFields
 from .checking import Mistake
+from .idle_ttl import IdleTtl, idle_seconds
 from .loading import ConfigError, find_config_file, load_config, parse_config, render_config
 from .places import Places, find_places
-from .schema import Config, DaemonConfig, RouteConfig
+from .schema import Config, DaemonConfig, LimitsConfig, RouteConfig
 
 __all__ = [
     "BackendConfig",
+    "BootFields",
     "Config",
     "ConfigError",
     "DaemonConfig",
+    "IdleTtl",
     "LibllamaConfig",
+    "LimitsConfig",
+    "LlamaServerConfig",
     "Mistake",
     "MockConfig",
     "OpenAICompatConfig",
@@ -26,6 +33,7 @@ __all__ = [
     "UpstreamKind",
     "find_config_file",
     "find_places",
+    "idle_seconds",
     "load_config",
     "parse_config",
     "render_config",

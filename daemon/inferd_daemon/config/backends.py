@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from .boot_fields import BootFields
+from .idle_ttl import IdleTtl
+
 Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -88,4 +91,16 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     slots: Annotated[int, Meta(ge=1, le=100_000)] = 32
 
 
-BackendConfig = MockConfig | LibllamaConfig | OpenAICompatConfig
+class LlamaServerConfig(
+    BootFields, frozen=True, kw_only=True, tag_field="kind", tag="llama_server"
+):
+    """A llama-server that the daemon starts by this boot spec when it is first needed.
+
+    `model = "demo"` is the model that ships with inferd. Without a lease and without requests it
+    stays warm for `idle_ttl`; missing: that of `[limits]`.
+    """
+
+    idle_ttl: IdleTtl | None = None
+
+
+BackendConfig = MockConfig | LibllamaConfig | LlamaServerConfig | OpenAICompatConfig

@@ -114,7 +114,7 @@ def _redact(backend: dict[str, object]) -> None:
         match key, value:
             case "api_key", str():
                 backend[key] = _REDACTED
-            case "headers", dict():
+            case "headers" | "environment", dict():
                 backend[key] = dict.fromkeys(value, _REDACTED)
             case "base_url", str(url):
                 backend[key] = _URL_SECRET.sub(_REDACTED, url)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from .backends import BackendConfig
+from .idle_ttl import IdleTtl
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -22,12 +23,15 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     `state_dir` holds what outlives the daemon: the logs of runtimes and the journal.
     `socket_group` may connect besides the daemon's user. `log_format` "auto" writes for humans
     on a terminal and JSON elsewhere. A client that takes nothing for `write_timeout_s` while an
-    answer waits for it is disconnected.
+    answer waits for it is disconnected. Members of `admin_group` may do what the daemon's user may
+    on `inferd.sock`. Only with `allow_remote` may a boot spec listen where other machines reach it.
     """
 
     socket: str | None = None
     state_dir: str | None = None
     socket_group: str | None = None
+    admin_group: str | None = None
+    allow_remote: bool = False
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
     drain_timeout_s: Seconds = 30.0
@@ -49,10 +53,23 @@ class RouteConfig(Struct, frozen=True, kw_only=True):
     max_wait_ms: Annotated[int, Meta(ge=1)] | None = None
 
 
+class LimitsConfig(Struct, frozen=True, kw_only=True):
+    """`[limits]`: what the runtimes that are started on demand may use together.
+
+    `memory_bytes` missing: all of the machine's, or of the cgroup's; 0: no limit. `idle_ttl` is for
+    runtimes whose own table does not say.
+    """
+
+    memory_bytes: Annotated[int, Meta(ge=0)] | None = None
+    max_runtimes: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    idle_ttl: IdleTtl = "10m"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole file. Requests that name no route go to `default_route`."""
 
     daemon: DaemonConfig = DaemonConfig()
+    limits: LimitsConfig = LimitsConfig()
     default_route: Name | None = None
     backends: dict[BackendName, BackendConfig] = {}
     routes: dict[Name, RouteConfig] = {}

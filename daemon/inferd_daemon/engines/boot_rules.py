@@ -10,12 +10,11 @@ from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..config.boot_fields import LOCAL_SURFACE
 from .flag_table import OWNER, REFUSED, spelled
 
 Given = Mapping[str, Any]
 Mistakes = Iterator[tuple[str, str]]
-
-LOCAL_SURFACE = "local_subprocess"
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -7,62 +7,18 @@ without looking at the machine. It never shows its key.
 import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from inferd_proto import JsonObject
 
+from ..config.boot_fields import LOCAL_SURFACE, BootFields
 from ..config.checking import check, dotted
 from ..errors import CallerFault
-from .boot_rules import LOCAL_SURFACE, broken_rules, is_loopback, normal_prefix
+from .boot_rules import broken_rules, is_loopback, normal_prefix
 from .secret import Secret
-
-Short = Annotated[str, Meta(max_length=256)]
-PathText = Annotated[str, Meta(max_length=4096)]
-Argument = Annotated[str, Meta(max_length=65_536)]
-Arguments = Annotated[list[Argument], Meta(max_length=256)]
-Threads = Annotated[int, Meta(ge=1, le=4096)]
-Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
-GpuLayers = Annotated[int, Meta(ge=0, le=100_000)] | Literal["auto", "all"]
-FlashAttention = Literal["on", "off", "auto"]
-Pooling = Literal["none", "mean", "cls", "last", "rank"]
-
-
-class _Fields(Struct, kw_only=True):
-    """The fields as they may be given; types and ranges only."""
-
-    model: PathText
-    binary_path: PathText | None = None
-    launcher_args: Arguments = []
-    mmproj: PathText | None = None
-    alias: Short | None = None
-    model_identity: Short | None = None
-    host: Short | None = None
-    port: Annotated[int, Meta(ge=0, le=65_535)] | None = None
-    api_prefix: Short = ""
-    ctx_size: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    gpu_layers: GpuLayers | None = None
-    threads: Threads | None = None
-    threads_batch: Threads | None = None
-    threads_http: Threads | None = None
-    parallel: Annotated[int, Meta(ge=1, le=256)] | None = None
-    flash_attn: FlashAttention | None = None
-    embeddings: bool = False
-    reranking: bool = False
-    pooling: Pooling | None = None
-    api_key: Annotated[str, Meta(max_length=4096)] | None = None
-    api_key_file: PathText | None = None
-    timeout_seconds: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    ready_timeout_ms: Milliseconds = 60_000
-    readiness_interval_ms: Milliseconds = 10
-    health_interval_ms: Milliseconds = 2_000
-    stop_timeout_ms: Milliseconds = 5_000
-    execution_surface: str | dict[str, object] = LOCAL_SURFACE
-    environment: Annotated[dict[str, Argument], Meta(max_length=256)] = {}
-    extra_args: Arguments = []
-    metadata: JsonObject = {}
 
 
 class BootSpec(Struct, frozen=True, kw_only=True):
@@ -157,7 +113,7 @@ def normalise(raw: Mapping[str, object], *, allow_remote: bool = False) -> BootS
     flash = data.get("flash_attn")
     if isinstance(flash, bool):
         data["flash_attn"] = "on" if flash else "off"
-    fields, wrong = check(data, _Fields)
+    fields, wrong = check(data, BootFields)
     mistakes = [(dotted(path), text) for path, text in wrong]
     bad = {path[0] for path, _ in wrong}
     sound = {name: value for name, value in data.items() if name not in bad}
@@ -167,7 +123,7 @@ def normalise(raw: Mapping[str, object], *, allow_remote: bool = False) -> BootS
     return _complete(fields)
 
 
-def _complete(fields: _Fields) -> BootSpec:
+def _complete(fields: BootFields) -> BootSpec:
     values: dict[str, Any] = {name: getattr(fields, name) for name in fields.__struct_fields__}
     values["model"] = str(PurePosixPath(fields.model))
     values["api_prefix"] = normal_prefix(fields.api_prefix)
