@@ -5,10 +5,13 @@ say whose fault a breach of the protocol was: `LocalProtocolError` is ours (a bu
 of this package), `RemoteProtocolError` is the peer's.
 """
 
+import re
 from enum import StrEnum
 
 MAX_QUOTED_CHARS = 40
 """An error text may name what the peer wrote; it must not be a way to have it echoed or logged."""
+
+_NAME = re.compile(r"[\w.:/@+-]*")
 
 
 class ErrorCode(StrEnum):
@@ -62,7 +65,10 @@ class RemoteProtocolError(ProtocolError):
 
 
 def quoted(value: str) -> str:
-    """`value` as an error text may show it: escaped, and cut to `MAX_QUOTED_CHARS`."""
-    if len(value) > MAX_QUOTED_CHARS:
-        return f"{value[:MAX_QUOTED_CHARS]!r}…"
-    return repr(value)
+    """`value` as an error text may show it: as it is where it looks like a name, else its size.
+
+    Free text may be a prompt or a secret that came in a wrong field.
+    """
+    if len(value) <= MAX_QUOTED_CHARS and _NAME.fullmatch(value):
+        return repr(value)
+    return f"a text of {len(value)} characters"
