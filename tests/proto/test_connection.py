@@ -263,16 +263,17 @@ def test_a_blob_over_the_frame_cap_is_refused_when_announced() -> None:
     assert (refusal.id, refusal.code, refusal.close) == ("a", ErrorCode.FRAME_TOO_LARGE, True)
 
 
-def test_each_request_has_its_own_budget() -> None:
+def test_each_request_has_its_own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd_proto.upload.MAX_REQUEST_BLOB_BYTES", 1000)
     server = ServerConnection()
-    length = 40 * MEBIBYTE
-    data = blob(bytes(length))
-    for id_ in ("a", "b", "c", "d"):
-        (event,) = events_of(server, ask(id_, attachments=video(1)), announce("0", length), data)
+    for id_ in ("a", "b", "c"):
+        upload = ask(id_, attachments=video(2)) + announce("0", 600) + blob(bytes(600))
+        (event,) = events_of(server, upload, announce("1", 400), blob(bytes(400)))
         assert isinstance(event, RequestReceived)
-        server.send(done(id_))
-    refused(events_of(server, ask("e", attachments=video(33))))
-    assert events_of(server, announce("0", 100 * MEBIBYTE // 2)) == []
+    refused(events_of(server, ask("d", attachments=video(33))))
+    assert events_of(server, announce("0", 900), blob(bytes(900))) == []
+    refusal = refused(events_of(server, announce("1", 101)))
+    assert (refusal.code, refusal.close) == (ErrorCode.FRAME_TOO_LARGE, True)
 
 
 IMAGE = {"kind": "image", "id": "i", "width": 2, "height": 2}
