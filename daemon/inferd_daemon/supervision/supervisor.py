@@ -42,7 +42,8 @@ class Supervisor:
     """One runtime under supervision; also the `Runtime` that its backend sees.
 
     `marks` are added to the environment of every process. `held` tells whether someone holds
-    the runtime, so that it is restarted at once.
+    the runtime, so that it is restarted at once. `on_change` is told of each change of its state
+    or process; it must not call back.
     """
 
     def __init__(
@@ -54,11 +55,15 @@ class Supervisor:
         marks: Mapping[str, str] | None = None,
         held: Callable[[], bool] = lambda: False,
         chance: Callable[[], float] = random.random,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.log = log
         self.machine = RuntimeMachine(policy)
         self.process: Process | None = None
+        self.last_returncode: int | None = None
+        """Of the last process that ended; None where none has yet."""
+        self._on_change = on_change
         self._marks = dict(marks or {})
         self._held = held
         self._chance = chance
@@ -161,7 +166,7 @@ class Supervisor:
             elif isinstance(action, WaitBackoff):
                 with trio.move_on_after(action.seconds):
                     await wake.wait()
-                if not wake.is_set():
+                if not wake.is_set() and self.state is State.RESTARTING:
                     self._do(self.machine.backoff_over())
             else:
                 await wake.wait()
@@ -176,6 +181,7 @@ class Supervisor:
         self._wake.set()
         self._changed.set()
         self._changed = trio.Event()
+        self._on_change()
 
     async def _spawn_and_live(self) -> None:
         if self.state is State.DRAINING:  # stopped before it was spawned
@@ -211,6 +217,7 @@ class Supervisor:
         """Look after one process from its spawn until it is reaped and its traces are gone."""
         self.process = process
         self._since = trio.current_time()
+        self._on_change()
         try:
             async with trio.open_nursery() as nursery:
                 self._life = nursery
@@ -227,7 +234,7 @@ class Supervisor:
             self._ended(self._bury(process))
 
     def _bury(self, process: Process) -> Failure:
-        returncode = process.returncode
+        self.last_returncode = returncode = process.returncode
         lines = self.log.end_run()
         explained = self.engine.explain(0 if returncode is None else returncode, lines)
         self.engine.discard()
