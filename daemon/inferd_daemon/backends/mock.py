@@ -4,6 +4,7 @@ It says what it is in every token, and misbehaves on purpose as its configuratio
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from hashlib import blake2b
 from math import sqrt
 
@@ -90,8 +91,9 @@ class MockBackend(Backend):
             return
         if request.thinking:
             yield [ThinkingDeltas(["thought "])]
-        async for deltas in self._tokens(count):
-            yield [TextDeltas(deltas)]
+        async with aclosing(self._tokens(count)) as tokens:
+            async for deltas in tokens:
+                yield [TextDeltas(deltas)]
         reason: StopReason = "max_tokens" if request.sampling.max_tokens else "end_turn"
         yield [Finished(reason, Usage(words, count))]
 

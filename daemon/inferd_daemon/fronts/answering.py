@@ -235,7 +235,10 @@ class Answering:
 
     def _failed(self, error: RequestError) -> bytes:
         details = UNSET if error.details is None else error.details
-        return self._connection.send(Error(self._event.id, error.code, error.message, details))
+        message = error.message.encode(
+            errors="replace"
+        ).decode()  # it may name a file, in any bytes
+        return self._connection.send(Error(self._event.id, error.code, message, details))
 
     def _ended(self) -> bytes:
         if self.streams:

@@ -123,6 +123,9 @@ class Session:
                 )
                 self._running[event.id] = answering
                 nursery.start_soon(self._answer, event.id, answering)
+                # tasks that start in the same turn of the loop run in any order: requests of one
+                # client must come to the queue in theirs
+                await trio.lowlevel.checkpoint()
             case CancelReceived(request_id):
                 if request_id in self._running:
                     self._running[request_id].end("caller")
