@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,29 +52,38 @@ def test_the_verbs(socket: Path) -> None:
 # -- the demo ------------------------------------------------------------------------------
 
 
-def _left_behind(tmp_path: Path) -> list[str]:
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """The temporary directory of a command, short enough for a socket's path to fit."""
+    with tempfile.TemporaryDirectory(prefix="ctl-", dir="/tmp") as directory:
+        base = Path(directory) / "t"
+        base.mkdir()
+        yield base
+
+
+def _left_behind(base: Path) -> list[str]:
     """Files under the temporary directory, and processes that still name it."""
-    found = [str(path) for path in tmp_path.iterdir()]
+    found = [str(path) for path in base.iterdir()]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:
             continue
-        if os.fsencode(tmp_path) in words:
+        if os.fsencode(base) in words:
             found.append(f"{process}: {words[:200]!r}")
     return found
 
 
-def _await_nothing_left(tmp_path: Path) -> None:
+def _await_nothing_left(base: Path) -> None:
     """A killed process may take a moment to leave the table."""
     deadline = time.monotonic() + 5
-    while (left := _left_behind(tmp_path)) and time.monotonic() < deadline:
+    while (left := _left_behind(base)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == []
 
 
-def test_the_demo(tmp_path: Path) -> None:
-    ended = _run("demo", env={"TMPDIR": str(tmp_path)})
+def test_the_demo(base: Path) -> None:
+    ended = _run("demo", env={"TMPDIR": str(base)})
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert "I am inferd's built-in demo model" in ended.stdout
@@ -81,12 +91,22 @@ def test_the_demo(tmp_path: Path) -> None:
     assert "tokens/s" in ended.stdout
     assert "weather({" in ended.stdout
     assert "nothing is left behind" in ended.stdout
-    _await_nothing_left(tmp_path)
+    _await_nothing_left(base)
 
 
-def test_the_demo_as_json(tmp_path: Path) -> None:
+def test_a_temporary_directory_too_deep_for_a_socket_is_not_used(base: Path) -> None:
+    deep = base / ("d" * 80)
+    deep.mkdir()
+    ended = _run("demo", env={"TMPDIR": str(deep)})
+    assert ended.returncode == 0, ended.stderr
+    assert "daemon is starting on /tmp/inferd-demo-" in ended.stdout
+    deep.rmdir()
+    _await_nothing_left(base)
+
+
+def test_the_demo_as_json(base: Path) -> None:
     hostile = {
-        "TMPDIR": str(tmp_path),
+        "TMPDIR": str(base),
         "INFERD_CONFIG": "/does/not/exist.toml",
         "INFERD_SOCKET": "/does/not/exist.sock",
         "LISTEN_FDS": "1",
@@ -103,7 +123,7 @@ def test_the_demo_as_json(tmp_path: Path) -> None:
     (call,) = report["tool_call"]["tool_calls"]
     assert call["name"] == "weather"
     assert isinstance(call["input"]["city"], str)
-    _await_nothing_left(tmp_path)
+    _await_nothing_left(base)
 
 
 @pytest.mark.parametrize(
@@ -111,54 +131,56 @@ def test_the_demo_as_json(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("after", ["is starting", "ready after"])
 def test_the_demo_is_ended_by_a_signal(
-    tmp_path: Path, sign: signal.Signals, code: int, after: str
+    base: Path, sign: signal.Signals, code: int, after: str
 ) -> None:
-    with _demo(tmp_path) as process:
+    with _demo(base) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if after in line:
                 break
+        assert [path.name[:12] for path in base.iterdir()] == ["inferd-demo-"]
         process.send_signal(sign)
         process.send_signal(sign)  # the impatient do it twice
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == code
-    _await_nothing_left(tmp_path)
+    _await_nothing_left(base)
 
 
-def test_the_demo_is_killed_outright(tmp_path: Path) -> None:
+def test_the_demo_is_killed_outright(base: Path) -> None:
     """No process may survive; the directory cannot be helped."""
-    with _demo(tmp_path) as process:
+    with _demo(base) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "ready after" in line:
                 break
+        assert any(x.startswith("/proc/") for x in _left_behind(base))
         process.kill()
         process.communicate(timeout=PATIENCE_S)
     deadline = time.monotonic() + 10
-    while processes := [x for x in _left_behind(tmp_path) if x.startswith("/proc/")]:
+    while processes := [x for x in _left_behind(base) if x.startswith("/proc/")]:
         assert time.monotonic() < deadline, processes
         time.sleep(0.02)
 
 
-def _demo(tmp_path: Path) -> "subprocess.Popen[str]":
+def _demo(base: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*CTL, "demo"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(base)},
         start_new_session=True,
     )
 
 
-def _with_a_daemon_that(tmp_path: Path, code: str) -> dict[str, str]:
+def _with_a_daemon_that(base: Path, code: str) -> dict[str, str]:
     """An environment in which `python -m inferd_daemon` is this code instead."""
-    package = tmp_path.parent / f"{tmp_path.name}-package" / "inferd_daemon"
+    package = base.with_name(f"{base.name}-package") / "inferd_daemon"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text(code)
-    return {"TMPDIR": str(tmp_path), "PYTHONPATH": str(package.parent)}
+    return {"TMPDIR": str(base), "PYTHONPATH": str(package.parent)}
 
 
 @pytest.mark.parametrize(
@@ -191,11 +213,11 @@ def _with_a_daemon_that(tmp_path: Path, code: str) -> dict[str, str]:
     ids=["exits", "crashes", "hangs", "ignores SIGTERM"],
 )
 def test_the_demo_tells_why_a_daemon_does_not_start(
-    tmp_path: Path, code: str, options: Sequence[str], expected: list[str]
+    base: Path, code: str, options: Sequence[str], expected: list[str]
 ) -> None:
-    ended = _run("demo", *options, env=_with_a_daemon_that(tmp_path, code))
+    ended = _run("demo", *options, env=_with_a_daemon_that(base, code))
     assert ended.returncode == 1
     lines = ended.stderr.splitlines()
     assert lines[-len(expected) :] == expected
     assert lines[0].startswith("inferdctl: the daemon ")
-    _await_nothing_left(tmp_path)
+    _await_nothing_left(base)
