@@ -6,6 +6,7 @@ path of the first mistake; it never raises anything else.
 
 import re
 from codecs import getincrementaldecoder
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -27,8 +28,14 @@ _ENUM = re.compile(r"^Invalid enum value '(.*)'$", re.DOTALL)
 _TAG = re.compile(r"^Invalid value '(.*)'$", re.DOTALL)
 _TAG_FIELD = re.compile(r"\.?(?:type|kind)$")
 
-encode_json = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
+
+TEXT_ENCODERS: dict[FrameType, Callable[[str], bytes]] = {
+    FrameType.JSON: _encode_json,
+    FrameType.MSGPACK: _encode_msgpack,
+}
+"""One string at a time for the hot path; they raise UnicodeEncodeError for a lone surrogate."""
 
 
 class Codec(Generic[T]):
@@ -63,7 +70,7 @@ def encode(frame_type: FrameType, message: object) -> bytes:
     try:
         if frame_type is FrameType.MSGPACK:
             return _encode_msgpack(message)
-        return encode_json(message)
+        return _encode_json(message)
     except (OverflowError, UnicodeEncodeError, RecursionError, TypeError) as error:
         raise LocalProtocolError(f"a message that cannot be encoded: {error}") from None
 

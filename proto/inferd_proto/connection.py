@@ -5,11 +5,11 @@ Several requests may be in flight when their ids differ. Feed what was received 
 bytes goes to the peer in that order. Never touches a socket, a clock or a task.
 """
 
-from .codec import encode, encode_json
+from .codec import TEXT_ENCODERS, encode
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
 from .events import CancelReceived, Closed, Event, Refused, RequestReceived
 from .exchange import ANSWERS, Channel, Exchange, kind_of
-from .frames import MAX_FRAME_BYTES, FrameReader, FrameType, encode_length, pack
+from .frames import FrameReader, FrameType, frame_header, pack
 from .messages import AttachmentBlob, Cancel, Error, Request, decode_request
 from .messages.answers import Answer, is_terminal
 from .states import Signal, State, step
@@ -18,8 +18,12 @@ from .upload import BlobGate
 MAX_IN_FLIGHT = 256
 """Requests at once on one connection; one more gets `queue_full`."""
 
-_HEADERS = [encode_length(n) + b"\x01" for n in range(2048)]
-"""Headers of small JSON frames: the delta of one token is nearly always under 2 KiB."""
+_SMALL = 2048
+_HEADERS = {
+    type_: [frame_header(type_, n) for n in range(_SMALL)]
+    for type_ in (FrameType.JSON, FrameType.MSGPACK)
+}
+"""Headers of small frames: that of one token's delta is nearly always under 2 KiB."""
 
 
 class ServerConnection:
@@ -99,15 +103,14 @@ class ServerConnection:
         """
         exchange = self._exchange(request_id)
         exchange.state = step(exchange.state, Signal.PART)
-        if exchange.encoding is not FrameType.JSON:
-            return b"".join([exchange.pack_delta(delta, channel) for delta in deltas])
+        headers = _HEADERS[exchange.encoding]
         prefix, suffix = exchange.delta_frame(channel)
         base = len(prefix) + len(suffix)
         parts: list[bytes] = []
         try:
-            for text in map(encode_json, deltas):
+            for text in map(TEXT_ENCODERS[exchange.encoding], deltas):
                 size = base + len(text)
-                header = _HEADERS[size] if size < len(_HEADERS) else _header(size)
+                header = headers[size] if size < _SMALL else frame_header(exchange.encoding, size)
                 parts += (header, prefix, text, suffix)
         except UnicodeEncodeError as error:
             raise LocalProtocolError(f"a delta that cannot be encoded: {error.reason}") from None
@@ -210,9 +213,3 @@ class ServerConnection:
         except RemoteProtocolError:
             return Closed(clean=False)
         return Closed(clean=self._gate.request is None and not self._gate.awaits_blob)
-
-
-def _header(size: int) -> bytes:
-    if size > MAX_FRAME_BYTES:
-        raise ValueError(f"a delta's frame of {size} bytes is over the cap of {MAX_FRAME_BYTES}")
-    return encode_length(size) + b"\x01"

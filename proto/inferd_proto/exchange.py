@@ -4,7 +4,7 @@ from enum import Enum
 from typing import Literal, get_args
 
 from .codec import encode
-from .frames import FrameType, pack
+from .frames import FrameType
 from .messages import (
     BlockAnswer,
     Embed,
@@ -70,16 +70,16 @@ class Exchange:
         self._delta_frames: dict[Channel, tuple[bytes, bytes]] = {}
 
     def delta_frame(self, channel: Channel) -> tuple[bytes, bytes]:
-        """The JSON before and after a delta's text, cut once from a real answer."""
+        """The payload before and after a delta's text, cut once from a real answer.
+
+        The text is the last value of both answers, so its empty form is the last one there.
+        """
         frame = self._delta_frames.get(channel)
         if frame is None:
-            before, _, after = encode(FrameType.JSON, self._delta("", channel)).rpartition(b'""')
+            payload = encode(self.encoding, self._delta("", channel))
+            before, _, after = payload.rpartition(encode(self.encoding, ""))
             frame = self._delta_frames[channel] = (before, after)
         return frame
-
-    def pack_delta(self, delta: str, channel: Channel) -> bytes:
-        """One delta as a frame, by way of its struct."""
-        return pack(self.encoding, encode(self.encoding, self._delta(delta, channel)))
 
     def _delta(self, delta: str, channel: Channel) -> Token | BlockAnswer:
         if self.kind is Kind.GENERATE_V1:

@@ -420,12 +420,16 @@ def test_an_answer_over_the_cap_leaves_its_request_in_flight() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 60, 70, 100, 2000, 2047, 2048, 20_000])
 @pytest.mark.parametrize("channel", ["text", "thinking"])
-@pytest.mark.parametrize("id_", ["a", '""', '"delta":""', "ü\n"])
+@pytest.mark.parametrize("id_", ["a", '""', '"delta":""', "ü\n", ""])
+@pytest.mark.parametrize("encoding", [FrameType.JSON, FrameType.MSGPACK])
 def test_deltas_are_the_frames_that_their_structs_would_be(
-    length: int, channel: Channel, id_: str
+    length: int, channel: Channel, id_: str, encoding: FrameType
 ) -> None:
+    json, msgpack = msgspec.json, msgspec.msgpack
+    encode = json.encode if encoding is FrameType.JSON else msgpack.encode
+    decode = json.decode if encoding is FrameType.JSON else msgpack.decode
     server = ServerConnection()
-    events_of(server, ask(id_))
+    events_of(server, pack(encoding, encode({"wire_version": 1, "id": id_, "messages": HI})))
     deltas = ["x" * length, 'é"\\\n\u2028', ""]
     alone = [server.send_deltas(id_, [delta], channel) for delta in deltas]
     assert server.send_deltas(id_, deltas, channel) == b"".join(alone)
@@ -435,7 +439,7 @@ def test_deltas_are_the_frames_that_their_structs_would_be(
         whole = reader.next()
         assert whole is not None
         assert whole.payload is not None
-        assert msgspec.json.decode(whole.payload) == {
+        assert decode(whole.payload) == {
             "type": "frame",
             "id": id_,
             "block": {"type": channel, "delta": delta},
