@@ -36,6 +36,8 @@ from .model_facts import parse_props
 WORKER = "inferd_daemon.engines.libllama_worker"
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit for the path of a Unix socket."""
+_NOT_FOR_ENGINES = ("LLAMA_", "INFERD_", "HF_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 GPU_LAYERS = {"auto": -1, "all": -2}
 """llama.cpp's numbers for them."""
 
@@ -172,11 +174,13 @@ class LibllamaEngine(Engine):
 
 
 def engine_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The daemon's environment less what would quietly configure llama.cpp or hold secrets."""
+    """The daemon's environment less what configures llama.cpp unasked, what the service manager
+    meant for the daemon alone, and keys of other services.
+    """
     kept = {
         name: value
         for name, value in inherited.items()
-        if not name.startswith(("LLAMA_", "INFERD_")) and not name.endswith(("_KEY", "_TOKEN"))
+        if not name.startswith(_NOT_FOR_ENGINES) and not name.endswith(_SECRETS)
     }
     # An abort would otherwise attach a debugger to itself first, for half a second.
     return kept | {"GGML_NO_BACKTRACE": "1"}

@@ -23,6 +23,7 @@ CHILD_UMASK = 0o077
 """llama.cpp creates its socket with 0777 less this."""
 SECOND_INTERRUPT_S = 1.0
 """llama-server can hang in its clean-up until it is interrupted again."""
+UNKNOWN_STATUS = 255
 KILL_TIMEOUT_S = 10.0
 """SIGKILL acts at once except on a process in an uninterruptible wait (a dead disk or driver)."""
 
@@ -110,7 +111,12 @@ class Process:
             return
         # The leader is a zombie now and still holds the group's number: what it left dies here.
         self.signal_group(signal.SIGKILL)
-        ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            # A daemon that was started with SIGCHLD ignored has its children reaped by the kernel.
+            self.returncode = UNKNOWN_STATUS
+            return
         if ended is not None:
             by_exit = ended.si_code == os.CLD_EXITED
             self.returncode = ended.si_status if by_exit else -ended.si_status

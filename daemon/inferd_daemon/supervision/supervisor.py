@@ -4,6 +4,7 @@ A thin loop. One task, `run`, owns the process from spawn to reap; whoever cance
 process ended first.
 """
 
+import math
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -43,7 +44,8 @@ class Supervisor:
 
     `marks` are added to the environment of every process. `held` tells whether someone holds
     the runtime, so that it is restarted at once. `on_change` is told of each change of its state
-    or process; it must not call back.
+    or process; it must not call back. With `revive_after_s`, a runtime that failed for a passing
+    cause is tried again after that many seconds: for one that nobody will ask to start.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Supervisor:
         held: Callable[[], bool] = lambda: False,
         chance: Callable[[], float] = random.random,
         on_change: Callable[[], None] = lambda: None,
+        revive_after_s: float | None = None,
     ) -> None:
         self.engine = engine
         self.log = log
@@ -67,6 +70,7 @@ class Supervisor:
         self._marks = dict(marks or {})
         self._held = held
         self._chance = chance
+        self._revive_after_s = revive_after_s
         self._facts: ModelFacts | None = None
         self._since = 0.0
         self._next: SpawnProcess | WaitBackoff | None = None
@@ -169,7 +173,16 @@ class Supervisor:
                 if not wake.is_set() and self.state is State.RESTARTING:
                     self._do(self.machine.backoff_over())
             else:
-                await wake.wait()
+                with trio.move_on_after(self._revive_in_s()):
+                    await wake.wait()
+                if not wake.is_set():
+                    self.start()
+
+    def _revive_in_s(self) -> float:
+        failed = self.machine.last_failure
+        if self.state is not State.FAILED or failed is None or not failed.passing:
+            return math.inf
+        return math.inf if self._revive_after_s is None else self._revive_after_s
 
     def _do(self, actions: list[Action]) -> None:
         """Carry out, here or in the loop, and let everyone see the new state."""

@@ -89,6 +89,9 @@ def test_the_environment_carries_no_settings_and_no_secrets() -> None:
         "LLAMA_ARG_CTX_SIZE": "7",
         "OPENAI_API_KEY": "k",
         "HF_TOKEN": "t",
+        "DATABASE_PASSWORD": "p",
+        "NOTIFY_SOCKET": "/run/systemd/notify",
+        "LISTEN_FDS": "1",
         "HOME": "/root",
     }
     assert engine_environment(inherited) == {

@@ -13,7 +13,13 @@ import pytest
 import trio
 
 from inferd_daemon.engines.base import EngineFailure, Launch
-from inferd_daemon.supervision.process import EXEC_STUB, Process, read_start_ticks, spawn
+from inferd_daemon.supervision.process import (
+    EXEC_STUB,
+    UNKNOWN_STATUS,
+    Process,
+    read_start_ticks,
+    spawn,
+)
 from tests.support.processes import is_alive, until
 
 Spawn = Callable[..., Process]
@@ -200,6 +206,14 @@ def test_a_killed_parent_takes_its_children_along(delay_s: float) -> None:
     while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(is_alive(pid) for pid in pids)
+
+
+async def test_a_child_that_the_kernel_reaps_still_ends(start: Spawn) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert await ended(start("true")) == UNKNOWN_STATUS
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 async def test_no_descriptors_is_a_clean_refusal(start: Spawn) -> None:

@@ -217,6 +217,21 @@ async def test_a_stop_wins_over_a_start(tmp_path: Path, stop_before_it_runs: boo
         nursery.cancel_scope.cancel()
 
 
+async def test_who_failed_for_a_passing_cause_is_revived(tmp_path: Path) -> None:
+    engine = ScriptEngine("test -e fixed && touch up && exec sleep 1000", tmp_path)
+    supervisor = Supervisor(
+        engine, RuntimeLog(tmp_path / "log"), policy=RestartPolicy(limit=0), revive_after_s=0.1
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.FAILED)
+        assert engine.starts == 1
+        (tmp_path / "fixed").touch()
+        await until_state(supervisor, State.READY)
+        nursery.cancel_scope.cancel()
+
+
 async def test_marks_reach_the_process_and_its_log_reaches_the_ring(tmp_path: Path) -> None:
     engine = ScriptEngine("echo mark=$INFERD_INSTANCE; touch up; exec sleep 1000", tmp_path)
     log = RuntimeLog(tmp_path / "log")
