@@ -129,8 +129,10 @@ class Session:
             case CancelReceived(request_id):
                 if request_id in self._running:
                     self._running[request_id].end("caller")
-            case Refused(_, code, message, data, close):
-                _log.info("refused", code=code.value, reason=message, pid=self._peer.pid)
+            case Refused(request_id, code, _, data, close):
+                # the reason is the client's to know: it may quote what the client wrote
+                log = _log.info if close else _log.debug
+                log("refused", id=request_id[:80], code=code.value, pid=self._peer.pid)
                 await self._writer.write(data)
                 return not close
             case Closed():
