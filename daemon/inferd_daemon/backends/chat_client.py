@@ -40,7 +40,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """Of an answer that is no stream: some 2,000 embeddings of 4,096 numbers."""
 DRAIN_S = 0.05
 """After `[DONE]` only the mark of the last chunk is due; it saves the connection."""
-MEDIA_THREADS = 2
+THREADS = 2
+"""For encoding media and decoding embeddings: megabytes each, and the loop serves others."""
 _ABSENT = frozenset((404, 405, 501))
 
 
@@ -86,7 +87,7 @@ class ChatClient:
             path: self._base_url.copy_with(raw_path=path.encode())
             for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/rerank")
         }
-        self._media_limit = trio.CapacityLimiter(MEDIA_THREADS)
+        self._threads = trio.CapacityLimiter(THREADS)
         self.dropped = 0
 
     async def generate(
@@ -131,7 +132,9 @@ class ChatClient:
         body = embed_body(request, self._dialect, self._model)
         missing = unsupported(ErrorCode.EMBED_UNSUPPORTED, "make embeddings")
         answer = await self._post("/v1/embeddings", body, missing)
-        return await trio.to_thread.run_sync(read_embeddings, answer, request, self._model)
+        return await trio.to_thread.run_sync(
+            read_embeddings, answer, request, self._model, limiter=self._threads
+        )
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises RequestError (`rerank_unsupported` where the upstream cannot)."""
@@ -164,7 +167,7 @@ class ChatClient:
         def encode() -> bytes:
             return build_body(request, self._dialect, self._model, encode_media(request.media))
 
-        return await trio.to_thread.run_sync(encode, limiter=self._media_limit)
+        return await trio.to_thread.run_sync(encode, limiter=self._threads)
 
     async def _send(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
         """The response's head. Raises BackendFault."""

@@ -108,11 +108,15 @@ class OpenAICompatBackend(Backend):
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """See `ChatClient.embed`."""
-        return await self._client.embed(request)
+        result = await self._client.embed(request)
+        self._readiness = Readiness(True)
+        return result
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """See `ChatClient.rerank`."""
-        return await self._client.rerank(request)
+        result = await self._client.rerank(request)
+        self._readiness = Readiness(True)
+        return result
 
     async def run(self) -> None:
         """Probe from time to time, until cancelled."""

@@ -135,7 +135,7 @@ class ChatAnswer:
                         texts.append(text)
                     if delta.tool_calls or delta.function_call:
                         self._gather(delta)
-                if choice.finish_reason is not None:
+                if choice.finish_reason:
                     self._note_finish(choice)
         finally:
             if texts:

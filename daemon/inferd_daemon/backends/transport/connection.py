@@ -19,6 +19,8 @@ RECEIVE_BYTES = 64 * 1024
 """What one receive takes at most: the bound of what a stream holds in memory."""
 MAX_REQUESTS = 90
 """llama-server closes a connection after 100 requests."""
+BACKLOG_RETRY_S = (0.001, 0.032)
+"""From first to longest: between two attempts to connect to a Unix socket with a full backlog."""
 
 
 class Connection:
@@ -93,15 +95,41 @@ async def connect(
     """
     with time_limit(timeout_s, httpx.ConnectTimeout, "upstream does not accept the connection"):
         try:
-            if uds is None:
-                stream = await trio.open_tcp_stream(host, port)
-            else:
-                stream = await trio.open_unix_socket(uds)
+            sock = await (_connect_tcp(host, port) if uds is None else _connect_unix(uds))
         except OSError as error:
-            raise httpx.ConnectError(f"cannot connect: {error}") from error
+            raise httpx.ConnectError(error.strerror or str(error)) from error
+    return Connection(sock)
+
+
+async def _connect_tcp(host: str, port: int) -> socket.socket:
+    """A name may have several addresses; trio tries them side by side."""
+    stream = await trio.open_tcp_stream(host, port)
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
-    return Connection(sock)
+    return sock
+
+
+async def _connect_unix(path: str) -> socket.socket:
+    """Connects at once or not at all: Linux has no connecting state for Unix sockets.
+
+    With a full backlog (llama-server's holds five) it says EAGAIN, and nothing tells when there is
+    room; trio would take the socket for connected.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    wait_s, longest_s = BACKLOG_RETRY_S
+    try:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await trio.sleep(wait_s)
+                wait_s = min(2 * wait_s, longest_s)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 @contextmanager

@@ -286,6 +286,16 @@ GOOD: dict[str, tuple[list[bytes], list[GenerateEvent]]] = {
         ],
         [TextDeltas(["a"]), ended("end_turn")],
     ),
+    "an empty finish_reason is none": (
+        [
+            payload(choices=[{"index": 0, "delta": {"content": "a"}, "finish_reason": ""}]),
+            finish("stop"),
+            payload(choices=[{"index": 0, "delta": {}, "finish_reason": ""}]),
+            USAGE,
+            DONE,
+        ],
+        [TextDeltas(["a"]), ended("end_turn")],
+    ),
     "after [DONE] nothing counts": (
         [delta(content="a"), finish("stop"), USAGE, DONE, delta(content="b")],
         [TextDeltas(["a"]), ended("end_turn")],

@@ -1,5 +1,8 @@
 """The transport against an upstream that is scripted to the byte."""
 
+import errno
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -235,8 +238,42 @@ async def test_an_upstream_that_does_not_read(tmp_path: Path, autojump_clock: Mo
 
 async def test_nobody_listens(tmp_path: Path) -> None:
     async with PlainTransport(uds=str(tmp_path / "none.sock")) as transport:
-        with pytest.raises(httpx.ConnectError, match="cannot connect"):
+        with pytest.raises(httpx.ConnectError, match="No such file"):
             await transport.handle_async_request(httpx.Request("GET", "http://x/"))
+
+
+async def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "full.sock")
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as waiting:
+        listener.bind(path)
+        listener.listen(0)
+        listener.setblocking(False)
+        while True:
+            other = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            other.setblocking(False)
+            if other.connect_ex(path) == errno.EAGAIN:
+                break
+        async with PlainTransport(uds=path) as transport, trio.open_nursery() as nursery:
+            timeout = {"connect": 0.05}
+            late = httpx.Request("GET", "http://x/", extensions={"timeout": timeout})
+            with pytest.raises(httpx.ConnectTimeout):
+                await transport.handle_async_request(late)
+            nursery.start_soon(transport.handle_async_request, httpx.Request("GET", "http://x/"))
+            await trio.sleep(0.02)
+            waiting.enter_context(listener.accept()[0])
+            with trio.fail_after(1):
+                # Whoever waited before, then ours: it speaks.
+                while True:
+                    await trio.lowlevel.wait_readable(listener)
+                    accepted = waiting.enter_context(listener.accept()[0])
+                    accepted.settimeout(0.2)
+                    try:
+                        said = await trio.to_thread.run_sync(accepted.recv, 100)
+                    except TimeoutError:
+                        continue
+                    break
+            assert said.startswith(b"GET / HTTP/1.1")
+            nursery.cancel_scope.cancel()
 
 
 async def test_other_schemes_are_refused() -> None:
