@@ -44,6 +44,7 @@ from inferd_proto.messages.limits import (
     MAX_GRAMMAR_ALTERNATIVES,
     MAX_GRAMMAR_BYTES,
     MAX_ID_CHARS,
+    MAX_JSON_BYTES,
     MAX_JSON_DEPTH,
     MAX_RERANK_DOCUMENTS,
     MAX_RERANK_TEXT_BYTES,
@@ -128,6 +129,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert rows["`grammar`"] == grammar
     rerank = f"{MAX_RERANK_DOCUMENTS}, {MAX_RERANK_TEXT_BYTES} bytes"
     assert rows["documents of a rerank"] == rerank
+    assert f"{MAX_JSON_BYTES} bytes" in rows.values()
     (levels,) = (value for name, value in rows.items() if name.startswith("levels of"))
     assert levels == f"{MAX_JSON_DEPTH}"
 

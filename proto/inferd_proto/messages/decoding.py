@@ -9,6 +9,7 @@ from ..codec import Codec, check_utf8, encode
 from ..errors import ErrorCode, RemoteProtocolError
 from ..frames import FrameType
 from .control import Cancel, Control
+from .free_form import check_arguments, check_generate
 from .generate_v1 import GenerateV1
 from .generate_v2 import AttachmentBlob, GenerateV2
 from .limits import MAX_ID_CHARS, MAX_INTEGER, MIN_INTEGER, WIRE_VERSION, JsonObject, check_json
@@ -131,6 +132,7 @@ def _decode_body(
 def _decode_generate(head: _Head, frame_type: FrameType, payload: bytes) -> GenerateV1 | GenerateV2:
     version = _peek(frame_type, head.api_version)
     if version is UNSET or (type(version) is int and version == 2):
+        check_generate(frame_type, payload)
         return _decode(_GENERATE_V2, frame_type, payload)
     if type(version) is int and version == 1:
         return _decode(_GENERATE_V1, frame_type, payload)
@@ -151,6 +153,7 @@ def _decode(codec: Codec[_T], frame_type: FrameType, payload: bytes) -> _T:
 
 
 def _decode_control(request_id: str, op: str, frame_type: FrameType, payload: bytes) -> Control:
+    check_arguments(payload)
     fields = _OBJECT.decode(frame_type, payload)
     arguments = {key: fields[key] for key in fields if key not in _ENVELOPE}
     try:

@@ -1,7 +1,7 @@
 """The numbers of wire.md that bound a message, and the checks that several messages share."""
 
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, cast
 
 from msgspec import Meta
 
@@ -18,6 +18,8 @@ MAX_RERANK_DOCUMENTS = 256
 MAX_RERANK_TEXT_BYTES = 8 * 1024 * 1024
 MAX_JSON_DEPTH = 128
 """Free-form JSON (tool input, schemas) is walked again by backends; none needs more levels."""
+MAX_JSON_BYTES = 4 * 1024 * 1024
+"""Free-form JSON of one request together, as sent: it takes thirty times that once decoded."""
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 """What MessagePack, and nearly every JSON reader, can carry."""
@@ -34,7 +36,8 @@ Label = Annotated[str, Meta(max_length=64)]
 JsonObject = dict[str, object]
 """A free-form JSON object: a tool's input, a JSON Schema."""
 
-_Trail = tuple["_Trail | None", str | int]
+
+_STRINGS = {str}
 
 
 def check_temperature(value: float | None) -> None:
@@ -49,16 +52,19 @@ def check_json(value: JsonObject, name: str) -> None:
     Raises ValueError naming the path: more than `MAX_JSON_DEPTH` levels, an integer beyond 64
     bits, a number that is not finite, or a MessagePack type that JSON lacks.
     """
-    level: list[tuple[object, _Trail]] = [(value, (None, name))]
+    level: list[object] = [value]
     for _ in range(MAX_JSON_DEPTH):
-        below: list[tuple[object, _Trail]] = []
-        for item, trail in level:
-            if isinstance(item, dict):
-                below += [(inner, (trail, _key(key, trail))) for key, inner in item.items()]
-            elif isinstance(item, list):
-                below += [(inner, (trail, index)) for index, inner in enumerate(item)]
-            elif item is not None and not isinstance(item, str):
-                _check_scalar(item, trail)
+        below: list[object] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                continue
+            if isinstance(item, list):
+                below += item
+            elif isinstance(item, dict) and _STRINGS.issuperset(map(type, item)):
+                below += item.values()
+            elif (kind is not int or not 0 <= cast("int", item) <= MAX_INTEGER) and _mistake(item):
+                raise ValueError(_describe_mistake(value, name))
         if not below:
             return
         level = below
@@ -74,32 +80,42 @@ def check_unique(values: list[str], name: str, field: str) -> None:
         seen.add(value)
 
 
-def _key(key: object, trail: _Trail) -> str:
-    if not isinstance(key, str):
-        raise ValueError(f"`{_path(trail)}`: has a key that is not a string")
-    return key
+def _mistake(value: object) -> str | None:
+    """What keeps one value, without those inside it, from being JSON."""
+    match value:
+        case None | str() | list():
+            return None
+        case dict():
+            return (
+                None if _STRINGS.issuperset(map(type, value)) else "has a key that is not a string"
+            )
+        case float():
+            return None if isfinite(value) else "must be finite"
+        case int():
+            fits = MIN_INTEGER <= value <= MAX_INTEGER
+            return None if fits else "the integer needs more than 64 bits"
+        case _:
+            return "holds a value that JSON cannot carry"
 
 
-def _check_scalar(value: object, trail: _Trail) -> None:
-    if isinstance(value, float):
-        if not isfinite(value):
-            raise ValueError(f"`{_path(trail)}`: must be finite")
-    elif isinstance(value, int):
-        if not MIN_INTEGER <= value <= MAX_INTEGER:
-            raise ValueError(f"`{_path(trail)}`: the integer needs more than 64 bits")
-    else:
-        raise ValueError(f"`{_path(trail)}`: holds a value that JSON cannot carry")
+def _describe_mistake(value: object, path: str) -> str:
+    """The first mistake with its path: a second walk, so that the first need not keep paths."""
+    level = [(value, path)]
+    while level:
+        below: list[tuple[object, str]] = []
+        for item, at in level:
+            mistake = _mistake(item)
+            if mistake is not None:
+                return f"`{at}`: {mistake}" if at else mistake
+            if isinstance(item, dict):
+                below += [(inner, _join(at, key)) for key, inner in item.items()]
+            elif isinstance(item, list):
+                below += [(inner, f"{at}[{index}]") for index, inner in enumerate(item)]
+        level = below
+    raise AssertionError("a walk that found a mistake finds it again")
 
 
-def _path(trail: _Trail | None) -> str:
-    """Names of the peer's own choice are cut short, and may not look like the end of the path."""
-    parts: list[str] = []
-    while trail is not None:
-        trail, part = trail
-        if isinstance(part, int):
-            parts.append(f"[{part}]")
-        elif trail is None:
-            parts.append(part)
-        else:
-            parts.append("." + part[:40].replace("`", "'"))
-    return "".join(reversed(parts)).lstrip(".")
+def _join(path: str, key: str) -> str:
+    """Keys are the peer's own choice: cut short, and never looking like the end of the path."""
+    key = key[:40].replace("`", "'")
+    return f"{path}.{key}" if path else key

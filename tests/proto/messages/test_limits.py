@@ -20,6 +20,10 @@ def nested(levels: int) -> dict[str, object]:
         ({"a": [2**64]}, "`input.a[0]`: the integer needs more than 64 bits"),
         ({"a": -(2**63) - 1}, "`input.a`: the integer needs more than 64 bits"),
         ({"a": b"x"}, "`input.a`: holds a value that JSON cannot carry"),
+        (
+            {"a": [True, None, {"b": {"c": {1: 2}}}]},
+            "`input.a[2].b.c`: has a key that is not a string",
+        ),
         ({"a": {1: 2}}, "`input.a`: has a key that is not a string"),
         ({"x" * 100: b""}, f"`input.{'x' * 40}`: holds a value that JSON cannot carry"),
         ({"`": b""}, "`input.'`: holds a value that JSON cannot carry"),
