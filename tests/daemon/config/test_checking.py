@@ -1,6 +1,6 @@
 """The check of plain data against structs, whatever the data."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferd_daemon.config import Config
@@ -19,6 +19,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(KEYS, PLAIN, max_size=4))
 def test_any_table_is_a_configuration_or_has_mistakes(data: dict[str, object]) -> None:
     config, found = check(data, Config)

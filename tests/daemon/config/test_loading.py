@@ -59,6 +59,9 @@ max_wait_ms = 2000
 """
 
 
+KINDS = "mock, libllama, llama_server, openai_compat"
+
+
 def mistakes(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse_config(text, "config.toml")
@@ -114,8 +117,8 @@ queue_depth = -1
         "line 3: daemon.log_level: Invalid enum value 'loud'",
         "line 4: daemon.max_connections: Expected `int` >= 1",
         "line 5: daemon.drain_timeout_s: Expected `float`, got `str`",
-        "line 7: backends.a.kind: 'mok' is none of mock, libllama, openai_compat",
-        "line 8: backends.b.kind: is missing; one of mock, libllama, openai_compat",
+        f"line 7: backends.a.kind: 'mok' is none of {KINDS}",
+        f"line 8: backends.b.kind: is missing; one of {KINDS}",
         "line 10: backends.c.model: is missing",
         "line 12: backends.c.paralel: unknown key; did you mean `parallel`?",
         "line 15: backends.d.slots: Expected `int` >= 1",

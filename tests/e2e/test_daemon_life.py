@@ -1,0 +1,200 @@
+"""The daemon's process from start to stop: sockets, signals, drains."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import (
+    RunningDaemon,
+    daemon_command,
+    environment,
+    running_daemon,
+    temporary_directory,
+    wait_until,
+)
+from tests.support.wire_client import connected
+
+SLOW = """\
+[daemon]
+drain_timeout_s = {drain}
+log_format = "json"
+[backends.mock]
+kind = "mock"
+token_ms = 10
+[routes.mock]
+backends = ["mock"]
+"""
+
+
+def run_again(daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
+    """A second daemon for the same socket; it must give up by itself."""
+    command = daemon_command(daemon.directory, ("--backend", "mock"), None)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+        env=environment(daemon.directory, {}),
+        cwd=daemon.directory,
+    )
+
+
+def test_serves_and_stops() -> None:
+    with running_daemon("--backend", "mock") as daemon:
+        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o660
+        assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
+        with connected(daemon.socket) as client:
+            client.generate(max_tokens=3)
+            assert client.hear_end()["stop_reason"] == "max_tokens"
+            client.say(op="status", id="s")
+            status = client.hear()["value"]
+        assert (status["pid"], status["state"]) == (daemon.pid, "ready")
+        assert status["connections"] == 1
+        assert daemon.stop() == 0
+        assert not daemon.socket.exists()
+        assert daemon.events() == ["listening", "stopping", "stopped"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_requests_finish_and_refuses_new_ones(
+    number: signal.Signals,
+) -> None:
+    with (
+        running_daemon(config=SLOW.format(drain=10)) as daemon,
+        connected(daemon.socket) as client,
+        connected(daemon.socket) as other,
+    ):
+        client.generate("old", max_tokens=50)
+        client.hear()
+        daemon.process.send_signal(number)
+        daemon.wait_for("stopping")
+        other.generate("new")
+        assert other.hear_end("new")["code"] == "backend_unavailable"
+        with connected(daemon.socket) as late:
+            late.say(op="status", id="s")
+            assert late.hear()["value"]["state"] == "draining"
+        assert client.hear_end("old")["usage"]["output_tokens"] == 50
+        assert daemon.process.wait(1.0) == 0
+        with pytest.raises(EOFError):
+            client.hear()
+
+
+def test_a_drain_that_takes_too_long_ends_with_error_frames() -> None:
+    with (
+        running_daemon(config=SLOW.format(drain=0.2)) as daemon,
+        connected(daemon.socket) as client,
+    ):
+        for request_id in "ab":
+            client.generate(request_id, max_tokens=100_000)
+            client.hear()
+        started = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        ends: dict[str, str] = {}
+        while len(ends) < 2:
+            answer = client.hear()
+            ends |= {answer["id"]: answer["code"]} if answer["type"] == "error" else {}
+        assert 0.15 < time.monotonic() - started < 1.5
+        assert ends == {"a": "backend_unavailable", "b": "backend_unavailable"}
+        assert daemon.process.wait(1.0) == 0
+
+
+def test_a_second_signal_ends_at_once_even_with_a_reader_that_sleeps() -> None:
+    with running_daemon("--backend", "mock") as daemon, connected(daemon.socket) as sleeper:
+        sleeper.generate(max_tokens=1_000_000)
+        wait_until(lambda: _stalled(sleeper.sock), 5, "a full socket")
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("stopping")
+        time.sleep(0.1)
+        assert daemon.process.poll() is None  # it waits for the reader, as it should
+        started = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - started < 1.0
+        assert "stopping at once" in daemon.events()
+
+
+def _stalled(sock: socket.socket) -> bool:
+    """Whether what waits to be read has stopped growing."""
+    before = len(sock.recv(1_000_000, socket.MSG_PEEK))
+    time.sleep(0.05)
+    return before == len(sock.recv(1_000_000, socket.MSG_PEEK)) > 0
+
+
+def test_the_socket_of_a_killed_daemon_is_taken_over() -> None:
+    with temporary_directory() as directory:
+        command = daemon_command(directory, ("--backend", "mock"), None)
+        path = directory / "run" / "inferd.sock"
+        for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+            with subprocess.Popen(
+                command, env=environment(directory, {}), stderr=subprocess.DEVNULL
+            ) as process:
+                wait_until(lambda: _answers(path), 10, "an answer")
+                process.send_signal(number)
+        assert process.returncode == 0
+        assert not path.exists()
+
+
+def _answers(path: Path) -> object:
+    try:
+        with connected(path) as client:
+            client.say(op="status", id="s")
+            return client.hear()["id"] == "s"
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+
+
+def test_a_second_daemon_names_the_first_and_leaves_it_alone() -> None:
+    with running_daemon("--backend", "mock") as daemon:
+        second = run_again(daemon)
+        assert second.returncode == 1
+        assert second.stderr == (
+            f"inferd: another inferd (pid {daemon.pid}) holds {daemon.socket}; stop it, or choose"
+            " another --socket\n"
+        )
+        with connected(daemon.socket) as client:
+            client.generate(max_tokens=1)
+            assert client.hear_end()["type"] == "done"
+
+
+def test_a_foreign_listener_is_named_and_left_alone() -> None:
+    with temporary_directory() as directory, socket.socket(socket.AF_UNIX) as foreign:
+        (directory / "run").mkdir(mode=0o700)
+        path = directory / "run" / "inferd.sock"
+        foreign.bind(str(path))
+        foreign.listen()
+        done = subprocess.run(
+            daemon_command(directory, ("--backend", "mock"), None),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            env=environment(directory, {}),
+        )
+        assert done.returncode == 1
+        assert done.stderr == f"inferd: process {os.getpid()} listens at {path} already\n"
+        assert path.is_socket()
+
+
+def test_closed_standard_error_does_not_stop_it() -> None:
+    with temporary_directory() as directory:
+        command = daemon_command(directory, ("--backend", "mock", "--log-level", "debug"), None)
+        process = subprocess.Popen(
+            command, env=environment(directory, {}), stderr=subprocess.PIPE, bufsize=0
+        )
+        assert process.stderr is not None
+        with process, process.stderr as pipe:
+            assert b"listening" in pipe.readline()
+            pipe.close()
+            path = directory / "run" / "inferd.sock"
+            with connected(path) as client:
+                for number in range(3):
+                    client.say(op="no such verb", id=str(number))
+                    assert client.hear()["code"] == "invalid_request"
+            process.terminate()
+            assert process.wait(5) == 0
