@@ -182,3 +182,7 @@ class EndpointDescriptor(Struct, frozen=True, kw_only=True):
     capabilities: CapabilityMap = {}
     metadata: JsonObject = {}
     contract_version: Literal["inference.v1"] = CONTRACT_VERSION
+
+    def __repr__(self) -> str:
+        # The headers hold the key.
+        return f"EndpointDescriptor({self.endpoint_id!r}, {self.base_url!r})"

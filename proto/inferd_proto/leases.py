@@ -81,6 +81,11 @@ class LeaseEnsure(Struct, frozen=True, omit_defaults=True, kw_only=True):
             raise ValueError("`ttl_ms` may be null only with `bind` connection")
         target_kind(self.target)
 
+    def __repr__(self) -> str:
+        # A spec may hold a key.
+        named = self.target if isinstance(self.target, str) else target_kind(self.target)
+        return f"LeaseEnsure({named!r}, owner_ref={self.owner_ref!r})"
+
 
 class LeaseRenew(Struct, frozen=True):
     """`lease.renew`: the time left becomes `ttl_ms`, counted from now."""

@@ -167,3 +167,10 @@ def test_every_contract_says_its_version() -> None:
     for record in RECORDS[:3]:
         assert getattr(record, "contract_version", None) == "inference.v1"
         assert b"inference.v1" in msgspec.json.encode(record)
+
+
+def test_keys_do_not_show() -> None:
+    assert "Bearer" not in repr(RECORDS[2])
+    ensure = LeaseEnsure(target={"model": "/m.gguf", "api_key": "sk-1"}, owner_ref="me")
+    assert "sk-1" not in repr(ensure)
+    assert "boot" in repr(ensure)
