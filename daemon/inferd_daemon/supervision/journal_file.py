@@ -82,6 +82,9 @@ class JournalFile:
         """
         if not self._running:
             raise RuntimeError("the journal is not running")
+        if not entries:
+            await trio.lowlevel.checkpoint()
+            return
         lines = [encode(entry) for entry in entries]
         batch = self._batch
         batch.entries += entries

@@ -54,6 +54,14 @@ async def test_what_append_returned_from_is_on_the_disk(tmp_path: Path) -> None:
     reopened.close()
 
 
+async def test_nothing_to_write_is_written_at_once(tmp_path: Path) -> None:
+    async with _running(tmp_path / "journal") as journal:
+        before = journal.syncs
+        with trio.fail_after(1):
+            await journal.append()
+        assert journal.syncs == before
+
+
 async def test_the_file_is_the_daemons_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     former = os.umask(0)
