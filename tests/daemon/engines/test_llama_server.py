@@ -404,7 +404,10 @@ def _tcp_ports(pid: int) -> set[tuple[str, int]]:
     """Where a process listens on TCP."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(entry)
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:
+            continue  # closed since it was listed: a connection, not what it listens on
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     found = set()
