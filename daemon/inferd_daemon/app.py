@@ -43,6 +43,7 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
                 supervisor.start()
             for backend in parts.backends.values():
                 nursery.start_soon(backend.run)
+            nursery.start_soon(parts.router.run)
             listener = _listener(socket_file.socket, view, config)
             nursery.start_soon(listener.run)
             _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)

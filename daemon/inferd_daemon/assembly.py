@@ -1,7 +1,5 @@
 """Configuration to objects: which class answers for which `kind`. The one place that knows all."""
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 
 from .backends.base import Backend
@@ -10,11 +8,13 @@ from .backends.mock import MockBackend
 from .backends.openai_compat import OpenAICompatBackend
 from .config import Config, LibllamaConfig, MockConfig, OpenAICompatConfig, Places
 from .engines.libllama import LibllamaEngine
-from .routing.admission import Admission
-from .routing.gate import Gate
-from .routing.router import Route, Router
+from .routing.router import Router
+from .routing.table import build_router
 from .supervision.logs import RuntimeLog
 from .supervision.supervisor import Supervisor
+
+REVIVE_AFTER_S = 60.0
+"""A worker that kept crashing is tried again now and then: no request would ask for it."""
 
 
 class Assembly(Struct, frozen=True):
@@ -38,17 +38,6 @@ def assemble(config: Config, places: Places) -> Assembly:
             case LibllamaConfig():
                 engine = LibllamaEngine(name, table, places.runtimes / name)
                 log = RuntimeLog(places.state / "logs" / f"{name}.log")
-                supervisors[name] = Supervisor(engine, log)
+                supervisors[name] = Supervisor(engine, log, revive_after_s=REVIVE_AFTER_S)
                 backends[name] = LibllamaBackend(name, table, supervisors[name])
     return Assembly(backends, supervisors, build_router(config, backends))
-
-
-def build_router(config: Config, backends: Mapping[str, Backend]) -> Router:
-    """The routes with their doors."""
-    routes: list[Route] = []
-    for name, table in config.routes.items():
-        chosen = [backends[backend] for backend in table.backends]
-        permits = table.active_permits or sum(backend.slots for backend in chosen)
-        gate = Gate(name, Admission(permits, table.queue_depth), table.max_wait_ms)
-        routes.append(Route(name, chosen, table.aliases, gate))
-    return Router(routes, config.default_route)

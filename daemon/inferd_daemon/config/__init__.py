@@ -9,15 +9,18 @@ from .backends import (
     UpstreamKind,
 )
 from .boot_fields import BootFields
+from .breaker import BreakerConfig
 from .checking import Mistake
 from .idle_ttl import IdleTtl, idle_seconds
 from .loading import ConfigError, find_config_file, load_config, parse_config, render_config
 from .places import Places, find_places
-from .schema import Config, DaemonConfig, LimitsConfig, RouteConfig
+from .routes import RouteConfig, RouteDefaults, RouteLimits, ShareConfig
+from .schema import Config, DaemonConfig, LimitsConfig
 
 __all__ = [
     "BackendConfig",
     "BootFields",
+    "BreakerConfig",
     "Config",
     "ConfigError",
     "DaemonConfig",
@@ -30,6 +33,9 @@ __all__ = [
     "OpenAICompatConfig",
     "Places",
     "RouteConfig",
+    "RouteDefaults",
+    "RouteLimits",
+    "ShareConfig",
     "UpstreamKind",
     "find_config_file",
     "find_places",

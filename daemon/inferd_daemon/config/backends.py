@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from .boot_fields import BootFields
+from .breaker import BreakerConfig
 from .idle_ttl import IdleTtl
 
 Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
@@ -40,6 +41,7 @@ class MockConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="mock"
     tool_call: bool = False
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] = 8
     slots: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class LibllamaConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="libllama"):
@@ -63,6 +65,7 @@ class LibllamaConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="l
     ready_timeout_s: PositiveSeconds = 60.0
     stop_timeout_s: PositiveSeconds = 10.0
     health_interval_s: PositiveSeconds = 5.0
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="openai_compat"):
@@ -89,6 +92,7 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     embed: bool = True
     rerank: bool = False
     slots: Annotated[int, Meta(ge=1, le=100_000)] = 32
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class LlamaServerConfig(
@@ -101,6 +105,7 @@ class LlamaServerConfig(
     """
 
     idle_ttl: IdleTtl | None = None
+    breaker: BreakerConfig = BreakerConfig()
 
 
 BackendConfig = MockConfig | LibllamaConfig | LlamaServerConfig | OpenAICompatConfig

@@ -88,10 +88,16 @@ def _check_meaning(config: Config) -> list[tuple[KeyPath, str]]:
     """What each key alone cannot tell: names that must exist, names that collide."""
     found: list[tuple[KeyPath, str]] = []
     for name, route in config.routes.items():
-        for index, backend in enumerate(route.backends):
-            if backend not in config.backends:
-                path = ("routes", name, "backends", index)
-                found.append((path, f"no backend {backend!r}; there is {_names(config.backends)}"))
+        named: set[str] = set()
+        for index, tier in enumerate(route.tiers):
+            path = ("routes", name, "backends", index)
+            for backend in tier:
+                if backend not in config.backends:
+                    there_is = _names(config.backends)
+                    found.append((path, f"no backend {backend!r}; there is {there_is}"))
+                elif backend in named:
+                    found.append((path, f"{backend!r} is named already"))
+                named.add(backend)
     taken = dict.fromkeys(config.routes, "a route")
     for name, route in config.routes.items():
         for alias in route.aliases:

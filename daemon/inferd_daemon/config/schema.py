@@ -6,10 +6,10 @@ from msgspec import Meta, Struct
 
 from .backends import BackendConfig
 from .idle_ttl import IdleTtl
+from .routes import Label, Name, RouteConfig, ShareConfig, Uid
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z")]
 BackendName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 """Names the files of its runtime too: nothing that a path would read otherwise."""
 LogFormat = Literal["auto", "json", "human"]
@@ -39,20 +39,6 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
 
 
-class RouteConfig(Struct, frozen=True, kw_only=True):
-    """`[routes.<name>]`: a name that requests may ask for as `model`.
-
-    `backends` are tried in this order. `active_permits` requests run at once (missing: as many
-    as the backends have slots), `queue_depth` more wait, the next one gets `queue_full`.
-    """
-
-    backends: Annotated[list[Name], Meta(min_length=1)]
-    aliases: list[Name] = []
-    active_permits: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    queue_depth: Annotated[int, Meta(ge=0, le=1_000_000)] = 64
-    max_wait_ms: Annotated[int, Meta(ge=1)] | None = None
-
-
 class LimitsConfig(Struct, frozen=True, kw_only=True):
     """`[limits]`: what the runtimes that are started on demand may use together.
 
@@ -73,3 +59,5 @@ class Config(Struct, frozen=True, kw_only=True):
     default_route: Name | None = None
     backends: dict[BackendName, BackendConfig] = {}
     routes: dict[Name, RouteConfig] = {}
+    clients: dict[Label, ShareConfig] = {}
+    uids: dict[Uid, ShareConfig] = {}

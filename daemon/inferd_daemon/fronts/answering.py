@@ -38,7 +38,9 @@ from ..control.call import Call, Peer
 from ..control.verbs import STREAMS, VERBS, unknown_op
 from ..control.view import DaemonView
 from ..errors import BackendFault, CallerFault, RequestError
-from ..routing.admission import Queued as InQueue
+from ..routing.admission import Place
+from ..routing.dispatch import Dispatch
+from ..routing.shares import PeerKey
 from .translation import (
     AnswerEncoder,
     AnswerEncoderV1,
@@ -159,34 +161,32 @@ class Answering:
                 await self._control(request)
 
     async def _generate(self, request: GenerateV1 | GenerateV2) -> None:
-        wanted = generate_request(request, self._event.blobs)
         route = self._view.router.find(request.model)
-        route.choose(wanted)  # what cannot be answered is refused before it waits
+        wanted = route.presets.apply(generate_request(request, self._event.blobs))
         # the v1 wire has no frame for it
         told = isinstance(request, GenerateV2) and request.queue_events
         on_queued = self._on_queued if told else None
-        async with route.gate.admitted(self._peer_key(request.client), on_queued):
-            backend = route.choose(wanted)
+        dispatch = Dispatch(route, wanted, self._peer_key(request.client), on_queued)
+        async with dispatch as backend:
             shape = AnswerEncoderV1 if isinstance(request, GenerateV1) else AnswerEncoderV2
             encoder = self._encoder = shape(
                 self._connection, self._event.id, backend.name, stream=request.stream
             )
             async with aclosing(backend.generate(wanted)) as batches:
                 async for batch in batches:
+                    dispatch.answered()
                     data = encoder.encode(batch)
                     if data:
                         await self._writer.write(data)
                     else:  # a backend that never waits must not keep the daemon from the others
                         await trio.lowlevel.checkpoint()
-        if not encoder.finished:
-            raise BackendFault(f"backend {backend.name} ended its answer without saying why")
+            if not encoder.finished:
+                raise BackendFault(f"backend {backend.name} ended its answer without saying why")
 
     async def _embed(self, request: Embed) -> None:
         wanted = embed_request(request)
         route = self._view.router.find(request.model)
-        route.choose(wanted)
-        async with route.gate.admitted(self._peer_key(request.client)):
-            backend = route.choose(wanted)
+        async with Dispatch(route, wanted, self._peer_key(request.client)) as backend:
             result = await backend.embed(wanted)
         answer = Embeddings(
             request.id,
@@ -201,9 +201,7 @@ class Answering:
     async def _rerank(self, request: Rerank) -> None:
         wanted = rerank_request(request)
         route = self._view.router.find(request.model)
-        route.choose(wanted)
-        async with route.gate.admitted(self._peer_key(request.client)):
-            backend = route.choose(wanted)
+        async with Dispatch(route, wanted, self._peer_key(request.client)) as backend:
             result = await backend.rerank(wanted)
         ranked = [RankedDocument(index, score) for index, score in enumerate(result.scores)]
         ranked.sort(key=lambda document: -document.score)  # stable: equal scores keep their order
@@ -228,12 +226,12 @@ class Answering:
         else:
             raise unknown_op(request.op)
 
-    async def _on_queued(self, place: InQueue) -> None:
+    async def _on_queued(self, place: Place) -> None:
         block = Queued(place.position, place.estimate_ms)
         await self._writer.write(self._connection.send(BlockAnswer(self._event.id, block)))
 
-    def _peer_key(self, label: str) -> tuple[int, str]:
-        return self._peer.uid, label
+    def _peer_key(self, label: str) -> PeerKey:
+        return PeerKey(self._peer.uid, label)
 
     def _failed(self, error: RequestError) -> bytes:
         details = UNSET if error.details is None else error.details

@@ -1,50 +1,76 @@
 """Who may run now and who is next: permits, a bounded queue, turns between peers. Pure.
 
-A route has a number of permits. Who finds none free waits; peers take turns, so that one with
-a hundred waiting requests and one with a single one are served alternately; within a peer the
-order is kept. Never waits, never looks at a clock: `now` is an argument, in seconds.
+A route has a number of permits. Who finds none free waits; peers take turns as `turns` has it, so
+that one with a hundred waiting requests and one with a single one are served alternately; within a
+peer the order is kept. Never waits, never looks at a clock: `now` is an argument, in seconds.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Hashable
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from .shares import PeerKey, Shares
+from .turns import Member, Ticket, Turns
 
 _SMOOTHING = 0.2
 """Weight of the newest run in the average that estimates are made of."""
+_GUEST_PLACES = 4
+"""One in so many places beyond a full queue is for clients that have nothing in it yet."""
+
+Bound = Literal["route", "uid", "client"]
 
 
 class Admitted(NamedTuple):
     """A permit was free: run, and `release` at the end."""
 
 
-class Queued(NamedTuple):
-    """Wait: `position` counts from 1; `estimate_ms` is None before anything has finished."""
+class Waiting(NamedTuple):
+    """Wait for the ticket to be admitted by a `release` or a `resize`, or `withdraw` it."""
+
+
+class Place(NamedTuple):
+    """`position` counts turns from 1; `estimate_ms` is None before anything has finished."""
 
     position: int
     estimate_ms: int | None
 
 
 class Full(NamedTuple):
-    """The queue is full: `waiting` requests wait for `permits` permits."""
+    """No place: `waiting` requests fill the queue of the route, of the uid, or of the client.
 
+    `place` would have been the next one.
+    """
+
+    whose: Bound
     waiting: int
-    permits: int
-    estimate_ms: int | None
+    place: Place
 
 
-Ticket = Hashable
-Verdict = Admitted | Queued | Full
+class PeerCounts(NamedTuple):
+    """What one peer has on a route."""
+
+    peer: PeerKey
+    active: int
+    waiting: int
+    weight: int
+
+
+ADMITTED = Admitted()
+WAITING = Waiting()
+Verdict = Admitted | Waiting | Full
 
 
 class Admission:
-    """Permits and queue of one route. Tickets are any hashables, each used once at a time."""
+    """Permits and queue of one route. Tickets are any hashables, each used once at a time.
 
-    def __init__(self, permits: int, queue_depth: int) -> None:
+    A full queue has a last place for each uid that has nothing in it, and a few for clients that
+    have not: one that fills the queue shuts nobody out. `queue_depth` 0 means that nobody waits.
+    """
+
+    def __init__(self, permits: int, queue_depth: int, shares: Shares | None = None) -> None:
         self.permits = permits
         self.queue_depth = queue_depth
-        self._started: dict[Ticket, float] = {}
-        self._queues: OrderedDict[Hashable, deque[Ticket]] = OrderedDict()
-        self._peer_of: dict[Ticket, Hashable] = {}
+        self._turns = Turns(shares if shares is not None else Shares())
+        self._running: dict[Ticket, tuple[Member, float]] = {}
         self._mean_s: float | None = None
 
     def __repr__(self) -> str:
@@ -56,73 +82,96 @@ class Admission:
     @property
     def active(self) -> int:
         """Requests that hold a permit."""
-        return len(self._started)
+        return len(self._running)
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._peer_of)
+        return self._turns.waiting
 
-    def request(self, ticket: Ticket, peer: Hashable, now: float) -> Verdict:
+    def request(self, ticket: Ticket, peer: PeerKey, now: float) -> Verdict:
         """Ask for a permit for `ticket` on behalf of `peer`."""
-        if self.active < self.permits and not self._peer_of:
-            self._started[ticket] = now
-            return Admitted()
-        if self.waiting >= self.queue_depth:
-            return Full(self.waiting, self.permits, self._estimate(self.waiting + 1))
-        self._queues.setdefault(peer, deque()).append(ticket)
-        self._peer_of[ticket] = peer
-        position = self.position(ticket)
-        return Queued(position, self._estimate(position))
+        turns = self._turns
+        member = turns.member(peer)
+        if len(self._running) < self.permits and not turns and member.can_start:
+            turns.start(member)
+            self._running[ticket] = (member, now)
+            return ADMITTED
+        full = self._full_for(member)
+        if full is not None:
+            turns.forget(member)
+            return full
+        turns.push(ticket, member)
+        return WAITING
 
     def release(self, ticket: Ticket, now: float) -> list[Ticket]:
         """`ticket` ran to its end; the tickets whose turn it is now."""
-        took = now - self._started.pop(ticket)
+        member, started = self._running.pop(ticket)
+        took = now - started
         mean = self._mean_s
         self._mean_s = took if mean is None else mean + _SMOOTHING * (took - mean)
+        self._turns.finish(member)
         return self._admit(now)
 
     def withdraw(self, ticket: Ticket) -> None:
         """A waiting `ticket` gave up; it leaves no trace."""
-        peer = self._peer_of.pop(ticket)
-        queue = self._queues[peer]
-        queue.remove(ticket)
-        if not queue:
-            del self._queues[peer]
+        self._turns.remove(ticket)
 
-    def queued(self, ticket: Ticket) -> Queued:
-        """Where a waiting `ticket` stands now."""
-        position = self.position(ticket)
-        return Queued(position, self._estimate(position))
+    def resize(self, permits: int, now: float) -> list[Ticket]:
+        """Another number of permits; the tickets whose turn it is now. Takes none back."""
+        self.permits = permits
+        return self._admit(now)
 
     def position(self, ticket: Ticket) -> int:
-        """How many turns until `ticket`'s own, counted from 1, if nobody else comes or goes."""
-        peer = self._peer_of[ticket]
-        index = self._queues[peer].index(ticket)
-        turns = 0
-        passed = False
-        for other, queue in self._queues.items():
-            if other == peer:
-                passed = True
-                turns += index + 1
-            else:
-                # who stands before us in the ring has one more turn until ours
-                turns += min(len(queue), index + (0 if passed else 1))
-        return turns
+        """How many turns until `ticket`'s own, counted from 1, if nobody else comes or goes.
+
+        Takes time in proportion to the answer. Raises KeyError where it does not wait.
+        """
+        if ticket in self._turns:
+            for position, other in enumerate(self._turns.order(), 1):
+                if other == ticket:
+                    return position
+        raise KeyError(ticket)
+
+    def order(self) -> Iterator[Ticket]:
+        """Who waits, in the order of their turns, if nobody else comes or goes."""
+        return self._turns.order()
+
+    def place(self, position: int) -> Place:
+        """`position` with the time until its turn, by how long requests have taken lately."""
+        if self._mean_s is None:
+            return Place(position, None)
+        return Place(position, round(position * self._mean_s / self.permits * 1000))
+
+    def peers(self) -> list[PeerCounts]:
+        """Who runs or waits here."""
+        return [
+            PeerCounts(peer, member.active, member.waiting, member.share.weight)
+            for peer, member in self._turns.peers()
+        ]
+
+    def _full_for(self, member: Member) -> Full | None:
+        """Why `member` may not wait."""
+        user = member.parent
+        assert user is not None
+        if member.queue_full:
+            return self._full("client", member.waiting)
+        if user.queue_full:
+            return self._full("uid", user.waiting)
+        waiting, depth = self.waiting, self.queue_depth
+        if waiting < depth or (depth and not user.waiting):
+            return None
+        if not member.waiting and waiting < depth + depth // _GUEST_PLACES:
+            return None
+        return self._full("route", waiting)
+
+    def _full(self, whose: Bound, waiting: int) -> Full:
+        return Full(whose, waiting, self.place(self.waiting + 1))
 
     def _admit(self, now: float) -> list[Ticket]:
         admitted: list[Ticket] = []
-        while self._queues and self.active < self.permits:
-            peer, queue = self._queues.popitem(last=False)
-            ticket = queue.popleft()
-            if queue:
-                self._queues[peer] = queue  # to the end of the ring
-            del self._peer_of[ticket]
-            self._started[ticket] = now
+        while self._turns and len(self._running) < self.permits:
+            ticket, member = self._turns.pop()
+            self._running[ticket] = (member, now)
             admitted.append(ticket)
         return admitted
-
-    def _estimate(self, position: int) -> int | None:
-        if self._mean_s is None:
-            return None
-        return round(position * self._mean_s / self.permits * 1000)

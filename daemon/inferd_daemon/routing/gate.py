@@ -1,89 +1,212 @@
-"""Waits for a permit on behalf of a request, as `admission` decides."""
+"""Waits for a permit on behalf of a request, as `admission` decides.
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+Tells those who asked for it where they stand, when that has changed and not more often than they
+can use. Never decides who is next.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
 
 import trio
 
-from inferd_proto import ErrorCode
+from inferd_proto import ErrorCode, JsonObject
 
 from ..errors import RequestError
-from .admission import Admission, Full, Queued
+from .admission import ADMITTED, Admission, Full, Place, Verdict
+from .places import Places
+from .shares import PeerKey
+from .turns import Ticket
 
-OnQueued = Callable[[Queued], Awaitable[None]]
+OnQueued = Callable[[Place], Awaitable[None]]
+
+ANNOUNCE_INTERVAL_S = 0.25
+"""Between two announcements of places: four a second is as fast as people read."""
+NOWHERE = Place(0, None)
+_WHOSE = {
+    "route": "route {route} is full",
+    "uid": "this user's share of route {route} is full",
+    "client": "this client's share of route {route} is full",
+}
 
 
 class Gate:
-    """The door of one route."""
+    """The door of one route. `run` announces places; without it each is told once."""
 
     def __init__(self, route: str, admission: Admission, max_wait_ms: int | None = None) -> None:
         self._route = route
         self._admission = admission
         self._max_wait_s = max_wait_ms / 1000 if max_wait_ms is not None else float("inf")
-        self._turns: dict[object, trio.Event] = {}
+        self._places = Places(admission)
+        self._listeners: set[Permit] = set()
+        self._changed = trio.Event()
 
     @property
     def admission(self) -> Admission:
-        """Counts, for `status`."""
+        """Counts, for `route.list`."""
         return self._admission
 
-    @asynccontextmanager
-    async def admitted(
-        self, peer: Hashable, on_queued: OnQueued | None = None
-    ) -> AsyncGenerator[None, None]:
-        """Holds a permit for the block.
+    @property
+    def max_wait_s(self) -> float:
+        """The longest wait; infinite where none is set."""
+        return self._max_wait_s
 
-        `on_queued` is told once if the request has to wait. Raises RequestError: `queue_full` at
-        once where the queue is full, `timeout` after `max_wait_ms`. A cancelled wait leaves no
-        trace.
-        """
-        ticket = object()
-        verdict = self._admission.request(ticket, peer, trio.current_time())
-        if isinstance(verdict, Full):
-            raise RequestError(
-                ErrorCode.QUEUE_FULL,
-                f"route {self._route} is full: {verdict.waiting} requests wait for"
-                f" {verdict.permits} permits{_in_about(verdict.estimate_ms)}; try again later",
-            )
-        if isinstance(verdict, Queued):
-            await self._wait(ticket, verdict, on_queued)
-        try:
-            yield
-        finally:
-            for admitted in self._admission.release(ticket, trio.current_time()):
-                self._turns.pop(admitted).set()
+    def admitted(self, peer: PeerKey, on_queued: OnQueued | None = None) -> "Permit":
+        """A context manager that holds a permit for the block."""
+        return Permit(self, peer, on_queued)
 
-    async def _wait(self, ticket: object, verdict: Queued, on_queued: OnQueued | None) -> None:
-        turn = self._turns[ticket] = trio.Event()
-        admitted = False
-        try:
-            with trio.move_on_after(self._max_wait_s) as scope:
-                if on_queued is not None:
-                    await on_queued(verdict)
-                await turn.wait()
-            admitted = turn.is_set() and not scope.cancelled_caught
-            if not admitted:
-                raise self._waited_too_long(ticket, turn)
-        finally:
-            if not admitted:
-                self._leave(ticket, turn)
+    def resize(self, permits: int) -> None:
+        """Let so many run at once from now on."""
+        if permits != self._admission.permits:
+            self._admit(self._admission.resize(permits, trio.current_time()))
 
-    def _waited_too_long(self, ticket: object, turn: trio.Event) -> RequestError:
-        place = "it was its turn" if turn.is_set() else f"place {self._admission.position(ticket)}"
+    async def run(self) -> None:
+        """Announce places as they change, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            self._announce()
+            await trio.sleep(ANNOUNCE_INTERVAL_S)
+
+    def _announce(self) -> None:
+        if not self._listeners:
+            return
+        positions = self._places.count(trio.current_time())
+        for permit in self._listeners:
+            position = positions.get(permit)
+            if position is not None:
+                permit.move(self._admission.place(position))
+
+    def _enter(self, permit: "Permit") -> Verdict:
+        verdict = self._admission.request(permit, permit.peer, trio.current_time())
+        if verdict is not ADMITTED:
+            self._queue_changed()
+        return verdict
+
+    def _listen(self, permit: "Permit") -> Place:
+        self._listeners.add(permit)
+        return self._places.find(permit, trio.current_time())
+
+    def _release(self, permit: "Permit") -> None:
+        self._admit(self._admission.release(permit, trio.current_time()))
+
+    def _leave(self, permit: "Permit") -> None:
+        """Its turn may have come in the same instant: then it is handed on."""
+        if permit.is_admitted:
+            self._release(permit)
+        else:
+            self._admission.withdraw(permit)
+            self._queue_changed()
+
+    def _admit(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            assert isinstance(ticket, Permit)
+            ticket.admit()
+            self._queue_changed()
+
+    def _queue_changed(self) -> None:
+        if self._listeners:
+            self._changed.set()
+
+    def _is_full(self, full: Full) -> RequestError:
+        what = _WHOSE[full.whose].format(route=self._route)
+        place = full.place
         return RequestError(
-            ErrorCode.TIMEOUT,
-            f"waited {self._max_wait_s:g} s for route {self._route} and stood at {place}",
+            ErrorCode.QUEUE_FULL,
+            f"{what} ({full.waiting} waiting, {self._admission.permits} at once);"
+            f" position {place.position} would be next{_in_about(place)}; try again later",
+            details=_details(place),
         )
 
-    def _leave(self, ticket: object, turn: trio.Event) -> None:
-        """The turn may have come in the same instant: then it is handed on."""
-        if turn.is_set():
-            for admitted in self._admission.release(ticket, trio.current_time()):
-                self._turns.pop(admitted).set()
-        else:
-            self._admission.withdraw(ticket)
-            del self._turns[ticket]
+    def _waited_too_long(self, permit: "Permit") -> RequestError:
+        place = self._places.find(permit, trio.current_time())
+        return RequestError(
+            ErrorCode.TIMEOUT,
+            f"waited {self._max_wait_s:g} s for route {self._route} and stood at position"
+            f" {place.position}{_in_about(place)}; try again later",
+            details=_details(place),
+        )
 
 
-def _in_about(estimate_ms: int | None) -> str:
-    return "" if estimate_ms is None else f", about {estimate_ms} ms"
+class Permit:
+    """Leave to run, for the block: `async with gate.admitted(…)`.
+
+    `on_queued` is told if the request has to wait, and when its position has changed. Raises
+    RequestError: `queue_full` at once where there is no place, `timeout` after the longest wait.
+    A cancelled wait leaves no trace. Without a wait nothing else runs before the block.
+    """
+
+    __slots__ = ("_gate", "_on_queued", "_place", "_woken", "is_admitted", "peer", "waited")
+
+    def __init__(self, gate: Gate, peer: PeerKey, on_queued: OnQueued | None) -> None:
+        self._gate = gate
+        self._on_queued = on_queued
+        self._place = NOWHERE
+        self.peer = peer
+        self.waited = False
+        self.is_admitted = False
+
+    async def __aenter__(self) -> "Permit":
+        verdict = self._gate._enter(self)
+        if verdict is ADMITTED:
+            return self
+        if isinstance(verdict, Full):
+            raise self._gate._is_full(verdict)
+        self.waited = True
+        await self._wait()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._gate._release(self)
+
+    def admit(self) -> None:
+        """Its turn has come."""
+        self.is_admitted = True
+        self._woken.set()
+
+    def move(self, place: Place) -> None:
+        """It stands at `place` now."""
+        if place.position != self._place.position:
+            self._place = place
+            self._woken.set()
+
+    async def _wait(self) -> None:
+        gate = self._gate
+        self._woken = trio.Event()
+        stays = False
+        try:
+            with trio.move_on_after(gate.max_wait_s):
+                if self._on_queued is None:
+                    await self._woken.wait()
+                else:
+                    await self._tell_places(self._on_queued)
+            if not self.is_admitted:
+                raise gate._waited_too_long(self)
+            stays = True
+        finally:
+            gate._listeners.discard(self)
+            if not stays:
+                gate._leave(self)
+
+    async def _tell_places(self, on_queued: OnQueued) -> None:
+        self._place = self._gate._listen(self)
+        told = NOWHERE.position
+        while not self.is_admitted:
+            if self._place.position != told:
+                told = self._place.position
+                await on_queued(self._place)
+                continue
+            await self._woken.wait()
+            self._woken = trio.Event()
+
+
+def _in_about(place: Place) -> str:
+    return "" if place.estimate_ms is None else f", in about {place.estimate_ms} ms"
+
+
+def _details(place: Place) -> JsonObject:
+    return {"position": place.position, "estimate_ms": place.estimate_ms}

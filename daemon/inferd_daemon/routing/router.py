@@ -3,34 +3,86 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import trio
+
 from inferd_proto import ErrorCode
 
-from ..backends.base import Backend
+from ..backends.base import Backend, GenerateRequest
 from ..errors import RequestError
+from .affinity import Affinity, prefix_hashes
 from .gate import Gate
+from .presets import NO_PRESETS, Presets
 from .requirements import AnyRequest, missing
+from .upstream import Upstream
+
+Tier = Sequence[Upstream]
 
 
-class Route(NamedTuple):
-    """A name with its backends in order of priority and its door."""
+class Choice(NamedTuple):
+    """The upstream for one request; `prefix` stands for its conversation, where that matters."""
 
-    name: str
-    backends: Sequence[Backend]
-    aliases: Sequence[str]
-    gate: Gate
+    upstream: Upstream
+    prefix: int | None = None
+
+
+class Route:
+    """A name with its upstreams in order of priority and its door.
+
+    `tiers` are groups of equals; a tier is asked while those before it are not there to be asked.
+    `permits` None: as many as the tier in charge has slots.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tiers: Sequence[Tier],
+        gate: Gate,
+        *,
+        aliases: Sequence[str] = (),
+        permits: int | None = None,
+        presets: Presets = NO_PRESETS,
+    ) -> None:
+        self.name = name
+        self.tiers = tiers
+        self.gate = gate
+        self.aliases = aliases
+        self.presets = presets
+        self._permits = permits
+        self._upstreams = [upstream for tier in tiers for upstream in tier]
+        self._affinity = Affinity()
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name}: {self._upstreams!r}, {self.gate.admission!r}>"
+
+    @property
+    def backends(self) -> list[Backend]:
+        """All of them, in order of priority."""
+        return [upstream.backend for upstream in self._upstreams]
+
+    @property
+    def permits(self) -> int:
+        """How many may run at once as things stand: what would only wait in a backend waits here,
+        where turns are fair."""
+        if self._permits is not None:
+            return self._permits
+        for tier in self.tiers:
+            slots = sum(u.backend.slots for u in tier if u.readiness().ready)
+            if slots:
+                return slots
+        return sum(upstream.backend.slots for upstream in self.tiers[0])
 
     def readiness(self) -> tuple[bool, str]:
         """Whether any backend takes requests, else why not."""
         reasons: list[str] = []
-        for backend in self.backends:
-            readiness = backend.readiness()
+        for upstream in self._upstreams:
+            readiness = upstream.readiness()
             if readiness.ready:
                 return True, ""
-            reasons.append(f"{backend.name}: {readiness.reason}")
+            reasons.append(f"{upstream.name}: {readiness.reason}")
         return False, "; ".join(reasons)
 
-    def choose(self, request: AnyRequest) -> Backend:
-        """The first backend that can answer and is ready, else the first on its way to be.
+    def choose(self, request: AnyRequest) -> Choice:
+        """An upstream of the first tier that can answer and is ready, else the first on its way.
 
         Raises RequestError with the reason for each backend: where none can answer, the code of
         the first one's refusal; where some could but none is ready, `backend_unavailable`.
@@ -38,26 +90,50 @@ class Route(NamedTuple):
         skipped: list[str] = []
         refusal: RequestError | None = None
         unready = False
-        pending: Backend | None = None
-        for backend in self.backends:
-            lacking = missing(request, backend.capabilities)
-            if lacking is not None:
-                refusal = refusal or lacking
-                skipped.append(f"{backend.name} {lacking.message}")
-                continue
-            readiness = backend.readiness()
-            if readiness.ready:
-                return backend
-            unready = True
-            if readiness.pending:
-                pending = pending or backend
-            skipped.append(f"{backend.name} is not ready: {readiness.reason}")
+        pending: Upstream | None = None
+        for tier in self.tiers:
+            able: list[Upstream] = []
+            for upstream in tier:
+                lacking = missing(request, upstream.backend.capabilities)
+                if lacking is not None:
+                    refusal = refusal or lacking
+                    skipped.append(f"{upstream.name} {lacking.message}")
+                    continue
+                readiness = upstream.readiness()
+                if readiness.ready:
+                    able.append(upstream)
+                    continue
+                unready = True
+                if readiness.pending:
+                    pending = pending or upstream
+                skipped.append(f"{upstream.name} is not ready: {readiness.reason}")
+            if able:
+                return self._balance(able, request) if len(tier) > 1 else Choice(able[0])
         if pending is not None:
-            return pending
+            return Choice(pending)
         code = ErrorCode.BACKEND_UNAVAILABLE
         if refusal is not None and not unready:
             code = refusal.code
         raise RequestError(code, f"route {self.name}: {'; '.join(skipped)}")
+
+    def remember(self, choice: Choice) -> None:
+        """The upstream has served the conversation, and has it in its cache now."""
+        if choice.prefix is not None:
+            self._affinity.remember(choice.prefix, choice.upstream.name)
+
+    def _balance(self, able: Sequence[Upstream], request: AnyRequest) -> Choice:
+        """The one that has seen the conversation, if it has room; else the least busy one.
+
+        Among equals the one that has been idle for longest: its cache is the least useful.
+        """
+        prefixes = prefix_hashes(request) if isinstance(request, GenerateRequest) else []
+        prefix = prefixes[-1] if prefixes else None
+        known = self._affinity.find(prefixes)
+        for upstream in able:
+            if upstream.name == known and upstream.has_room:
+                return Choice(upstream, prefix)
+        least_busy = min(able, key=lambda u: (not u.has_room, u.in_flight, u.last_begun))
+        return Choice(least_busy, prefix)
 
 
 class Router:
@@ -83,20 +159,23 @@ class Router:
             return self._by_name[self._default]
         return self.routes[0] if len(self.routes) == 1 else None
 
+    async def run(self) -> None:
+        """Tell those who wait where they stand, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for route in self.routes:
+                nursery.start_soon(route.gate.run)
+
     def find(self, model: str | None) -> Route:
         """The route that `model` names. Raises RequestError (`invalid_request`)."""
+        route = self._by_name.get(model) if model else self.default
+        if route is not None:
+            return route
         known = ", ".join(route.name for route in self.routes) or "none"
         if not model:
-            if self.default is not None:
-                return self.default
             raise RequestError(
                 ErrorCode.INVALID_REQUEST,
                 f"`model` is missing and there is no default route; the routes are: {known}",
             )
-        route = self._by_name.get(model)
-        if route is None:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST,
-                f"no route {model[:80]!r}; the routes are: {known}",
-            )
-        return route
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"no route {model[:80]!r}; the routes are: {known}"
+        )

@@ -7,20 +7,23 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.errors import RequestError
-from inferd_daemon.routing.admission import Admission, Queued
+from inferd_daemon.routing.admission import Admission, Place
 from inferd_daemon.routing.gate import Gate
+from inferd_daemon.routing.shares import PeerKey
 from inferd_proto import ErrorCode
+
+PEER = PeerKey(1000, "peer")
 
 
 class Visitor:
     """Holds a permit until it is told to go."""
 
-    def __init__(self, gate: Gate, peer: str = "peer") -> None:
+    def __init__(self, gate: Gate, peer: PeerKey = PEER) -> None:
         self.gate = gate
         self.peer = peer
         self.scope = trio.CancelScope()
         self.inside = False
-        self.places: list[Queued] = []
+        self.places: list[Place] = []
         self.error: RequestError | None = None
         self._leave = trio.Event()
 
@@ -37,7 +40,7 @@ class Visitor:
     def leave(self) -> None:
         self._leave.set()
 
-    async def _queued(self, place: Queued) -> None:
+    async def _queued(self, place: Place) -> None:
         self.places.append(place)
         await trio.lowlevel.checkpoint()
 
@@ -59,7 +62,7 @@ async def test_waits_for_its_turn_and_is_told_its_place_once(nursery: trio.Nurse
     second.leave()
     third.leave()
     await wait_all_tasks_blocked()
-    assert [v.places for v in (first, second, third)] == [[], [Queued(1, None)], [Queued(2, None)]]
+    assert [v.places for v in (first, second, third)] == [[], [Place(1, None)], [Place(2, None)]]
     assert (gate.admission.active, gate.admission.waiting) == (0, 0)
 
 
@@ -72,7 +75,7 @@ async def test_full_is_refused_at_once(nursery: trio.Nursery) -> None:
     assert second.error is not None
     assert second.error.code is ErrorCode.QUEUE_FULL
     assert second.error.message == (
-        "route r is full: 0 requests wait for 1 permits; try again later"
+        "route r is full (0 waiting, 1 at once); position 1 would be next; try again later"
     )
     first.leave()
 
@@ -104,7 +107,9 @@ async def test_waits_no_longer_than_max_wait(
     assert trio.current_time() - before == pytest.approx(1.5)
     assert second.error is not None
     assert second.error.code is ErrorCode.TIMEOUT
-    assert second.error.message == "waited 1.5 s for route r and stood at place 1"
+    assert second.error.message == (
+        "waited 1.5 s for route r and stood at position 1; try again later"
+    )
     assert (gate.admission.active, gate.admission.waiting) == (1, 0)
     first.leave()
 
@@ -161,7 +166,7 @@ async def test_the_turn_comes_in_the_instant_of_the_deadline(
 async def test_an_error_inside_gives_the_permit_back() -> None:
     gate = gate_of()
     with pytest.raises(ZeroDivisionError):
-        async with gate.admitted("peer"):
+        async with gate.admitted(PEER):
             raise ZeroDivisionError
     assert gate.admission.active == 0
 
@@ -174,11 +179,11 @@ async def test_a_client_that_cannot_be_told_its_place_leaves_the_queue(
     nursery.start_soon(first.run)
     await wait_all_tasks_blocked()
 
-    async def fails(_place: Queued) -> None:
+    async def fails(_place: Place) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        async with gate.admitted("peer", fails):
+        async with gate.admitted(PEER, fails):
             pass
     assert gate.admission.waiting == 0
     first.leave()
@@ -193,7 +198,7 @@ async def test_many_come_and_go(autojump_clock: MockClock) -> None:
         nonlocal most
         with trio.move_on_after(0.05 * (number % 17)):
             try:
-                async with gate.admitted(number % 5):
+                async with gate.admitted(PeerKey(number % 5, "")):
                     most = max(most, gate.admission.active)
                     await trio.sleep(0.01 * (number % 7))
             except RequestError as error:

@@ -2,14 +2,22 @@
 
 import pytest
 
-from inferd_daemon.backends.base import Capabilities, GenerateRequest, Readiness, RerankRequest
+from inferd_daemon.backends.base import (
+    Backend,
+    Capabilities,
+    GenerateRequest,
+    Readiness,
+    RerankRequest,
+)
 from inferd_daemon.backends.mock import MockBackend
-from inferd_daemon.config import MockConfig
+from inferd_daemon.config import BreakerConfig, MockConfig
 from inferd_daemon.errors import RequestError
 from inferd_daemon.routing.admission import Admission
+from inferd_daemon.routing.breaker import Breaker
 from inferd_daemon.routing.gate import Gate
 from inferd_daemon.routing.requirements import AnyRequest
 from inferd_daemon.routing.router import Route, Router
+from inferd_daemon.routing.upstream import Upstream
 from inferd_proto import ErrorCode, Message, Text
 
 HELLO = GenerateRequest([Message("user", [Text("hi")])])
@@ -37,7 +45,12 @@ class Told(MockBackend):
 
 
 def route(name: str, *backends: MockBackend, aliases: tuple[str, ...] = ()) -> Route:
-    return Route(name, backends, aliases, Gate(name, Admission(1, 0)))
+    tiers = [[Upstream(b, Breaker(BreakerConfig()), lambda: 0.0)] for b in backends]
+    return Route(name, tiers, Gate(name, Admission(1, 0)), aliases=aliases)
+
+
+def chosen(asked: Route, request: AnyRequest) -> Backend:
+    return asked.choose(request).upstream.backend
 
 
 def not_found(router: Router, model: str | None) -> RequestError:
@@ -93,21 +106,21 @@ def test_a_long_name_is_not_echoed_whole() -> None:
 
 def test_the_first_ready_backend_answers() -> None:
     broken, first, second = Told("broken", BROKEN), Told("first"), Told("second")
-    assert route("r", broken, first, second).choose(HELLO) is first
+    assert chosen(route("r", broken, first, second), HELLO) is first
 
 
 def test_a_backend_on_its_way_is_better_than_none_and_worse_than_a_ready_one() -> None:
     coming, later, ready = Told("coming", COMING), Told("later", COMING), Told("ready")
-    assert route("r", coming, ready).choose(HELLO) is ready
-    assert route("r", Told("broken", BROKEN), coming, later).choose(HELLO) is coming
+    assert chosen(route("r", coming, ready), HELLO) is ready
+    assert chosen(route("r", Told("broken", BROKEN), coming, later), HELLO) is coming
 
 
 def test_a_backend_that_cannot_answer_is_passed_over() -> None:
     plain = Told("plain")
     ranks = Told("ranks", can=Capabilities(generate=False, rerank=True))
     both = route("r", plain, ranks)
-    assert both.choose(HELLO) is plain
-    assert both.choose(RerankRequest("q", ["d"])) is ranks
+    assert chosen(both, HELLO) is plain
+    assert chosen(both, RerankRequest("q", ["d"])) is ranks
 
 
 def test_why_nobody_can_answer() -> None:

@@ -1,0 +1,89 @@
+"""A backend as routes see it: is it there to be asked, how busy is it, how has it done. Pure.
+
+One for each backend, shared by the routes that name it. Judges whose fault a failure was.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from inferd_proto import ErrorCode
+
+from ..backends.base import Backend, Readiness
+from ..errors import BackendFault
+from .breaker import Breaker
+
+Clock = Callable[[], float]
+MAX_REASON_CHARS = 200
+"""Of the last failure, where it says why the backend is left alone."""
+
+
+class Attempt(NamedTuple):
+    """One request at the backend. `trial`: it decides whether the breaker closes; `counts`: the
+    backend had said that it was ready."""
+
+    trial: bool
+    counts: bool
+
+
+class Upstream:
+    """A backend with its breaker and the requests that it has in flight."""
+
+    def __init__(self, backend: Backend, breaker: Breaker, clock: Clock) -> None:
+        self.backend = backend
+        self.breaker = breaker
+        self.in_flight = 0
+        self.last_begun = float("-inf")
+        self._clock = clock
+        self._last_failure = ""
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.backend.name}, {self.in_flight} in flight, {self.breaker!r}>"
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self.backend.name
+
+    @property
+    def has_room(self) -> bool:
+        """One more request would not have to wait inside it."""
+        return self.in_flight < self.backend.slots
+
+    def readiness(self) -> Readiness:
+        """The backend's own, unless its breaker lets no request through."""
+        if self.breaker.closed:
+            return self.backend.readiness()
+        refusal = self.breaker.refusal(self._clock())
+        if refusal is None:
+            return self.backend.readiness()
+        return Readiness(False, f"{refusal}; its last failure: {self._last_failure}")
+
+    def begin(self) -> Attempt:
+        """A request goes to it, now that `readiness` allows it; ends with `end`."""
+        self.in_flight += 1
+        self.last_begun = self._clock()
+        counts = self.backend.readiness().ready
+        return Attempt(self.breaker.begin(self.last_begun), counts)
+
+    def answered(self, attempt: Attempt) -> Attempt:
+        """The first of its answer is there: proof enough for a trial."""
+        if attempt.trial:
+            self.breaker.succeeded(trial=True)
+        return attempt._replace(trial=False)
+
+    def end(self, attempt: Attempt, error: BaseException | None) -> None:
+        """The request is over: answered, or ended by `error`."""
+        self.in_flight -= 1
+        if error is None:
+            self.breaker.succeeded(trial=attempt.trial)
+        elif counts_against_backend(error) and (attempt.counts or attempt.trial):
+            assert isinstance(error, BackendFault)
+            self._last_failure = error.message[:MAX_REASON_CHARS]
+            self.breaker.failed(self._clock(), trial=attempt.trial)
+        else:
+            self.breaker.abandoned(trial=attempt.trial)
+
+
+def counts_against_backend(error: BaseException) -> bool:
+    """Not what the client asked for, nor that it left, nor what the model wrote."""
+    return isinstance(error, BackendFault) and error.code is not ErrorCode.TOOL_CALL_MALFORMED
