@@ -8,12 +8,12 @@ from typing import Any
 
 import trio
 
-from inferd_daemon.assembly import build_router
 from inferd_daemon.backends.base import Backend
 from inferd_daemon.config import Config, MockConfig, RouteConfig
 from inferd_daemon.control.view import DaemonView
 from inferd_daemon.fronts.peer import peer_of
 from inferd_daemon.fronts.session import Session
+from inferd_daemon.routing.table import build_router
 from inferd_proto import FrameReader, FrameType, pack
 
 Answer = dict[str, Any]
