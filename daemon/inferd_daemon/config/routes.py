@@ -10,7 +10,10 @@ Uid = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,9})\Z")]
 Weight = Annotated[int, Meta(ge=1, le=1000)]
 """Whole turns: so places in the queue are exact."""
 Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
-Group = Annotated[list[Name], Meta(min_length=1)]
+Member = Annotated[str, Meta(min_length=1, max_length=128)]
+"""The name of a backend. Without a pattern: in a union with a list msgspec 0.22 frees a patterned
+string's pattern as if it owned it, and the interpreter dies."""
+Group = Annotated[list[Member], Meta(min_length=1)]
 
 
 class RouteDefaults(Struct, frozen=True, kw_only=True):
@@ -51,7 +54,7 @@ class RouteConfig(Struct, frozen=True, kw_only=True):
     `queue_depth` more wait, the next one gets `queue_full`. None waits longer than `max_wait_ms`.
     """
 
-    backends: Annotated[list[Name | Group], Meta(min_length=1)]
+    backends: Annotated[list[Member | Group], Meta(min_length=1)]
     aliases: list[Name] = []
     active_permits: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     queue_depth: Annotated[int, Meta(ge=0, le=1_000_000)] = 64
