@@ -7,21 +7,49 @@ from inferd_proto import ErrorCode, JsonObject
 from .errors import InferdError, NotFound, ProtocolViolation
 
 
+class BreakerStatus(Struct, frozen=True, kw_only=True):
+    """Whether a failing backend is left alone: "closed", "open" or "half_open".
+
+    `failures` count at present; an open breaker lets a request try in `retry_in_ms`.
+    """
+
+    state: str = "closed"
+    failures: int = 0
+    retry_in_ms: int = 0
+
+
 class BackendStatus(Struct, frozen=True, kw_only=True):
-    """One backend behind a route; `capabilities` as in wire.md section 8."""
+    """One backend behind a route; `capabilities` as in wire.md section 8.
+
+    `in_flight` of its `slots` are in use, by all routes; those of one `priority` share the load.
+    """
 
     name: str
     kind: str = ""
+    priority: int = 1
     ready: bool = False
     reason: str = ""
+    in_flight: int = 0
+    slots: int = 0
+    breaker: BreakerStatus = BreakerStatus()
     capabilities: JsonObject = {}
+
+
+class PeerStatus(Struct, frozen=True, kw_only=True):
+    """What one client (a uid with the label that the client gives itself) has on a route."""
+
+    uid: int
+    client: str = ""
+    active: int = 0
+    queued: int = 0
+    weight: int = 1
 
 
 class RouteStatus(Struct, frozen=True, kw_only=True):
     """One route: a name to ask for, and how busy it is.
 
-    `active` of `permits` requests run, `queued` of `queue_depth` wait; `reason` says why it is
-    not ready.
+    `active` of `permits` requests run, `queued` of `queue_depth` wait, for at most `max_wait_ms`;
+    `reason` says why it is not ready.
     """
 
     name: str
@@ -32,6 +60,8 @@ class RouteStatus(Struct, frozen=True, kw_only=True):
     queued: int = 0
     permits: int = 0
     queue_depth: int = 0
+    max_wait_ms: int | None = None
+    peers: list[PeerStatus] = []
     backends: list[BackendStatus] = []
     aliases: list[str] = []
 

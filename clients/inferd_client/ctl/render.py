@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..answers import Done, Event
-from ..status import RouteStatus, Status
+from ..status import BackendStatus, PeerStatus, RouteStatus, Status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def status_line(status: Status) -> str:
 
 
 def routes_table(routes: list[RouteStatus]) -> "Table":
-    """One row a route; the default one bears a star."""
+    """One row a route, the default one with a star; a line each for backends and who waits."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -81,18 +81,37 @@ def routes_table(routes: list[RouteStatus]) -> "Table":
 
 
 def _route_row(route: RouteStatus) -> tuple[str, ...]:
-    backends = (
-        f"{b.name} ({b.kind})" + ("" if b.ready else f": {b.reason or 'not ready'}")
-        for b in route.backends
-    )
+    ranked = len({backend.priority for backend in route.backends}) > 1
+    waiting = [f"{_peer(peer)}: {peer.queued}" for peer in route.peers if peer.queued]
     return (
         route.name + ("*" if route.default else ""),
         "ready" if route.ready else route.reason or "not ready",
         f"{route.active}/{route.permits}",
-        f"{route.queued}/{route.queue_depth}",
-        ", ".join(backends),
+        "\n".join([f"{route.queued}/{route.queue_depth}", *waiting]),
+        "\n".join(_backend_line(backend, ranked=ranked) for backend in route.backends),
         ", ".join(route.aliases),
     )
+
+
+def _backend_line(backend: BackendStatus, *, ranked: bool) -> str:
+    """Backends of one rank share the load; those of the next one wait for their failure."""
+    breaker = backend.breaker
+    notes: list[str] = []
+    if backend.in_flight:
+        notes.append(f"{backend.in_flight} of {backend.slots} slots in use")
+    if breaker.state == "half_open":
+        notes.append("its breaker is half open")
+    elif breaker.state == "closed" and breaker.failures:
+        plural = "" if breaker.failures == 1 else "s"
+        notes.append(f"{breaker.failures} failure{plural} lately")
+    if not backend.ready:  # of an open breaker the reason tells
+        notes.append(backend.reason or "not ready")
+    rank = f"{backend.priority}. " if ranked else ""
+    return f"{rank}{backend.name} ({backend.kind})" + (f": {'; '.join(notes)}" if notes else "")
+
+
+def _peer(peer: PeerStatus) -> str:
+    return f"uid {peer.uid} {peer.client}".rstrip()
 
 
 def _cell(text: str) -> str:

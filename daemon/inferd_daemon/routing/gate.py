@@ -113,7 +113,7 @@ class Gate:
         return RequestError(
             ErrorCode.QUEUE_FULL,
             f"{what} ({full.waiting} waiting, {self._admission.permits} at once);"
-            f" position {place.position} would be next{_in_about(place)}; try again later",
+            f" position {place.position} would be next{_in_about(place)}",
             details=_details(place),
         )
 
@@ -122,7 +122,7 @@ class Gate:
         return RequestError(
             ErrorCode.TIMEOUT,
             f"waited {self._max_wait_s:g} s for route {self._route} and stood at position"
-            f" {place.position}{_in_about(place)}; try again later",
+            f" {place.position}{_in_about(place)}",
             details=_details(place),
         )
 

@@ -11,6 +11,10 @@ examples:
   inferdctl routes --json | jq -r '.routes[] | select(.ready) | .name'
 
 The route with a star is the default: it answers where no model is named.
+
+A backend is asked while those of a lower rank ("1.", "2.") are not there to be
+asked; those of one rank share the load. A backend that failed several times
+is left alone for a while: its breaker is open.
 """
 
 
