@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inferd_proto import FrameReader, FrameType, pack
+import msgspec
+
+from inferd_proto import Frame, FrameReader, FrameType, pack
 
 HELLO = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
@@ -37,16 +39,25 @@ class WireClient:
         self.say(id=request_id, **{"messages": HELLO, **fields})
 
     def hear(self) -> Answer:
-        """The next answer. Raises EOFError where the daemon closed."""
+        """The next answer, JSON. Raises EOFError where the daemon closed."""
+        answer: Answer = json.loads(self._hear_frame().payload or b"")
+        return answer
+
+    def hear_in_any_encoding(self) -> Answer:
+        """The next answer, JSON or MessagePack."""
+        frame = self._hear_frame()
+        codec = msgspec.json if frame.type is FrameType.JSON else msgspec.msgpack
+        answer: Answer = codec.decode(frame.payload or b"")
+        return answer
+
+    def _hear_frame(self) -> Frame:
         while (frame := self._reader.next()) is None:
             data = self.sock.recv(65_536)
             if not data:
                 self._reader.finish()
                 raise EOFError
             self._reader.feed(data)
-        assert frame.payload is not None
-        answer: Answer = json.loads(frame.payload)
-        return answer
+        return frame
 
     def hear_end(self, request_id: str = "1") -> Answer:
         """The terminal answer of this request; all before it are passed over."""

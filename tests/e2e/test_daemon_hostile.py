@@ -1,0 +1,276 @@
+"""Clients that break every rule, against the real daemon: it goes on serving the others."""
+
+import json
+import os
+import random
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from inferd_proto import FrameType, pack
+from tests.support.daemon import RunningDaemon, running_daemon, wait_until
+from tests.support.wire_client import HELLO, WireClient, connected
+
+CONFIG = """\
+[daemon]
+log_format = "json"
+log_level = "debug"
+write_timeout_s = 0.5
+[backends.mock]
+kind = "mock"
+token_ms = 1
+[backends.quick]
+kind = "mock"
+[routes.mock]
+backends = ["mock"]
+[routes.quick]
+backends = ["quick"]
+"""
+TEMPLATES: list[dict[str, object]] = [
+    {"messages": HELLO, "max_tokens": 2, "model": "quick"},
+    {"api_version": 1, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2},
+    {"op": "embed", "input": ["x"], "model": "quick"},
+    {"op": "rerank", "query": "x", "documents": ["y"], "model": "quick"},
+    {"op": "status"},
+    {"op": "cancel"},
+    {"messages": HELLO, "tools": [{"name": "t", "input_schema": {}}], "tool_choice": "required"},
+]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """One daemon for all of them: none may harm it for the next."""
+    with running_daemon(config=CONFIG) as running:
+        yield running
+        assert "unexpectedly" not in running.log
+
+
+def still_serves(daemon: RunningDaemon) -> None:
+    """A well-behaved client is answered, alone, and nothing runs on for those who left."""
+    with connected(daemon.socket) as client:
+
+        def alone() -> bool:
+            client.say(op="status", id="s")
+            status = client.hear()["value"]
+            idle = all(route["active"] == 0 for route in status["routes"])
+            return idle and status["connections"] == 1
+
+        wait_until(alone, 5, "the end of all that hostile clients began")
+        client.generate(max_tokens=2, model="quick")
+        assert client.hear_end()["stop_reason"] == "max_tokens"
+
+
+def tame_frame(rng: random.Random) -> bytes:
+    """Wrong in what it says, mostly, but nothing that must end the connection."""
+    fields = {"wire_version": 1, "id": str(rng.randrange(5)), **rng.choice(TEMPLATES)}
+    encoding = rng.choice([FrameType.JSON, FrameType.JSON, FrameType.MSGPACK])
+    text = encoding is FrameType.JSON
+    payload = bytearray(json.dumps(fields).encode() if text else msgspec.msgpack.encode(fields))
+    kind = rng.random()
+    if kind < 0.7:
+        for _ in range(rng.randrange(4)):  # never in the version, which stands first
+            payload[rng.randrange(20, len(payload))] = rng.randrange(256)
+    elif kind < 0.9:
+        payload = payload[: rng.randrange(20, len(payload))]
+    else:
+        payload = bytearray(b"[" + rng.randbytes(rng.randrange(60)))
+        encoding = FrameType.JSON
+    return pack(encoding, bytes(payload))
+
+
+def wild_bytes(rng: random.Random) -> bytes:
+    """Anything at all."""
+    return rng.choice(
+        [
+            rng.randbytes(rng.randrange(1, 20)),
+            pack(FrameType.MSGPACK, rng.randbytes(rng.randrange(30))),
+            pack(FrameType.BLOB, rng.randbytes(rng.randrange(30))),
+            pack(FrameType.JSON, b'{"wire_version":' + rng.randbytes(1) + b"}"),
+            exchange()[: rng.randrange(400)],
+        ]
+    )
+
+
+def hears_the_last_answer(client: WireClient) -> bool:
+    """False where the daemon closed instead."""
+    try:
+        client.say(op="status", id="last")
+        while client.hear_in_any_encoding().get("id") != "last":
+            pass
+    except (EOFError, BrokenPipeError, ConnectionResetError, TimeoutError):
+        return False
+    return True
+
+
+def test_a_hundred_thousand_random_frames(daemon: RunningDaemon) -> None:
+    rng = random.Random(20261121)
+    before = daemon.rss_kib
+    sent = 0
+    while sent < 100_000:
+        with connected(daemon.socket, timeout_s=0.2) as client:
+            while sent < 100_000:
+                tame = 100
+                client.sock.sendall(b"".join(tame_frame(rng) for _ in range(tame)))
+                sent += tame
+                assert hears_the_last_answer(client)
+                if rng.random() < 0.2:
+                    client.sock.sendall(wild_bytes(rng))
+                    sent += 1
+                    if not hears_the_last_answer(client):
+                        break
+    still_serves(daemon)
+    assert daemon.rss_kib - before < 20_000
+    answered = sum(event in ("request", "refused") for event in daemon.events())
+    assert answered > 80_000  # cancels of what is over get no answer
+
+
+def exchange() -> bytes:
+    """A whole request with an attachment, and a second one that runs for long."""
+    request = {
+        "wire_version": 1,
+        "id": "a",
+        "messages": [{"role": "user", "content": [{"type": "image", "attachment_id": "i"}]}],
+        "attachments": [{"kind": "image", "id": "i", "width": 2, "height": 2}],
+        "max_tokens": 100_000,
+        "model": "mock",
+    }
+    blob = {"type": "attachment_blob", "attachment_id": "i", "len": 12}
+    cancel = {"wire_version": 1, "op": "cancel", "id": "a"}
+    return b"".join(
+        [
+            pack(FrameType.JSON, json.dumps(request).encode()),
+            pack(FrameType.JSON, json.dumps(blob).encode()),
+            pack(FrameType.BLOB, bytes(12)),
+            pack(FrameType.JSON, json.dumps(cancel).encode()),
+        ]
+    )
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_client_that_vanishes_after_any_byte(daemon: RunningDaemon, half: bool) -> None:
+    data = exchange()
+    for length in range(len(data) + 1):
+        with connected(daemon.socket) as client:
+            client.sock.sendall(data[:length])
+            if half:
+                client.sock.shutdown(socket.SHUT_WR)
+    still_serves(daemon)
+
+
+def test_a_client_that_vanishes_after_any_answer(daemon: RunningDaemon) -> None:
+    for answers in range(12):
+        with connected(daemon.socket) as client:
+            client.generate(max_tokens=10, model="mock")
+            for _ in range(answers):
+                if client.hear()["type"] == "done":
+                    break
+    still_serves(daemon)
+
+
+def test_a_crowd_that_never_reads(daemon: RunningDaemon) -> None:
+    before = daemon.rss_kib
+    crowd = [WireClient(daemon.socket) for _ in range(50)]
+    try:
+        for client in crowd:
+            client.generate(max_tokens=2_000_000, model="quick")
+        time.sleep(0.2)
+        assert daemon.rss_kib - before < 10_000
+        still_waiting = time.monotonic() + 5
+        while time.monotonic() < still_waiting:
+            if daemon.events().count("client does not read, disconnected") >= 50:
+                break
+            time.sleep(0.05)
+        still_serves(daemon)
+    finally:
+        for client in crowd:
+            client.sock.close()
+
+
+def test_a_frame_announced_with_the_cap_takes_no_memory_until_it_comes(
+    daemon: RunningDaemon,
+) -> None:
+    before = daemon.rss_kib
+    crowd = [WireClient(daemon.socket) for _ in range(50)]
+    try:
+        for client in crowd:
+            client.sock.sendall(b"\x80\x80\x80\x20\x01{")  # 64 MiB are to follow
+        time.sleep(0.1)
+        assert daemon.rss_kib - before < 5_000
+    finally:
+        for client in crowd:
+            client.sock.close()
+    still_serves(daemon)
+
+
+def test_an_unstreamed_flood_leaves_the_others_their_turn(daemon: RunningDaemon) -> None:
+    with connected(daemon.socket) as greedy, connected(daemon.socket) as other:
+        greedy.generate(max_tokens=2**31 - 1, model="quick", stream=False)
+        worst = 0.0
+        for number in range(50):
+            started = time.monotonic()
+            other.say(op="status", id=str(number))
+            other.hear()
+            worst = max(worst, time.monotonic() - started)
+        assert worst < 0.25
+        assert greedy.hear_end()["code"] == "frame_too_large"
+    still_serves(daemon)
+
+
+def test_without_descriptors_it_waits_for_some() -> None:
+    with running_daemon(config=CONFIG) as daemon:
+        with connected(daemon.socket) as first:
+            first.say(op="status", id="s")
+            first.hear()
+            used = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+            limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 2, used + 2))
+            assert limits[0] > used + 2
+            crowd = [WireClient(daemon.socket) for _ in range(6)]
+            for client in crowd:
+                client.say(op="status", id="s")
+            daemon.wait_for("cannot accept clients, trying on")
+            busy = _cpu_s(daemon.pid)
+            time.sleep(0.5)
+            assert _cpu_s(daemon.pid) - busy < 0.1  # it does not spin
+            first.say(op="status", id="s")
+            assert first.hear()["type"] == "result"
+        for client in crowd:  # each that leaves makes room for the next
+            assert client.hear()["type"] == "result"
+            client.sock.close()
+        assert daemon.events().count("cannot accept clients, trying on") < 6
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_more_clients_than_allowed_are_turned_away_with_a_reason() -> None:
+    config = CONFIG.replace("[daemon]", "[daemon]\nmax_connections = 3")
+    with running_daemon(config=config) as daemon:
+        guests = [WireClient(daemon.socket) for _ in range(3)]
+        try:
+            for guest in guests:
+                guest.say(op="status", id="s")
+                guest.hear()
+            with connected(daemon.socket) as fourth:
+                answer = fourth.hear()
+                assert (answer["type"], answer["code"]) == ("error", "queue_full")
+                assert answer["message"] == "3 clients are connected; try again later"
+                with pytest.raises((EOFError, ConnectionResetError)):
+                    fourth.hear()
+            guests.pop().sock.close()
+            wait_until(lambda: _is_let_in(daemon), 2, "a free place")
+        finally:
+            for guest in guests:
+                guest.sock.close()
+
+
+def _is_let_in(daemon: RunningDaemon) -> object:
+    with connected(daemon.socket) as client:
+        client.say(op="status", id="s")
+        return client.hear()["id"] == "s"
