@@ -5,6 +5,7 @@ always closes the upstream's connection when it stops early, for that is what fr
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from math import inf
 
 import httpx
 import trio
@@ -61,7 +62,8 @@ class Deadlines(Struct, frozen=True, kw_only=True):
 class ChatClient:
     """Speaks to `base_url` (no path) over `transport`, which it owns.
 
-    `dropped` counts the malformed lines of all streams so far.
+    `dropped` counts the malformed lines of all streams so far; `succeeded_at` is when, by trio's
+    clock, a request went well last.
     """
 
     def __init__(
@@ -74,8 +76,12 @@ class ChatClient:
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         deadlines: Deadlines | None = None,
+        api_prefix: str = "",
     ) -> None:
-        """An empty `api_key` sends no header. Raises httpx.InvalidURL."""
+        """An empty `api_key` sends no header; `api_prefix` stands before `/v1`.
+
+        Raises httpx.InvalidURL.
+        """
         self._transport = transport
         self._base_url = httpx.URL(base_url)
         self._dialect = dialect
@@ -84,11 +90,12 @@ class ChatClient:
         self._redact = Redactor([api_key or "", *(headers or {}).values()])
         self._headers = _header_lines(self._base_url, api_key, headers or {})
         self._urls = {
-            path: self._base_url.copy_with(raw_path=path.encode())
+            path: self._base_url.copy_with(raw_path=f"{api_prefix}{path}".encode())
             for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/rerank")
         }
         self._threads = trio.CapacityLimiter(THREADS)
         self.dropped = 0
+        self.succeeded_at = -inf
 
     async def generate(
         self, request: GenerateRequest, can: Capabilities
@@ -116,6 +123,7 @@ class ChatClient:
                 if batch:
                     yield batch
                 if answer.finished:
+                    self.succeeded_at = trio.current_time()
                     break
                 if answer.failure is not None:
                     raise answer.failure
@@ -215,7 +223,9 @@ class ChatClient:
             if response.status_code != 200:
                 raise await self._refusal(response, end)
             _refuse_encoded(response)
-            return await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+            answer = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+            self.succeeded_at = trio.current_time()
+            return answer
         finally:
             await _stream_of(response).aclose()
 

@@ -7,6 +7,7 @@ business.
 
 import ssl
 from collections.abc import AsyncGenerator
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -46,7 +47,8 @@ class OpenAICompatBackend(Backend):
         self.name = name
         self._config = config
         self._dialect = DIALECTS[config.upstream]
-        self._readiness = Readiness(True)
+        self._verdict = Readiness(True)
+        self._probed_at = -inf
         self._capabilities = Capabilities(
             tools=True,
             tool_choice=self._dialect.tool_choice,
@@ -94,29 +96,21 @@ class OpenAICompatBackend(Backend):
 
     def readiness(self) -> Readiness:
         """What the last probe said, or a success since; ready before the first probe."""
-        return self._readiness
+        if self._client.succeeded_at > self._probed_at:
+            return Readiness(True)
+        return self._verdict
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
         """See `ChatClient.generate`."""
-        batches = self._client.generate(request, self._capabilities)
-        try:
-            async for batch in batches:
-                yield batch
-        finally:
-            await batches.aclose()
-        self._readiness = Readiness(True)
+        return self._client.generate(request, self._capabilities)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """See `ChatClient.embed`."""
-        result = await self._client.embed(request)
-        self._readiness = Readiness(True)
-        return result
+        return await self._client.embed(request)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """See `ChatClient.rerank`."""
-        result = await self._client.rerank(request)
-        self._readiness = Readiness(True)
-        return result
+        return await self._client.rerank(request)
 
     async def run(self) -> None:
         """Probe from time to time, until cancelled."""
@@ -134,10 +128,11 @@ class OpenAICompatBackend(Backend):
             if local and status == 200:
                 status = await self._learn()
         except BackendFault as error:
-            self._readiness = Readiness(False, error.message)
+            self._verdict = Readiness(False, error.message)
         else:
-            self._readiness = _judge(status)
-        return self._readiness
+            self._verdict = _judge(status)
+        self._probed_at = trio.current_time()
+        return self._verdict
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,8 +1,7 @@
 """One socket to an upstream: send, receive, close.
 
-A plain non-blocking socket that waits through trio: an attempt comes first, and waiting only where
-there is nothing yet. It must close fully and at once, never by halves: llama-server frees the
-slot of a request at a full close, and does not notice a half one.
+A plain non-blocking socket that waits through trio. It must close fully and at once, never by
+halves: llama-server frees the slot of a request at a full close, and does not notice a half one.
 """
 
 import socket
@@ -48,20 +47,19 @@ class Connection:
 
         Raises OSError where the peer is gone, httpx.ReadTimeout. Always lets other tasks run.
         """
-        try:
-            data = self._socket.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            pass
-        else:
-            await trio.lowlevel.checkpoint()
-            return data
+        if timeout_s is None:
+            return await self._receive()
         with time_limit(timeout_s, httpx.ReadTimeout, "upstream sends nothing"):
-            while True:
-                await trio.lowlevel.wait_readable(self._socket)
-                try:
-                    return self._socket.recv(RECEIVE_BYTES)
-                except BlockingIOError:
-                    continue
+            return await self._receive()
+
+    async def _receive(self) -> bytes:
+        # Waiting first: of a stream, the next token is seldom there already.
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
