@@ -15,12 +15,13 @@ import trio
 
 import inferd_proto
 
-from .assembly import assemble
-from .config import Config, find_places
+from .assembly import Assembly, assemble, group_id
+from .config import Config, Places, find_places
 from .control.view import DaemonView
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
+from .supervision.state_directory import StateDirectory
 
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
@@ -31,35 +32,49 @@ _log = structlog.get_logger(__name__)
 async def serve(config: Config, on_listening: Callable[[], None] | None = None) -> None:
     """Run the daemon until it is told to stop. Raises OperatorError where it cannot start."""
     places = find_places(config, os.environ, os.getuid())
-    parts = assemble(config, places)
-    view = DaemonView(inferd_proto.__version__, str(places.socket), parts.router)
     with (
         trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
         SocketFile(places.socket, group=config.daemon.socket_group) as socket_file,
+        StateDirectory(places.state),
     ):
+        parts = assemble(config, places)
+        view = _view(parts, config, places)
         async with trio.open_nursery() as nursery:
-            for supervisor in parts.supervisors.values():
-                await nursery.start(supervisor.run)
-                supervisor.start()
+            await nursery.start(parts.leasing.run)
             for backend in parts.backends.values():
                 nursery.start_soon(backend.run)
             nursery.start_soon(parts.router.run)
-            listener = _listener(socket_file.socket, view, config)
+            listener = _listener(socket_file.socket, view, parts, config)
             nursery.start_soon(listener.run)
             _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)
             if on_listening is not None:
                 on_listening()
-            async for number in signals:
-                _log.info("stopping", signal=signal.Signals(number).name)
-                break
+            await _told_to_stop(signals, view)
             view.draining = True
             listener.end_streams()
             await _drain(listener, config.daemon.drain_timeout_s, signals)
+            # Whose connection ends from here on did not end it: its leases wait for the next start.
+            parts.leasing.stopping = True
             listener.abort()
             nursery.cancel_scope.cancel()
         for backend in parts.backends.values():
             await backend.close()
     _log.info("stopped")
+
+
+async def _told_to_stop(signals: AsyncIterator[int], view: DaemonView) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def by_verb() -> None:
+            await view.stop_asked.wait()
+            _log.info("stopping", by="daemon.drain")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(by_verb)
+        async for number in signals:
+            _log.info("stopping", signal=signal.Signals(number).name)
+            nursery.cancel_scope.cancel()
+            break
 
 
 async def _drain(listener: Listener, timeout_s: float, signals: AsyncIterator[int]) -> None:
@@ -83,7 +98,17 @@ async def _drain(listener: Listener, timeout_s: float, signals: AsyncIterator[in
             break
 
 
-def _listener(sock: socket.socket, view: DaemonView, config: Config) -> Listener:
+def _view(parts: Assembly, config: Config, places: Places) -> DaemonView:
+    return DaemonView(
+        inferd_proto.__version__,
+        str(places.socket),
+        parts.router,
+        leasing=parts.leasing,
+        admin_group=group_id(config.daemon.admin_group, "admin_group"),
+    )
+
+
+def _listener(sock: socket.socket, view: DaemonView, parts: Assembly, config: Config) -> Listener:
     wanted = config.daemon.max_connections
     allowed = connection_limit(wanted)
     if allowed < wanted:
@@ -93,4 +118,5 @@ def _listener(sock: socket.socket, view: DaemonView, config: Config) -> Listener
         view,
         max_connections=allowed,
         write_timeout_s=config.daemon.write_timeout_s,
+        on_disconnect=parts.leasing.connection_closed,
     )

@@ -1,34 +1,52 @@
 """Configuration to objects: which class answers for which `kind`. The one place that knows all."""
 
+import grp
+import os
+
 from msgspec import Struct
 
 from .backends.base import Backend
 from .backends.libllama import LibllamaBackend
+from .backends.llama_server import LlamaServerBackend
 from .backends.mock import MockBackend
 from .backends.openai_compat import OpenAICompatBackend
-from .config import Config, LibllamaConfig, MockConfig, OpenAICompatConfig, Places
-from .engines.libllama import LibllamaEngine
+from .config import (
+    BootFields,
+    Config,
+    LibllamaConfig,
+    LlamaServerConfig,
+    MockConfig,
+    OpenAICompatConfig,
+    Places,
+    idle_seconds,
+)
+from .engines.boot_spec import BootSpec, BootSpecError, normalise
+from .engines.machine_memory import total_bytes
+from .errors import OperatorError
+from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
-from .supervision.logs import RuntimeLog
-from .supervision.supervisor import Supervisor
-
-REVIVE_AFTER_S = 60.0
-"""A worker that kept crashing is tried again now and then: no request would ask for it."""
+from .supervision.blueprints import Blueprints, boot_reader
+from .supervision.boot_blueprint import BootBlueprint, Site
+from .supervision.eviction import Limits
+from .supervision.journal_file import open_journal
+from .supervision.leasing import Leasing
+from .supervision.on_demand import OnDemand
+from .supervision.resident import ResidentBlueprint
 
 
 class Assembly(Struct, frozen=True):
-    """The daemon's parts; the app runs the supervisors and the backends."""
+    """The daemon's parts; the app runs the leasing and the backends."""
 
     backends: dict[str, Backend]
-    supervisors: dict[str, Supervisor]
+    leasing: Leasing
     router: Router
 
 
 def assemble(config: Config, places: Places) -> Assembly:
     """Every part that `config` names. Raises OperatorError where one cannot be made."""
+    leasing = _leasing(config, places)
     backends: dict[str, Backend] = {}
-    supervisors: dict[str, Supervisor] = {}
     for name, table in config.backends.items():
         match table:
             case MockConfig():
@@ -36,8 +54,68 @@ def assemble(config: Config, places: Places) -> Assembly:
             case OpenAICompatConfig():
                 backends[name] = OpenAICompatBackend(name, table)
             case LibllamaConfig():
-                engine = LibllamaEngine(name, table, places.runtimes / name)
-                log = RuntimeLog(places.state / "logs" / f"{name}.log")
-                supervisors[name] = Supervisor(engine, log, revive_after_s=REVIVE_AFTER_S)
-                backends[name] = LibllamaBackend(name, table, supervisors[name])
-    return Assembly(backends, supervisors, build_router(config, backends))
+                key = leasing.blueprints.configured[name].instance_key
+                runtime = leasing.runtimes.get(key)
+                assert runtime is not None
+                backends[name] = LibllamaBackend(name, table, runtime.supervisor)
+            case LlamaServerConfig():
+                blueprint = leasing.blueprints.configured[name]
+                backends[name] = LlamaServerBackend(name, table, OnDemand(blueprint, leasing))
+    return Assembly(backends, leasing, build_router(config, backends))
+
+
+def _leasing(config: Config, places: Places) -> Leasing:
+    site = Site(places.runtimes, places.state / "logs", os.environ)
+    idle_ttl_s = idle_seconds(config.limits.idle_ttl)
+    configured: dict[str, ResidentBlueprint | BootBlueprint] = {}
+    for name, table in config.backends.items():
+        if isinstance(table, LibllamaConfig):
+            configured[name] = ResidentBlueprint(name, table, site)
+        elif isinstance(table, LlamaServerConfig):
+            own = table.idle_ttl
+            configured[name] = BootBlueprint(
+                _boot_spec(name, table, allow_remote=config.daemon.allow_remote),
+                site,
+                idle_ttl_s=idle_ttl_s if own is None else idle_seconds(own),
+                route=name,
+            )
+    reader = boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=config.daemon.allow_remote)
+    return Leasing(
+        open_journal(places.state / "journal"),
+        Blueprints({"boot": reader}, configured),
+        _limits(config),
+        socket_group=group_id(config.daemon.socket_group, "socket_group"),
+    )
+
+
+def _boot_spec(name: str, table: LlamaServerConfig, *, allow_remote: bool) -> BootSpec:
+    given = {
+        field: getattr(table, field)
+        for field in BootFields.__struct_fields__
+        if getattr(table, field) not in (None, "", [], {})
+    }
+    if table.model == "demo":
+        given["model"] = str(demo_model_path())
+        given.setdefault("model_identity", "demo")
+    try:
+        return normalise(given, allow_remote=allow_remote)
+    except BootSpecError as error:
+        raise OperatorError(f"backend {name}: {error.message}") from error
+
+
+def _limits(config: Config) -> Limits:
+    memory = config.limits.memory_bytes
+    return Limits(
+        memory_bytes=total_bytes() if memory is None else memory or None,
+        runtimes=config.limits.max_runtimes,
+    )
+
+
+def group_id(name: str | None, key: str) -> int | None:
+    """The number of a group that the configuration names at `key`. Raises OperatorError."""
+    if name is None:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OperatorError(f"{key}: there is no group {name!r}") from None

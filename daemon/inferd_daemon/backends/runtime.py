@@ -3,6 +3,7 @@
 The supervisor of the process gives this view; backends never import it.
 """
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -64,3 +65,27 @@ class Runtime(Protocol):
 
     async def wait_settled(self) -> Readiness:
         """Wait while it starts or restarts; the caller sets the deadline."""
+
+
+class OnDemandRuntime(Protocol):
+    """A runtime that runs only while somebody needs it."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Final once it is held."""
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """None until it was ready once."""
+
+    def readiness(self) -> Readiness:
+        """Whether a request may be sent: one that does not run can be started."""
+
+    def holding(self) -> AbstractAsyncContextManager[None]:
+        """Have it ready, and keep it for the block. Raises BackendFault."""
+
+    async def replaced(self) -> bool:
+        """Who holds it could not reach it: wait for its next process; False where it lives.
+
+        Raises BackendFault where there is none.
+        """

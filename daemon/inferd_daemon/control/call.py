@@ -8,11 +8,12 @@ from .view import DaemonView
 
 
 class Peer(NamedTuple):
-    """Credentials that the kernel noted when the peer connected."""
+    """Credentials that the kernel noted when the peer connected; `groups` besides `gid`."""
 
     pid: int
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
 
 class Call(NamedTuple):

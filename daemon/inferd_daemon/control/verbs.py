@@ -7,20 +7,42 @@ from inferd_proto import ErrorCode
 from ..errors import RequestError
 from .call import Call
 from .capabilities import capabilities
+from .daemon_drain import daemon_drain
+from .lease_ensure import lease_ensure
+from .lease_get import lease_get
+from .lease_list import lease_list
+from .lease_release import lease_release
+from .lease_renew import lease_renew
+from .logs import logs
 from .route_list import route_list
+from .runtime_get import runtime_get
+from .runtime_list import runtime_list
+from .runtime_restart import runtime_restart
+from .runtime_stop import runtime_stop
 from .status import status
+from .watch import watch
 
 Verb = Callable[[Call], Awaitable[object]]
 StreamVerb = Callable[[Call], AsyncGenerator[object, None]]
 
 VERBS: dict[str, Verb] = {
     "capabilities": capabilities,
+    "daemon.drain": daemon_drain,
+    "lease.ensure": lease_ensure,
+    "lease.get": lease_get,
+    "lease.list": lease_list,
+    "lease.release": lease_release,
+    "lease.renew": lease_renew,
     "route.list": route_list,
+    "runtime.get": runtime_get,
+    "runtime.list": runtime_list,
+    "runtime.restart": runtime_restart,
+    "runtime.stop": runtime_stop,
     "status": status,
 }
 """Answer with one plain JSON value."""
 
-STREAMS: dict[str, StreamVerb] = {}
+STREAMS: dict[str, StreamVerb] = {"logs": logs, "watch": watch}
 """Answer with plain JSON values, one after the other, until they end or the caller cancels."""
 
 

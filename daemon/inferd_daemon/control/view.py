@@ -5,7 +5,9 @@ from typing import Literal
 
 import trio
 
+from ..errors import BackendFault
 from ..routing.router import Router
+from ..supervision.leasing import Leasing
 
 DaemonState = Literal["starting", "ready", "draining"]
 
@@ -17,9 +19,21 @@ class DaemonView:
     version: str
     socket: str
     router: Router
+    leasing: Leasing | None = None
+    admin_group: int | None = None
+    """Members may do what the daemon's user may."""
+    stop_asked: trio.Event = field(default_factory=trio.Event)
+    """Set by a verb that has the daemon stop."""
     started_at: float = field(default_factory=trio.current_time)
     draining: bool = False
     connections: int = 0
+
+    @property
+    def leases(self) -> Leasing:
+        """Runtimes and leases. Raises BackendFault where the daemon serves without them."""
+        if self.leasing is None:
+            raise BackendFault("this daemon manages no runtimes")
+        return self.leasing
 
     @property
     def state(self) -> DaemonState:

@@ -32,6 +32,7 @@ from .libllama_control import (
     RemoteProtocolError,
 )
 from .model_facts import parse_props
+from .secret import Secret
 
 WORKER = "inferd_daemon.engines.libllama_worker"
 MAX_SOCKET_PATH_BYTES = 107
@@ -43,12 +44,15 @@ GPU_LAYERS = {"auto": -1, "all": -2}
 
 
 class LibllamaEngine(Engine):
-    """One model in one worker. `directory` is the runtime's own and becomes 0700.
+    """One model in one worker. `directory` is the runtime's own and becomes 0700; `key` is that of
+    a former run, to be kept.
 
     Raises OperatorError for a configuration that cannot work.
     """
 
-    def __init__(self, name: str, config: LibllamaConfig, directory: Path) -> None:
+    def __init__(
+        self, name: str, config: LibllamaConfig, directory: Path, *, key: Secret | None = None
+    ) -> None:
         self.name = name
         self.timing = Timing(
             ready_timeout_s=config.ready_timeout_s,
@@ -62,7 +66,7 @@ class LibllamaEngine(Engine):
                 f"the path {self._socket_path} is too long for a Unix socket "
                 f"({MAX_SOCKET_PATH_BYTES} bytes at most): choose a shorter runtime directory"
             )
-        self._boot = _boot(config, self._socket_path)
+        self._boot = _boot(config, self._socket_path, key)
         self.endpoint = Endpoint(uds=self._socket_path, key=self._boot.key)
         self._control: socket.socket | None = None
         self._childs_end: socket.socket | None = None
@@ -186,7 +190,7 @@ def engine_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     return kept | {"GGML_NO_BACKTRACE": "1"}
 
 
-def _boot(config: LibllamaConfig, socket_path: Path) -> Boot:
+def _boot(config: LibllamaConfig, socket_path: Path, key: Secret | None) -> Boot:
     model = demo_model_path() if config.model == "demo" else Path(config.model).absolute()
     layers = config.gpu_layers
     return Boot(
@@ -194,7 +198,7 @@ def _boot(config: LibllamaConfig, socket_path: Path) -> Boot:
         mmproj=None if config.mmproj is None else str(Path(config.mmproj).absolute()),
         alias=config.alias or ("demo" if config.model == "demo" else model.stem),
         socket_path=str(socket_path),
-        key=secrets.token_urlsafe(32),
+        key=secrets.token_urlsafe(32) if key is None else key.reveal(),
         ctx_size=config.ctx_size,
         parallel=config.parallel,
         gpu_layers=layers if isinstance(layers, int) else GPU_LAYERS[layers],

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 
+import msgspec
+
 from inferd_proto import (
     BackendManifest,
     CapabilityMap,
@@ -15,8 +17,12 @@ from inferd_proto import (
     CompatibilityReason,
     CompatibilityResult,
     ConsumerManifest,
+    ErrorCode,
+    JsonObject,
     ManagementMode,
 )
+
+from ..errors import RequestError
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -61,6 +67,12 @@ def explain(result: CompatibilityResult) -> str:
     missing = ", ".join(result.missing_requirements)
     backend = result.metadata.get("backend", "the runtime")
     return f"{backend} does not fit the consumer: {result.reason} (not met: {missing})"
+
+
+def incompatible(message: str, result: CompatibilityResult) -> RequestError:
+    """The error that carries the whole result; nothing was started."""
+    details: JsonObject = {"compatibility": msgspec.to_builtins(result)}
+    return RequestError(ErrorCode.INCOMPATIBLE, message, details=details)
 
 
 def _known_modes(consumer: ConsumerManifest) -> list[ManagementMode]:

@@ -122,6 +122,18 @@ class LeaseTable:
         self._insert(renewed)
         return renewed
 
+    def find(self, lease_ref: str) -> Lease | None:
+        """The lease as it stands, for the daemon's own eyes; its time may be over."""
+        return self._leases.get(lease_ref)
+
+    def put_back(self, lease: Lease, instead: Lease | None = None) -> None:
+        """Undo what could not be made durable: `lease` as it was, where `instead` stands now."""
+        if self._leases.get(lease.lease_ref) is not instead:
+            return
+        if instead is not None:
+            self._remove(instead)
+        self._insert(lease)
+
     def release(self, now: float, lease_ref: str, by: Claimant) -> Lease | None:
         """End a lease; None where there is none any more, which is no error.
 

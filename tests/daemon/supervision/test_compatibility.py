@@ -112,9 +112,11 @@ capabilities = st.dictionaries(
 )
 consumers = st.builds(
     ConsumerManifest,
-    accepted_runtime_kinds=st.lists(st.sampled_from([*RuntimeKind, "other"])),
-    accepted_management_modes=st.lists(st.sampled_from([*ManagementMode, "jido_managed", "x"])),
-    accepted_protocols=st.lists(st.sampled_from([*EndpointProtocol, "x"])),
+    accepted_runtime_kinds=st.lists(st.sampled_from([*RuntimeKind, "other"]), max_size=8),
+    accepted_management_modes=st.lists(
+        st.sampled_from([*ManagementMode, "jido_managed", "x"]), max_size=8
+    ),
+    accepted_protocols=st.lists(st.sampled_from([*EndpointProtocol, "x"]), max_size=8),
     required_capabilities=capabilities,
     optional_capabilities=capabilities,
     constraints=st.builds(

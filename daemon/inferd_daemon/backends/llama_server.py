@@ -1,0 +1,150 @@
+"""Answers through a llama-server that the daemon starts when a request needs it.
+
+Requests go straight to the server's own socket; each holds the runtime while it runs. Starting,
+stopping and making room for it is others' business, seen here as an `OnDemandRuntime` only.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+import httpx
+
+from ..config import LlamaServerConfig
+from ..errors import BackendFault
+from .base import (
+    Backend,
+    Batch,
+    Capabilities,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    Readiness,
+    RerankRequest,
+    RerankResult,
+)
+from .chat_client import ChatClient, Deadlines
+from .chat_completions import DIALECTS
+from .runtime import Endpoint, OnDemandRuntime
+from .transport import PlainTransport
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+DEFAULT_SLOTS = 4
+"""What llama-server makes where `parallel` is not given."""
+DEADLINES = Deadlines(total_s=6 * 3600, connect_s=5, first_byte_s=1800, idle_s=300)
+"""A slow machine may take that long over a long prompt. A server that hangs is found by its health
+checks, and its end breaks the streams."""
+
+
+class LlamaServerBackend(Backend):
+    """One llama-server, by the boot spec in its table."""
+
+    kind = "llama_server"
+
+    def __init__(self, name: str, config: LlamaServerConfig, runtime: OnDemandRuntime) -> None:
+        self.name = name
+        self._config = config
+        self._runtime = runtime
+        self._client: ChatClient | None = None
+        self._client_for: Endpoint | None = None
+
+    @property
+    def slots(self) -> int:
+        """As configured, else as the server makes them."""
+        return self._config.parallel or DEFAULT_SLOTS
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """By the spec; by the model as well once it was loaded. Until then nothing is ruled out
+        that the model could bring.
+        """
+        config, facts = self._config, self._runtime.facts
+        generates = not (config.embeddings or config.reranking)
+        sees = config.mmproj is not None
+        return Capabilities(
+            generate=generates,
+            # llama.cpp constrains calls by grammar, whatever the chat template knows of tools.
+            tools=generates,
+            tool_choice=generates,
+            response_format=generates,
+            grammar=generates,
+            thinking=generates and (facts is None or facts.template_thinking),
+            vision=generates and (sees if facts is None else facts.vision),
+            audio=generates and (sees if facts is None else facts.audio),
+            embed=config.embeddings,
+            rerank=config.reranking,
+            accelerator=None if facts is None else facts.accelerator,
+            gpu_layers=None if facts is None else facts.gpu_layers,
+            n_ctx=None if facts is None else facts.n_ctx,
+        )
+
+    def readiness(self) -> Readiness:
+        """Ready when it runs or can be started."""
+        return self._runtime.readiness()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
+        """As the interface says. Raises BackendFault where the server cannot be had."""
+        async with self._runtime.holding():
+            try:
+                async with aclosing(self._open().generate(request, self.capabilities)) as batches:
+                    async for batch in batches:
+                        yield batch
+                return
+            except BackendFault as fault:
+                await self._wait_replaced(fault)
+            async with aclosing(self._open().generate(request, self.capabilities)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """As the interface says."""
+        if not self.capabilities.embed:
+            return await super().embed(request)
+        return await self._ask(lambda: self._open().embed, request)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """As the interface says."""
+        if not self.capabilities.rerank:
+            return await super().rerank(request)
+        return await self._ask(lambda: self._open().rerank, request)
+
+    async def close(self) -> None:
+        """Close idle connections to the server."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _ask(self, operation: Callable[[], Callable[[T], Awaitable[R]]], request: T) -> R:
+        async with self._runtime.holding():
+            try:
+                return await operation()(request)
+            except BackendFault as fault:
+                await self._wait_replaced(fault)
+            return await operation()(request)
+
+    async def _wait_replaced(self, fault: BackendFault) -> None:
+        """Where the server could not even be reached, wait for its next life; else raise `fault`.
+
+        Nothing was sent, so sending now repeats nothing.
+        """
+        if not isinstance(fault.__cause__, httpx.ConnectError):
+            raise fault
+        if not await self._runtime.replaced():
+            raise fault
+
+    def _open(self) -> ChatClient:
+        """A client of the address as it is now; only a port that the server chose can change."""
+        endpoint = self._runtime.endpoint
+        if self._client is None or endpoint != self._client_for:
+            host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+            self._client = ChatClient(
+                PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None),
+                base_url="http://localhost" if endpoint.uds else f"http://{host}:{endpoint.port}",
+                dialect=DIALECTS["llama_server"],
+                api_key=endpoint.key,
+                deadlines=DEADLINES,
+                api_prefix=endpoint.api_prefix,
+            )
+            self._client_for = endpoint
+        return self._client

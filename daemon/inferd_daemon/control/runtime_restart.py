@@ -1,0 +1,26 @@
+"""`runtime.restart`: end a runtime's process and start it anew, at the same address."""
+
+from inferd_proto import JsonObject, RuntimeRef
+
+from ..supervision.machine import SERVING, State
+from .arguments import read_arguments
+from .call import Call
+from .claimant import require_admin
+from .runtime_sight import find_runtime
+from .runtime_stop import refuse_held, stopped
+
+
+async def runtime_restart(call: Call) -> JsonObject:
+    """The runtime, starting. With `force` also a leased one; its leases stay."""
+    asked = read_arguments(call.arguments, RuntimeRef)
+    runtime = find_runtime(call.view, require_admin(call), asked.instance_key)
+    refuse_held(call, runtime, force=asked.force)
+    leases = call.view.leases
+    # Held meanwhile, so that neither its TTL nor an eviction comes between.
+    with leases.keeper.pinned(runtime.key, call.peer.uid):
+        if runtime.occupies:
+            leases.runtimes.stop(runtime)
+            await stopped(call, runtime)
+        if not runtime.wanted and runtime.state not in SERVING | {State.STARTING}:
+            leases.runtimes.start(runtime)
+    return leases.describe(runtime)

@@ -1,0 +1,52 @@
+"""`runtime.stop`: end a runtime that nobody holds; with `force` one that somebody does."""
+
+import trio
+
+from inferd_proto import ErrorCode, JsonObject, RuntimeRef
+
+from ..errors import RequestError
+from ..supervision.runtimes import Managed
+from .arguments import read_arguments
+from .call import Call
+from .claimant import require_admin
+from .runtime_sight import find_runtime
+
+STOP_SLACK_S = 10.0
+"""Above the runtime's own stop timeout: what the kernel takes to let go of it."""
+
+
+async def runtime_stop(call: Call) -> JsonObject:
+    """The runtime, stopped. `force` ends its leases as well."""
+    asked = read_arguments(call.arguments, RuntimeRef)
+    runtime = find_runtime(call.view, require_admin(call), asked.instance_key)
+    refuse_held(call, runtime, force=asked.force)
+    leases = call.view.leases
+    leases.keeper.runtime_gone(runtime.key)
+    leases.runtimes.stop(runtime)
+    await stopped(call, runtime)
+    return leases.describe(runtime)
+
+
+def refuse_held(call: Call, runtime: Managed, *, force: bool) -> None:
+    """Raises RequestError (`conflict`) where it is leased and not forced."""
+    keeper = call.view.leases.keeper
+    if force or not keeper.held(runtime.key):
+        return
+    owners = keeper.count(runtime.key)
+    held = f"{owners} leases hold it" if owners else "it works on requests"
+    raise RequestError(
+        ErrorCode.CONFLICT,
+        f"{runtime.blueprint.name} is in use: {held}; release them, or use `force`",
+        details={"leases": owners},
+    )
+
+
+async def stopped(call: Call, runtime: Managed) -> None:
+    """Wait for its end. Raises RequestError (`timeout`)."""
+    allowed = runtime.supervisor.engine.timing.stop_timeout_s + STOP_SLACK_S
+    with trio.move_on_after(allowed):
+        await call.view.leases.runtimes.wait_stopped(runtime)
+        return
+    raise RequestError(
+        ErrorCode.TIMEOUT, f"{runtime.blueprint.name} has not ended after {allowed:g} s"
+    )

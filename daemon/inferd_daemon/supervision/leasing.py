@@ -1,0 +1,217 @@
+"""Runtimes and leases as one whole: who is told of what, and in which order it starts and ends.
+
+Restores the daemon's former run before it lets anybody in.
+"""
+
+import os
+import secrets
+import time
+
+import msgspec
+import structlog
+import trio
+
+from inferd_proto import JsonObject
+
+from ..errors import OperatorError, RequestError
+from .blueprints import Blueprints, kept_address
+from .changes import Changes
+from .ensure import Ensure
+from .eviction import Limits
+from .idle import Idling
+from .journal import (
+    Clocks,
+    DaemonEntry,
+    LeaseEntry,
+    Live,
+    ProcessEntry,
+    RuntimeEntry,
+    lease_of,
+)
+from .journal_file import JournalFile
+from .lease_keeper import LeaseKeeper
+from .placing import Placing
+from .process import read_start_ticks
+from .reaper import INSTANCE_VARIABLE, read_boot_id, reap
+from .runtimes import Managed, Runtimes
+from .socket_access import SocketAccess
+
+RETURN_GRACE_S = 30.0
+"""After the daemon's own crash: time for owners of leases without a TTL to come back and renew."""
+_log = structlog.get_logger(__name__)
+
+
+class Leasing:
+    """Everything of leases that other rooms use. Keep `run` running."""
+
+    def __init__(
+        self,
+        journal: JournalFile,
+        blueprints: Blueprints,
+        limits: Limits,
+        *,
+        socket_group: int | None = None,
+    ) -> None:
+        self.mark = secrets.token_hex(16)
+        self.boot_id = read_boot_id()
+        self.changes = Changes()
+        self.blueprints = blueprints
+        self.keeper = LeaseKeeper(journal, self.clocks, self.changes)
+        self.runtimes = Runtimes(
+            held=self.keeper.held, clock=self.keeper.now, marks={INSTANCE_VARIABLE: self.mark}
+        )
+        self.placing = Placing(self.runtimes, self.keeper, limits)
+        self.ensure = Ensure(self.runtimes, self.keeper, self.placing, SocketAccess(socket_group))
+        self.idling = Idling(self.runtimes, self.keeper)
+        self.stopping = False
+        """True once the daemon itself drops its clients: their leases wait for the next start."""
+        self._journal = journal
+        self._shown: dict[str, str] = {}
+        self.keeper.on_unheld = self.idling.unheld
+        self.runtimes.before_start = self._before_start
+        self.runtimes.on_change = self._on_change
+        self._add_configured()
+
+    def _add_configured(self) -> None:
+        """With the key and port of the former run: its leases may come back."""
+        former = {e.instance_key: e for e in self._journal.entries if isinstance(e, RuntimeEntry)}
+        for blueprint in self.blueprints.configured.values():
+            entry = former.get(blueprint.instance_key)
+            if self.runtimes.get(blueprint.instance_key) is None:
+                self.runtimes.add(blueprint, None if entry is None else kept_address(entry))
+
+    def clocks(self) -> Clocks:
+        """Now, on both clocks."""
+        return Clocks(time.monotonic(), time.time(), self.boot_id)
+
+    def connection_closed(self, connection: int) -> None:
+        """A client is gone, and what was bound to its connection ends."""
+        if not self.stopping:
+            self.keeper.connection_closed(connection)
+
+    def describe(self, runtime: Managed) -> JsonObject:
+        """A runtime as `runtime.list` shows it."""
+        leases = self.keeper.count(runtime.key)
+        shown: JsonObject = msgspec.to_builtins(
+            runtime.to_wire(leases, self.idling.left_s(runtime))
+        )
+        return shown
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the journal, the leases and the runtimes until cancelled.
+
+        Started once the former run is cleared away and its leases are back. Cancelled, it ends
+        the runtimes; leases with time left stay in the journal.
+        """
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._journal.run)
+            former = self._journal.entries
+            await self._clear_away(former)
+            await nursery.start(self.runtimes.run)
+            self._restore(former)
+            for runtime in self.runtimes:
+                if runtime.blueprint.resident and not runtime.wanted:
+                    self.runtimes.start(runtime)
+            await nursery.start(self.keeper.run)
+            await nursery.start(self.idling.run)
+            task_status.started()
+
+    # -- the former run --------------------------------------------------------------------
+
+    async def _clear_away(self, former: list[Live]) -> None:
+        """End what a former run left. Raises OperatorError where it cannot be looked for."""
+        try:
+            reaping = await reap(former, boot_id=self.boot_id, own_mark=self.mark)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot look for processes of a former run: {error.strerror}"
+            ) from error
+        if reaping.ended or reaping.stubborn:
+            _log.warning("former run", ended=reaping.ended, stubborn=reaping.stubborn)
+        self.keeper.forget(*(gone.key for gone in reaping.gone))
+        here = os.getpid()
+        self.keeper.note(DaemonEntry(self.mark, here, read_start_ticks(here), self.boot_id))
+
+    def _restore(self, former: list[Live]) -> None:
+        """Leases with time left, and their runtimes, which start again at once."""
+        runtimes = {e.instance_key: e for e in former if isinstance(e, RuntimeEntry)}
+        clocks = self.clocks()
+        wanted: set[str] = set()
+        for entry in former:
+            if not isinstance(entry, LeaseEntry):
+                continue
+            key = entry.lease.instance_key
+            lease = lease_of(entry, clocks)
+            back = key in wanted or (lease.alive(clocks.monotonic) and self._revive(runtimes, key))
+            if back and self.keeper.restore(lease, RETURN_GRACE_S) is not None:
+                wanted.add(key)
+            else:
+                self.keeper.forget(entry.key)
+        for key, entry in runtimes.items():
+            if key in wanted:
+                self.keeper.known([entry.key])
+            else:
+                self.keeper.forget(entry.key)
+        if wanted:
+            _log.info("restored", leases=len(self.keeper.table), runtimes=len(wanted))
+
+    def _revive(self, entries: dict[str, RuntimeEntry], key: str) -> bool:
+        """Have a runtime of the former run started again; False where it cannot be."""
+        runtime = self.runtimes.get(key)
+        if runtime is None:
+            entry = entries.get(key)
+            if entry is None:
+                return False
+            try:
+                blueprint = self.blueprints.of_entry(entry)
+                runtime = self.runtimes.add(blueprint, kept_address(entry))
+            except (RequestError, OperatorError) as error:
+                _log.warning("runtime not restored", instance_key=key, reason=str(error))
+                return False
+            runtime.estimated_bytes = entry.estimated_bytes
+        if not runtime.wanted:
+            self.runtimes.start(runtime)
+        return True
+
+    # -- what is told ----------------------------------------------------------------------
+
+    async def _before_start(self, runtime: Managed) -> None:
+        """That there will be a process is durable before there is one.
+
+        Except for what runs in any case: a full disk must not keep the daemon from serving.
+        """
+        if runtime.blueprint.resident:
+            self.keeper.note(self._process_entry(runtime))
+        else:
+            await self.keeper.remember(self._process_entry(runtime))
+
+    def _process_entry(self, runtime: Managed) -> ProcessEntry:
+        process = runtime.supervisor.process
+        uds = runtime.supervisor.endpoint.uds
+        return ProcessEntry(
+            instance_key=runtime.key,
+            mark=self.mark,
+            boot_id=self.boot_id,
+            pid=None if process is None else process.pid,
+            start_ticks=None if process is None else process.start_ticks,
+            uds=None if uds is None else str(uds),
+        )
+
+    def _on_change(self, runtime: Managed) -> None:
+        process = runtime.supervisor.process
+        pid = None if process is None else process.pid
+        if pid != runtime.noted_pid:
+            runtime.noted_pid = pid
+            if pid is not None:
+                self.keeper.note(self._process_entry(runtime))
+        if not runtime.occupies and not self.keeper.held(runtime.key):
+            self.keeper.forget(*self._entries_of(runtime))
+        shown = f"{runtime.state.value} {pid} {runtime.wanted}"
+        if self._shown.get(runtime.key) == shown:
+            return
+        self._shown[runtime.key] = shown
+        self.changes.publish(lambda: {"type": "runtime", "runtime": self.describe(runtime)})
+
+    def _entries_of(self, runtime: Managed) -> list[str]:
+        keys = [f"runtime/{runtime.key}", f"process/{self.mark}/{runtime.key}"]
+        return [key for key in keys if self.keeper.knows(key)]
