@@ -22,6 +22,9 @@ from ..errors import OperatorError
 from .peer import peer_of
 
 BACKLOG = 1024
+DYING_S = 0.2
+"""A process that is being torn down closes its sockets well within this."""
+DYING_LOOKS = 10
 
 
 class SocketFile:
@@ -160,16 +163,32 @@ def _clear_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise OperatorError(f"{path} exists and is not a socket; move it away")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            _remove_stale(path)
-            return
-        except OSError as error:
-            raise OperatorError(f"cannot tell who listens at {path}: {error}") from None
-        raise OperatorError(f"process {peer_of(probe).pid} listens at {path} already")
+    for _ in range(DYING_LOOKS):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                _remove_stale(path)
+                return
+            except OSError as error:
+                raise OperatorError(f"cannot tell who listens at {path}: {error}") from None
+            holder = peer_of(probe).pid
+            if not _hangs_up(probe):
+                break
+    raise OperatorError(f"process {holder} listens at {path} already")
+
+
+def _hangs_up(probe: socket.socket) -> bool:
+    """Whether the listener drops us: a killed daemon lets go of its files one after the other,
+    and its lock may be ours while its socket still takes connections."""
+    probe.settimeout(DYING_S)
+    try:
+        return not probe.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def _remove_stale(path: Path) -> None:

@@ -170,6 +170,8 @@ def test_the_daemon_is_killed_in_mid_stream(start: Start, run: Run, tmp_path: Pa
                 os.kill(process.pid, signal.SIGKILL)
                 with pytest.raises(ConnectionLost):
                     await answer.text()
+            # Until the kernel is through with it, its socket may still take connections.
+            process.wait(10)
             # The next daemon takes the stale socket over, and a client that waits finds it.
             with start(path):
                 async with Client(path, wait_s=WAIT_S) as client:
