@@ -18,14 +18,24 @@ if TYPE_CHECKING:
     from inferd_proto import (
         Audio,
         Block,
+        CompatibilityResult,
+        Constraints,
+        ConsumerManifest,
         Embeddings,
+        EndpointDescriptor,
+        EnsurePlan,
         ErrorCode,
         Image,
+        Lease,
+        LeaseContext,
+        LeaseEnsured,
         Message,
         Queued,
         RankedDocument,
         Ranking,
         ResponseFormat,
+        Runtime,
+        RuntimeState,
         Text,
         TextDelta,
         TextMessage,
@@ -37,7 +47,7 @@ if TYPE_CHECKING:
     )
 
     from .answers import Completion, Done, Event
-    from .client import AnswerStream, Client, Generation, ItemStream
+    from .client import AnswerStream, Client, Generation, HeldLease, ItemStream, RecordStream
     from .content import PcmAudio, Prompt, RgbImage, Turn, assistant, system, tool_result, user
     from .errors import (
         AnswerTimeout,
@@ -51,6 +61,8 @@ if TYPE_CHECKING:
         DaemonNotRunning,
         Incompatible,
         InferdError,
+        LeaseLost,
+        NoRoom,
         NotFound,
         OperationTimeout,
         PermissionDenied,
@@ -59,19 +71,23 @@ if TYPE_CHECKING:
         RequestRefused,
         StreamOverflow,
     )
+    from .runtimes import Change, LogLine
     from .status import BackendStatus, NotReady, RouteStatus, Status
 
 _HOMES = {
     "answers": "Completion Done Event",
-    "client": "AnswerStream Client Generation ItemStream",
+    "client": "AnswerStream Client Generation HeldLease ItemStream RecordStream",
     "content": "PcmAudio Prompt RgbImage Turn assistant system tool_result user",
     "errors": "AnswerTimeout BackendFailed ClientClosed Conflict ConnectError ConnectionLost"
-    " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError NotFound"
+    " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError LeaseLost NoRoom NotFound"
     " OperationTimeout PermissionDenied ProtocolViolation RequestFailed RequestRefused"
     " StreamOverflow",
+    "runtimes": "Change LogLine",
     "status": "BackendStatus NotReady RouteStatus Status",
-    "inferd_proto": "Audio Block Embeddings ErrorCode Image Message Queued RankedDocument Ranking"
-    " ResponseFormat Text TextDelta TextMessage ThinkingDelta Tool ToolResult ToolUse Usage",
+    "inferd_proto": "Audio Block CompatibilityResult Constraints ConsumerManifest Embeddings"
+    " EndpointDescriptor EnsurePlan ErrorCode Image Lease LeaseContext LeaseEnsured Message Queued"
+    " RankedDocument Ranking ResponseFormat Runtime RuntimeState"
+    " Text TextDelta TextMessage ThinkingDelta Tool ToolResult ToolUse Usage",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -82,25 +98,38 @@ __all__ = [
     "BackendFailed",
     "BackendStatus",
     "Block",
+    "Change",
     "Client",
     "ClientClosed",
+    "CompatibilityResult",
     "Completion",
     "Conflict",
     "ConnectError",
     "ConnectionLost",
+    "Constraints",
+    "ConsumerManifest",
     "DaemonBusy",
     "DaemonFault",
     "DaemonNotRunning",
     "Done",
     "Embeddings",
+    "EndpointDescriptor",
+    "EnsurePlan",
     "ErrorCode",
     "Event",
     "Generation",
+    "HeldLease",
     "Image",
     "Incompatible",
     "InferdError",
     "ItemStream",
+    "Lease",
+    "LeaseContext",
+    "LeaseEnsured",
+    "LeaseLost",
+    "LogLine",
     "Message",
+    "NoRoom",
     "NotFound",
     "NotReady",
     "OperationTimeout",
@@ -111,11 +140,14 @@ __all__ = [
     "Queued",
     "RankedDocument",
     "Ranking",
+    "RecordStream",
     "RequestFailed",
     "RequestRefused",
     "ResponseFormat",
     "RgbImage",
     "RouteStatus",
+    "Runtime",
+    "RuntimeState",
     "Status",
     "StreamOverflow",
     "Text",

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -16,9 +17,11 @@ import anyio.lowlevel
 from inferd_proto import Answer
 
 from .connecting import attempt, find_socket, may_retry, pauses
-from .errors import ConnectError
+from .errors import ConnectError, ProtocolViolation
 from .requests import Build
 from .switchboard import Mailbox, Switchboard
+
+T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
 
@@ -64,6 +67,11 @@ class AsyncLink:
         """True once no more requests can be made."""
         return self._switchboard.lost
 
+    @property
+    def closed(self) -> bool:
+        """True once this program has closed it."""
+        return self._closed
+
     async def start(self, build: Build) -> Mailbox:
         """Send a request. Where this is cancelled the request is, too."""
         mailbox = self._switchboard.open(build)
@@ -73,6 +81,17 @@ class AsyncLink:
             await self.end(mailbox)
             raise
         return mailbox
+
+    async def ask(self, build: Build, kind: type[T]) -> T:
+        """Send a request that has one answer, of `kind`, and wait for it."""
+        mailbox = await self.start(build)
+        try:
+            answer = await self.next(mailbox)
+        finally:
+            await self.end(mailbox)
+        if not isinstance(answer, kind):
+            raise ProtocolViolation(f"{kind.__name__} was due, {type(answer).__name__} came")
+        return answer
 
     async def next(self, mailbox: Mailbox) -> Answer | None:
         """The next answer, None after the last. Raises InferdError for what ended it early."""

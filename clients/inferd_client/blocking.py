@@ -7,27 +7,30 @@
     ...             print(piece, end="|")
     Hello| from| inferd.|
 
-Any number of threads may use one client at once. Needs no event loop, and starts no thread.
+Any number of threads may use one client at once. Needs no event loop, and starts no thread but
+the one that renews a lease, which ends with the lease's block.
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from inferd_proto import Embeddings, Ranking, Result, TextMessage
+from inferd_proto import Embeddings, JsonObject, Ranking, Result, TextMessage
 
 from . import requests
+from .blocking_control import ControlVerbs
+from .blocking_lease import HeldLease
 from .blocking_link import BlockingLink
-from .blocking_streams import AnswerStream, Generation, ItemStream
+from .blocking_streams import AnswerStream, Generation, ItemStream, RecordStream
 from .content import Prompt
-from .errors import ClientClosed, ProtocolViolation
-from .requests import Build, EmbedTask, GenerateOptions, GenerateV1Options
+from .errors import ClientClosed
+from .requests import EmbedTask, GenerateOptions, GenerateV1Options
 from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
 from .switchboard import MAX_BUFFERED_BYTES, Encoding, Switchboard
 
-__all__ = ["AnswerStream", "Client", "Generation", "ItemStream"]
+__all__ = ["AnswerStream", "Client", "Generation", "HeldLease", "ItemStream", "RecordStream"]
 
 T = TypeVar("T")
 
@@ -35,7 +38,7 @@ READY_POLL_S = 0.05
 """Between two looks at the status while a daemon comes up."""
 
 
-class Client:
+class Client(ControlVerbs):
     """A connection to the daemon; use it in `with`.
 
     As `inferd_client.Client`; in addition `timeout_s` is the longest silence within an answer:
@@ -58,19 +61,15 @@ class Client:
         self._wait_s = wait_s
         self._timeout_s = timeout_s
         self._label = label
-        self._switchboard = Switchboard(encoding=encoding, max_buffered_bytes=max_buffered_bytes)
+        self._encoding: Encoding = encoding
+        self._max_buffered_bytes = max_buffered_bytes
         self._connected: BlockingLink | None = None
 
     def __enter__(self) -> Self:
         """Connect, once. Raises DaemonNotRunning or another ConnectError."""
         if self._connected is not None:
             raise ClientClosed("a client connects once; make another")
-        self._connected = BlockingLink.connect(
-            self._path,
-            self._switchboard,
-            connect_timeout_s=self._connect_timeout_s,
-            wait_s=self._wait_s,
-        )
+        self._connected = self._dial()
         return self
 
     def __exit__(
@@ -85,6 +84,17 @@ class Client:
         """End the connection; the daemon cancels what was in flight on it. From any thread."""
         if self._connected is not None:
             self._connected.close()
+
+    def _dial(self) -> BlockingLink:
+        switchboard = Switchboard(
+            encoding=self._encoding, max_buffered_bytes=self._max_buffered_bytes
+        )
+        return BlockingLink.connect(
+            self._path,
+            switchboard,
+            connect_timeout_s=self._connect_timeout_s,
+            wait_s=self._wait_s,
+        )
 
     @property
     def _link(self) -> BlockingLink:
@@ -132,7 +142,7 @@ class Client:
         build = requests.embed(
             texts, model=model, dimensions=dimensions, task=task, label=self._label
         )
-        return self._ask(build, Embeddings)
+        return self._link.ask(build, Embeddings, self._timeout_s)
 
     def rerank(
         self,
@@ -144,7 +154,7 @@ class Client:
     ) -> Ranking:
         """The documents (1 to 256) by raw score, best first, the best `top_n` of them."""
         build = requests.rerank(query, documents, model=model, top_n=top_n, label=self._label)
-        return self._ask(build, Ranking)
+        return self._link.ask(build, Ranking, self._timeout_s)
 
     # -- control ---------------------------------------------------------------------------
 
@@ -173,19 +183,31 @@ class Client:
 
     def call(self, op: str, /, **arguments: object) -> object:
         """One control operation; returns the plain JSON value of its result."""
-        return self._ask(requests.control(op, arguments), Result).value
+        timeout_s = self._patience_s(arguments)
+        return self._link.ask(requests.control(op, arguments), Result, timeout_s).value
 
     def stream(self, op: str, /, **arguments: object) -> ItemStream:
         """A control operation that answers with a stream of plain JSON values."""
         return ItemStream(self._link, requests.control(op, arguments), self._timeout_s)
 
-    def _ask(self, build: Build, kind: type[T]) -> T:
-        link = self._link
-        mailbox = link.start(build, self._timeout_s)
-        try:
-            answer = link.next(mailbox, self._timeout_s)
-        finally:
-            link.end(mailbox)
-        if not isinstance(answer, kind):
-            raise ProtocolViolation(f"{kind.__name__} was due, {type(answer).__name__} came")
-        return answer
+    def _hold(self, asked: JsonObject) -> HeldLease:
+        return HeldLease(lambda: self._link, self._dial, asked, self._patience_s(asked))
+
+    def _records(
+        self,
+        op: str,
+        arguments: Callable[[], JsonObject],
+        read: Callable[[object], T],
+        *,
+        endless: bool,
+    ) -> RecordStream[T]:
+        # What is to come may not come for hours.
+        timeout_s = None if endless else self._timeout_s
+        return RecordStream(self._link, op, arguments, timeout_s, read)
+
+    def _patience_s(self, arguments: JsonObject) -> float | None:
+        """For an operation that was asked to wait, its waiting comes on top."""
+        wait_ms = arguments.get("wait_ms", 0)
+        if self._timeout_s is None or not isinstance(wait_ms, int):
+            return self._timeout_s
+        return self._timeout_s + wait_ms / 1000

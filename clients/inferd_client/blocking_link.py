@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from inferd_proto import Answer
 
 from .connecting import attempt, find_socket, may_retry, pauses
-from .errors import AnswerTimeout, ConnectError
+from .errors import AnswerTimeout, ConnectError, ProtocolViolation
 from .requests import Build
 from .switchboard import Mailbox, Switchboard
+
+T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
 
@@ -57,6 +60,16 @@ class BlockingLink:
             time.sleep(pause)
         raise AssertionError("pauses() never ends")
 
+    @property
+    def lost(self) -> bool:
+        """True once no more requests can be made."""
+        return self._switchboard.lost
+
+    @property
+    def closed(self) -> bool:
+        """True once this program has closed it."""
+        return self._closed
+
     def start(self, build: Build, timeout_s: float | None) -> Mailbox:
         """Send a request. Raises AnswerTimeout where the daemon takes longer to read it."""
         with self._changed:
@@ -67,6 +80,17 @@ class BlockingLink:
             self.end(mailbox)
             raise
         return mailbox
+
+    def ask(self, build: Build, kind: type[T], timeout_s: float | None) -> T:
+        """Send a request that has one answer, of `kind`, and wait for it."""
+        mailbox = self.start(build, timeout_s)
+        try:
+            answer = self.next(mailbox, timeout_s)
+        finally:
+            self.end(mailbox)
+        if not isinstance(answer, kind):
+            raise ProtocolViolation(f"{kind.__name__} was due, {type(answer).__name__} came")
+        return answer
 
     def next(self, mailbox: Mailbox, timeout_s: float | None) -> Answer | None:
         """The next answer, None after the last. Raises InferdError for what ended it early,

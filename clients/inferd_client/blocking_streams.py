@@ -4,12 +4,13 @@ Leaving the block or closing the stream cancels the request at the daemon.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from inferd_proto import Answer, Item, StreamDone, TextDelta
+from inferd_proto import Answer, Item, JsonObject, StreamDone, TextDelta
 
+from . import requests
 from .answers import Collector, Completion, Event, to_event
 from .blocking_link import BlockingLink
 from .errors import ProtocolViolation
@@ -78,8 +79,11 @@ class AnswerStream(Generic[T]):
 
     def _start(self) -> Mailbox:
         if self._mailbox is None:
-            self._mailbox = self._link.start(self._build, self._timeout_s)
+            self._mailbox = self._link.start(self._request(), self._timeout_s)
         return self._mailbox
+
+    def _request(self) -> Build:
+        return self._build
 
     def _part(self, answer: Answer) -> T:
         raise NotImplementedError
@@ -91,6 +95,34 @@ class ItemStream(AnswerStream[object]):
     def _part(self, answer: Answer) -> object:
         if isinstance(answer, Item):
             return answer.value
+        raise ProtocolViolation(f"a control stream was answered with {type(answer).__name__}")
+
+
+class RecordStream(AnswerStream[T]):
+    """The items of a control stream, each as the record that `read` makes of it.
+
+    `arguments` are found when the stream begins.
+    """
+
+    def __init__(
+        self,
+        link: BlockingLink,
+        op: str,
+        arguments: Callable[[], JsonObject],
+        timeout_s: float | None,
+        read: Callable[[object], T],
+    ) -> None:
+        super().__init__(link, requests.control(op, {}), timeout_s)
+        self._op = op
+        self._arguments = arguments
+        self._read = read
+
+    def _request(self) -> Build:
+        return requests.control(self._op, self._arguments())
+
+    def _part(self, answer: Answer) -> T:
+        if isinstance(answer, Item):
+            return self._read(answer.value)
         raise ProtocolViolation(f"a control stream was answered with {type(answer).__name__}")
 
 

@@ -17,24 +17,26 @@ Any number of tasks may use one client at once: their requests share its connect
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import anyio
 
-from inferd_proto import Embeddings, Ranking, Result, TextMessage
+from inferd_proto import Embeddings, JsonObject, Ranking, Result, TextMessage
 
 from . import requests
 from .async_link import AsyncLink
 from .content import Prompt
-from .errors import ClientClosed, ProtocolViolation
-from .requests import Build, EmbedTask, GenerateOptions, GenerateV1Options
+from .control import ControlVerbs
+from .errors import ClientClosed
+from .held_lease import HeldLease
+from .requests import EmbedTask, GenerateOptions, GenerateV1Options
 from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
-from .streams import AnswerStream, Generation, ItemStream
+from .streams import AnswerStream, Generation, ItemStream, RecordStream
 from .switchboard import MAX_BUFFERED_BYTES, Encoding, Switchboard
 
-__all__ = ["AnswerStream", "Client", "Generation", "ItemStream"]
+__all__ = ["AnswerStream", "Client", "Generation", "HeldLease", "ItemStream", "RecordStream"]
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ READY_POLL_S = 0.05
 """Between two looks at the status while a daemon comes up."""
 
 
-class Client:
+class Client(ControlVerbs):
     """A connection to the daemon; use it in `async with`.
 
     `socket` is the socket's path, by default found by the rule of wire.md section 1
@@ -70,19 +72,15 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._wait_s = wait_s
         self._label = label
-        self._switchboard = Switchboard(encoding=encoding, max_buffered_bytes=max_buffered_bytes)
+        self._encoding: Encoding = encoding
+        self._max_buffered_bytes = max_buffered_bytes
         self._connected: AsyncLink | None = None
 
     async def __aenter__(self) -> Self:
         """Connect, once. Raises DaemonNotRunning or another ConnectError."""
         if self._connected is not None:
             raise ClientClosed("a client connects once; make another")
-        self._connected = await AsyncLink.connect(
-            self._path,
-            self._switchboard,
-            connect_timeout_s=self._connect_timeout_s,
-            wait_s=self._wait_s,
-        )
+        self._connected = await self._dial()
         return self
 
     async def __aexit__(
@@ -97,6 +95,17 @@ class Client:
         """End the connection; the daemon cancels what was in flight on it."""
         if self._connected is not None:
             self._connected.close()
+
+    async def _dial(self) -> AsyncLink:
+        switchboard = Switchboard(
+            encoding=self._encoding, max_buffered_bytes=self._max_buffered_bytes
+        )
+        return await AsyncLink.connect(
+            self._path,
+            switchboard,
+            connect_timeout_s=self._connect_timeout_s,
+            wait_s=self._wait_s,
+        )
 
     @property
     def _link(self) -> AsyncLink:
@@ -149,7 +158,7 @@ class Client:
         build = requests.embed(
             texts, model=model, dimensions=dimensions, task=task, label=self._label
         )
-        return await self._ask(build, Embeddings)
+        return await self._link.ask(build, Embeddings)
 
     async def rerank(
         self,
@@ -161,7 +170,7 @@ class Client:
     ) -> Ranking:
         """The documents (1 to 256) by raw score, best first, the best `top_n` of them."""
         build = requests.rerank(query, documents, model=model, top_n=top_n, label=self._label)
-        return await self._ask(build, Ranking)
+        return await self._link.ask(build, Ranking)
 
     # -- control ---------------------------------------------------------------------------
 
@@ -190,19 +199,21 @@ class Client:
 
     async def call(self, op: str, /, **arguments: object) -> object:
         """One control operation; returns the plain JSON value of its result."""
-        return (await self._ask(requests.control(op, arguments), Result)).value
+        return (await self._link.ask(requests.control(op, arguments), Result)).value
 
     def stream(self, op: str, /, **arguments: object) -> ItemStream:
         """A control operation that answers with a stream of plain JSON values."""
         return ItemStream(self._link, requests.control(op, arguments))
 
-    async def _ask(self, build: Build, kind: type[T]) -> T:
-        link = self._link
-        mailbox = await link.start(build)
-        try:
-            answer = await link.next(mailbox)
-        finally:
-            await link.end(mailbox)
-        if not isinstance(answer, kind):
-            raise ProtocolViolation(f"{kind.__name__} was due, {type(answer).__name__} came")
-        return answer
+    def _hold(self, asked: JsonObject) -> HeldLease:
+        return HeldLease(lambda: self._link, self._dial, asked)
+
+    def _records(
+        self,
+        op: str,
+        arguments: Callable[[], Awaitable[JsonObject]],
+        read: Callable[[object], T],
+        *,
+        endless: bool,
+    ) -> RecordStream[T]:
+        return RecordStream(self._link, op, arguments, read)

@@ -7,18 +7,22 @@ InferdError
 │   └── ProtocolViolation     the daemon's bytes make no sense
 ├── ClientClosed              this program closed the client
 ├── AnswerTimeout             this program's own deadline passed (blocking client)
-├── NotReady              the daemon or a route did not get ready in time
+├── NotReady                  the daemon or a route did not get ready in time
 ├── StreamOverflow            this program took a stream's events too slowly
+├── LeaseLost                 a lease ended while its block still ran
 └── RequestFailed             the daemon answered with an error
     ├── RequestRefused        the request is at fault
-    │   ├── NotFound, PermissionDenied, Conflict, Incompatible
+    │   └── NotFound, PermissionDenied, Conflict, Incompatible
+    │       └── NoRoom        a Conflict: memory or runtimes do not suffice
     ├── DaemonBusy            the queue is full: ask again later
     ├── BackendFailed         the engine or its upstream failed
     ├── OperationTimeout      the daemon's own deadline passed
     └── DaemonFault           a bug in the daemon: its log knows more
 """
 
-from inferd_proto import ErrorCode, JsonObject
+import msgspec
+
+from inferd_proto import CompatibilityResult, EnsurePlan, ErrorCode, JsonObject
 
 
 class InferdError(Exception):
@@ -60,6 +64,15 @@ class StreamOverflow(InferdError):
     """
 
 
+class LeaseLost(InferdError):
+    """The lease `lease_ref` ended while its block still ran: it could not be renewed in time, or
+    somebody ended it. The runtime may go; ensure again to go on."""
+
+    def __init__(self, why: str, lease_ref: str) -> None:
+        super().__init__(f"the lease {lease_ref} is lost: {why}")
+        self.lease_ref = lease_ref
+
+
 class RequestFailed(InferdError):
     """The daemon ended the request with an error frame (wire.md section 4).
 
@@ -94,8 +107,25 @@ class Conflict(RequestRefused):
     """The state of the thing forbids it, for example a runtime that is leased."""
 
 
+class NoRoom(Conflict):
+    """Memory, or the number of runtimes, does not suffice; `plan` tells what is in the way."""
+
+    @property
+    def plan(self) -> EnsurePlan:
+        """What would have to go, and who holds it."""
+        return msgspec.convert((self.details or {})["plan"], EnsurePlan)
+
+
 class Incompatible(RequestRefused):
-    """Consumer and backend do not fit; `details` holds the whole comparison."""
+    """Consumer and backend do not fit."""
+
+    @property
+    def compatibility(self) -> CompatibilityResult | None:
+        """The whole comparison; None where it did not come to one."""
+        try:
+            return msgspec.convert((self.details or {})["compatibility"], CompatibilityResult)
+        except (KeyError, msgspec.ValidationError):
+            return None
 
 
 class DaemonBusy(RequestFailed):
@@ -129,4 +159,14 @@ _CLASSES: dict[ErrorCode, type[RequestFailed]] = {
 
 def request_failed(code: ErrorCode, message: str, details: JsonObject | None) -> RequestFailed:
     """The exception of the class that `code` belongs to."""
+    if code is ErrorCode.CONFLICT and _holds_a_plan(details):
+        return NoRoom(code, message, details)
     return _CLASSES.get(code, RequestRefused)(code, message, details)
+
+
+def _holds_a_plan(details: JsonObject | None) -> bool:
+    try:
+        msgspec.convert((details or {})["plan"], EnsurePlan)
+    except (KeyError, msgspec.ValidationError):
+        return False
+    return True

@@ -4,12 +4,13 @@ Leaving the block, closing the stream, or a cancelled scope cancels the request 
 """
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from inferd_proto import Answer, Item, StreamDone, TextDelta
+from inferd_proto import Answer, Item, JsonObject, StreamDone, TextDelta
 
+from . import requests
 from .answers import Collector, Completion, Event, to_event
 from .async_link import AsyncLink
 from .errors import ProtocolViolation
@@ -79,8 +80,11 @@ class AnswerStream(Generic[T]):
 
     async def _start(self) -> Mailbox:
         if self._mailbox is None:
-            self._mailbox = await self._link.start(self._build)
+            self._mailbox = await self._link.start(await self._request())
         return self._mailbox
+
+    async def _request(self) -> Build:
+        return self._build
 
     def _part(self, answer: Answer) -> T:
         raise NotImplementedError
@@ -92,6 +96,33 @@ class ItemStream(AnswerStream[object]):
     def _part(self, answer: Answer) -> object:
         if isinstance(answer, Item):
             return answer.value
+        raise ProtocolViolation(f"a control stream was answered with {type(answer).__name__}")
+
+
+class RecordStream(AnswerStream[T]):
+    """The items of a control stream, each as the record that `read` makes of it.
+
+    `arguments` are found when the stream begins.
+    """
+
+    def __init__(
+        self,
+        link: AsyncLink,
+        op: str,
+        arguments: Callable[[], Awaitable[JsonObject]],
+        read: Callable[[object], T],
+    ) -> None:
+        super().__init__(link, requests.control(op, {}))
+        self._op = op
+        self._arguments = arguments
+        self._read = read
+
+    async def _request(self) -> Build:
+        return requests.control(self._op, await self._arguments())
+
+    def _part(self, answer: Answer) -> T:
+        if isinstance(answer, Item):
+            return self._read(answer.value)
         raise ProtocolViolation(f"a control stream was answered with {type(answer).__name__}")
 
 

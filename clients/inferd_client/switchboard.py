@@ -51,7 +51,7 @@ _FRAME_TYPES = {"json": FrameType.JSON, "msgpack": FrameType.MSGPACK}
 class Mailbox:
     """What has come for one request and was not taken yet."""
 
-    __slots__ = ("_answers", "abandoned", "ended", "error", "full", "id", "weight")
+    __slots__ = ("_answers", "abandoned", "crossed", "ended", "error", "full", "id", "weight")
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
@@ -59,6 +59,8 @@ class Mailbox:
         """The daemon's last word on the request has come, or none will."""
         self.abandoned = False
         """Nobody will take what still comes."""
+        self.crossed: Answer | None = None
+        """The last answer, where it came after all: the cancel was late, what was asked is done."""
         self.error: InferdError | None = None
         self.weight = 0
         """About how many bytes wait to be taken."""
@@ -200,6 +202,8 @@ class Switchboard:
             mailbox.end(request_failed(answer.code, answer.message, details))
         elif not mailbox.abandoned:
             self._keep(mailbox, answer)
+        elif event.terminal:
+            mailbox.crossed = answer
         if event.terminal:
             mailbox.end()
         return mailbox

@@ -28,6 +28,7 @@ from inferd_proto import (
     GenerateV2,
     InputUsage,
     Item,
+    JsonObject,
     RankedDocument,
     Ranking,
     Refused,
@@ -44,6 +45,7 @@ from inferd_proto import (
     Usage,
     UsageV1,
 )
+from tests.clients.lease_records import CHANGES, ENSURED, LEASE, LOG, PLAN, RUNTIMES
 
 PATIENCE_S = 10.0
 """A script that waits longer than this for its cue has a test that is wrong."""
@@ -153,8 +155,37 @@ def friendly(asked: Asked) -> None:
             asked.send(Result(id_, request.arguments))
         case Control(op="count"):
             asked.send(*(Item(id_, i) for i in range(3)), StreamDone(id_))
+        case Control(op="logs"):
+            asked.send(*(Item(id_, line) for line in LOG), StreamDone(id_))
+        case Control(op="watch"):
+            asked.send(*(Item(id_, change) for change in CHANGES), StreamDone(id_))
+        case Control(op=op) if op.startswith(("lease.", "runtime.")):
+            asked.send(Result(id_, _lease_answer(op, request.arguments)))
         case _:
             asked.fail(ErrorCode.NOT_FOUND, "there is no such operation")
+
+
+def _lease_answer(op: str, arguments: JsonObject) -> object:
+    """Without a state: every lease is the one of `lease_records`."""
+    match op:
+        case "lease.ensure" if arguments.get("plan"):
+            return PLAN
+        case "lease.ensure":
+            given = {name: arguments[name] for name in ("bind", "ttl_ms") if name in arguments}
+            left = {"left_ms": given.get("ttl_ms", LEASE["left_ms"])}
+            return ENSURED | {"lease": LEASE | given | left}
+        case "lease.renew":
+            return LEASE | {"ttl_ms": arguments["ttl_ms"], "left_ms": arguments["ttl_ms"]}
+        case "lease.list":
+            return {"leases": [LEASE]}
+        case "lease.release":
+            return {"lease_ref": arguments["lease_ref"]}
+        case "lease.get":
+            return LEASE
+        case "runtime.list":
+            return {"runtimes": RUNTIMES}
+        case _:
+            return RUNTIMES[0]
 
 
 class ScriptedDaemon:
