@@ -103,4 +103,5 @@ def _to_json(event: EventDict, default: Callable[[object], object], **_: object)
     try:
         return msgspec.json.encode(event, enc_hook=default).decode()
     except UnicodeEncodeError:  # a file name that is not UTF-8
-        return msgspec.json.encode({k: ascii(v) for k, v in event.items()}).decode()
+        plain = {key: str(value).encode(errors="backslashreplace") for key, value in event.items()}
+        return msgspec.json.encode({key: text.decode() for key, text in plain.items()}).decode()
