@@ -392,7 +392,7 @@ async def test_cancelling_closes_the_upstreams_connection(tmp_path: Path, script
             nursery.cancel_scope.cancel()
         with trio.fail_after(1):
             await upstream.gone.wait()
-        assert upstream.gone_at - cancelled_at < 0.05
+        assert upstream.gone_at - cancelled_at < 0.5
 
 
 async def test_leaving_closes_the_upstreams_connection(tmp_path: Path) -> None:
@@ -410,9 +410,9 @@ async def test_who_does_not_read_stops_the_upstream(tmp_path: Path) -> None:
         aclosing(client.generate(HI, CAN)) as batches,
     ):
         await anext(batches)
-        await trio.sleep(0.1)
+        await wait_all_tasks_blocked()
         stopped_at = upstream.sent_bytes
-        await trio.sleep(0.1)
+        await wait_all_tasks_blocked(0.05)
         assert upstream.sent_bytes == stopped_at < 2_000_000
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.backends.transport import PlainTransport
 from tests.support.scripted_upstream import (
@@ -89,7 +89,7 @@ async def test_a_connection_that_the_upstream_closed_is_not_used(tmp_path: Path)
     script: Script = [whole(200, b"ok"), Close()]
     async with serve(tmp_path, script) as upstream, PlainTransport(uds=upstream.uds) as transport:
         await fetch(transport, upstream)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await fetch(transport, upstream)
         assert (upstream.connections, len(upstream.requests)) == (2, 2)
 
@@ -191,9 +191,9 @@ async def test_who_does_not_read_stops_the_reading(tmp_path: Path) -> None:
         response = await transport.handle_async_request(request(upstream))
         pieces = aiter(response.stream)  # type: ignore[arg-type]
         await anext(pieces)
-        await trio.sleep(0.1)
+        await wait_all_tasks_blocked()
         stopped_at = upstream.sent_bytes
-        await trio.sleep(0.1)
+        await wait_all_tasks_blocked(0.05)
         # What the kernel's buffers hold is out; nothing more is.
         assert upstream.sent_bytes == stopped_at < 2_000_000
         for _ in range(100):
@@ -244,34 +244,28 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 
 async def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
     path = str(tmp_path / "full.sock")
-    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as waiting:
-        listener.bind(path)
-        listener.listen(0)
-        listener.setblocking(False)
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(path)
+    listener.listen(0)
+    with listener, ExitStack() as stack:
         while True:
-            other = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            other = stack.enter_context(socket.socket(socket.AF_UNIX))
             other.setblocking(False)
             if other.connect_ex(path) == errno.EAGAIN:
                 break
         async with PlainTransport(uds=path) as transport, trio.open_nursery() as nursery:
-            timeout = {"connect": 0.05}
-            late = httpx.Request("GET", "http://x/", extensions={"timeout": timeout})
+            late = httpx.Request("GET", "http://x/", extensions={"timeout": {"connect": 0.05}})
             with pytest.raises(httpx.ConnectTimeout):
                 await transport.handle_async_request(late)
-            nursery.start_soon(transport.handle_async_request, httpx.Request("GET", "http://x/"))
-            await trio.sleep(0.02)
-            waiting.enter_context(listener.accept()[0])
-            with trio.fail_after(1):
-                # Whoever waited before, then ours: it speaks.
-                while True:
-                    await trio.lowlevel.wait_readable(listener)
-                    accepted = waiting.enter_context(listener.accept()[0])
-                    accepted.settimeout(0.2)
-                    try:
-                        said = await trio.to_thread.run_sync(accepted.recv, 100)
-                    except TimeoutError:
-                        continue
-                    break
+            patient = httpx.Request("GET", "http://x/")
+            nursery.start_soon(transport.handle_async_request, patient)
+            stack.close()
+            said = b""
+            while not said:
+                # Those that filled the backlog are gone and say nothing.
+                accepted, _ = await listener.accept()
+                with accepted:
+                    said = await accepted.recv(100)
             assert said.startswith(b"GET / HTTP/1.1")
             nursery.cancel_scope.cancel()
 
