@@ -17,7 +17,9 @@ import inferd_proto
 
 from .assembly import Assembly, assemble, group_id
 from .config import Config, Places, find_places
+from .control.state_watch import watch_state
 from .control.view import DaemonView
+from .fronts.admin_feed import AdminFeed
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
@@ -35,6 +37,7 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
     with (
         trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
         SocketFile(places.socket, group=config.daemon.socket_group) as socket_file,
+        SocketFile(places.admin_socket, mode=0o600) as admin_file,
         StateDirectory(places.state),
     ):
         parts = assemble(config, places)
@@ -44,6 +47,8 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
             for backend in parts.backends.values():
                 nursery.start_soon(backend.run)
             nursery.start_soon(parts.router.run)
+            nursery.start_soon(watch_state, view)
+            nursery.start_soon(AdminFeed(admin_file.socket, view).run)
             listener = _listener(socket_file.socket, view, parts, config)
             nursery.start_soon(listener.run)
             _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)
@@ -51,6 +56,7 @@ async def serve(config: Config, on_listening: Callable[[], None] | None = None) 
                 on_listening()
             await _told_to_stop(signals, view)
             view.draining = True
+            parts.leasing.changes.tell({"type": "daemon", "state": view.state})
             listener.end_streams()
             await _drain(listener, config.daemon.drain_timeout_s, signals)
             # Whose connection ends from here on did not end it: its leases wait for the next start.

@@ -9,6 +9,8 @@ from inferd_proto import socket_path
 
 from .schema import Config
 
+ADMIN_SOCKET = "admin.sock"
+
 
 class Places(Struct, frozen=True):
     """`socket` is `inferd.sock`; `runtimes` holds a private directory for each runtime; `state`
@@ -18,6 +20,11 @@ class Places(Struct, frozen=True):
     socket: Path
     runtimes: Path
     state: Path
+
+    @property
+    def admin_socket(self) -> Path:
+        """The read-only status feed, beside the socket."""
+        return self.socket.with_name(ADMIN_SOCKET)
 
 
 def find_places(config: Config, environ: Mapping[str, str], uid: int) -> Places:

@@ -1,22 +1,16 @@
 """Accepts clients on a listening socket and owns their sessions."""
 
-import errno
 import socket
 from collections.abc import Callable
 
-import structlog
 import trio
 
 from inferd_proto import Error, ErrorCode, FrameType, encode, pack
 
 from ..control.view import DaemonView
+from .accepting import Acceptor
 from .peer import peer_of
 from .session import Session
-
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-RETRY_S = 0.1
-"""The socket stays readable when accept fails for want of descriptors: pause, don't spin."""
-_log = structlog.get_logger(__name__)
 
 
 class Listener:
@@ -34,19 +28,18 @@ class Listener:
         """`on_disconnect` is told the number of each connection that ended."""
         self._on_disconnect = on_disconnect
         self._accepted = 0
-        self._sock = sock
+        self._acceptor = Acceptor(sock)
         self._view = view
         self._max_connections = max_connections
         self._write_timeout_s = write_timeout_s
         self._sessions: set[Session] = set()
-        self._starved = False
         self._idle = trio.Event()
 
     async def run(self) -> None:
         """Accept and serve until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
-                sock = await self._accept()
+                sock = await self._acceptor.accept()
                 if len(self._sessions) >= self._max_connections:
                     self._turn_away(sock)
                     continue
@@ -83,24 +76,6 @@ class Listener:
         """Drop every client now."""
         for session in list(self._sessions):
             session.abort()
-
-    async def _accept(self) -> socket.socket:
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            try:
-                sock = self._sock.accept()[0]
-            except (BlockingIOError, ConnectionAbortedError):
-                continue
-            except OSError as error:
-                if error.errno not in OUT_OF_RESOURCES:
-                    raise
-                if not self._starved:
-                    _log.error("cannot accept clients, trying on", reason=error.strerror)
-                self._starved = True
-                await trio.sleep(RETRY_S)
-            else:
-                self._starved = False
-                return sock
 
     def _turn_away(self, sock: socket.socket) -> None:
         """One frame into the empty send buffer of a new socket cannot block."""

@@ -58,3 +58,6 @@ class Blueprint(ABC):
     @abstractmethod
     def to_json(self) -> JsonObject:
         """What the journal keeps of its spec, secrets and all."""
+
+    def clean_up(self) -> None:  # noqa: B027 (a kind that leaves nothing)
+        """Its runtime is forgotten: remove what it left on the disk. Never raises."""

@@ -1,5 +1,6 @@
 """Blueprints of llama-servers, by boot spec: from a caller, a route's table, or the journal."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -61,20 +62,21 @@ class BootBlueprint(Blueprint):
         self.transport = "uds" if spec.port is None else "tcp"
         self.manifest = manifest(spec)
         self._site = site
+        self._directory = site.runtimes / self.instance_key[-DIRECTORY_CHARS:]
+        self._log_path = site.logs / f"{self.instance_key}.log"
 
     def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
         """The supervisor of its server, at an address that follows from the instance key."""
         kept = former or Former()
-        place = self.instance_key[-DIRECTORY_CHARS:]
         engine = LlamaServerEngine(
             self.name,
             self.spec,
-            self._site.runtimes / place,
+            self._directory,
             environment=self._site.environment,
             key=kept.key,
             port=kept.port,
         )
-        log = RuntimeLog(self._site.logs / f"{self.instance_key}.log")
+        log = RuntimeLog(self._log_path)
         return Supervisor(
             engine, log, held=hooks.held, on_change=hooks.on_change, marks=hooks.marks
         )
@@ -82,6 +84,14 @@ class BootBlueprint(Blueprint):
     async def estimate(self) -> int:
         """By the heads of its files. Raises EngineFailure where the model cannot be opened."""
         return await trio.to_thread.run_sync(_estimate, self.spec)
+
+    def clean_up(self) -> None:
+        """Remove its directory, where it is empty, and its log."""
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()
+        for path in self._log_path.parent.glob(f"{self._log_path.name}*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def to_json(self) -> JsonObject:
         """What `normalise` makes the spec from again."""

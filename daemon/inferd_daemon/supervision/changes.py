@@ -23,14 +23,15 @@ class Subscription:
 
     def __init__(self, limit: int) -> None:
         self._send, self._receive = trio.open_memory_channel[JsonObject](limit)
-        self._behind = False
+        self.behind = trio.Event()
+        """Set once it gets no more changes."""
 
     def offer(self, change: JsonObject) -> None:
         """Keep a change for the listener, or give it up where it is too far behind."""
         try:
             self._send.send_nowait(change)
         except trio.WouldBlock:
-            self._behind = True
+            self.behind.set()
             self._send.close()
 
     async def next(self) -> JsonObject:
@@ -39,11 +40,6 @@ class Subscription:
             return await self._receive.receive()
         except trio.EndOfChannel:
             raise FellBehind from None
-
-    @property
-    def open(self) -> bool:
-        """Whether it still gets changes."""
-        return not self._behind
 
 
 class Changes:
@@ -58,12 +54,14 @@ class Changes:
 
     def publish(self, describe: Callable[[], JsonObject]) -> None:
         """Tell every listener; `describe` is only called where there is one."""
-        if not self._subscriptions:
-            return
-        change = describe()
+        if self._subscriptions:
+            self.tell(describe())
+
+    def tell(self, change: JsonObject) -> None:
+        """Tell every listener of a change that is described already."""
         for subscription in list(self._subscriptions):
             subscription.offer(change)
-            if not subscription.open:
+            if subscription.behind.is_set():
                 self._subscriptions.discard(subscription)
 
     @contextmanager

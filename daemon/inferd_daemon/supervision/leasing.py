@@ -206,7 +206,7 @@ class Leasing:
                 self.keeper.note(self._process_entry(runtime))
         if not runtime.occupies and not self.keeper.held(runtime.key):
             self.keeper.forget(*self._entries_of(runtime))
-        shown = f"{runtime.state.value} {pid} {runtime.wanted}"
+        shown = f"{runtime.shown_state.value} {pid}"
         if self._shown.get(runtime.key) == shown:
             return
         self._shown[runtime.key] = shown

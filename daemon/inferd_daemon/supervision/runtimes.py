@@ -77,7 +77,7 @@ class Managed:
             instance_key=self.key,
             name=self.blueprint.name,
             engine=self.blueprint.manifest.backend,
-            state=RuntimeState(self._shown_state().value),
+            state=RuntimeState(self.shown_state.value),
             health=describe_health(self.state),
             pid=status.pid,
             memory_bytes=resident_bytes(process.pid) if process is not None else None,
@@ -90,8 +90,9 @@ class Managed:
             model_identity=self.blueprint.model_identity,
         )
 
-    def _shown_state(self) -> State:
-        # Between its admission and its first process it is starting, to all the world.
+    @property
+    def shown_state(self) -> State:
+        """Between its admission and its first process it is starting, to all the world."""
         return State.STARTING if self.wanted and self.state is State.STOPPED else self.state
 
 
@@ -204,6 +205,8 @@ class Runtimes:
     async def _own(self, runtime: Managed) -> None:
         with runtime.scope:
             await runtime.supervisor.run()
+        if self._table.get(runtime.key) is None:
+            runtime.blueprint.clean_up()
 
     async def _begin(self, runtime: Managed) -> None:
         if self.before_start is not None:

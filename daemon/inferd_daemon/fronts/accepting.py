@@ -1,0 +1,39 @@
+"""Accepts on a listening socket, and goes on where descriptors or memory run out."""
+
+import errno
+import socket
+
+import structlog
+import trio
+
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+RETRY_S = 0.1
+"""The socket stays readable when accept fails for want of descriptors: pause, don't spin."""
+_log = structlog.get_logger(__name__)
+
+
+class Acceptor:
+    """New clients of one socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._starved = False
+
+    async def accept(self) -> socket.socket:
+        """Wait for the next client. Raises OSError where the socket itself is broken."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                sock = self._sock.accept()[0]
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+                if not self._starved:
+                    _log.error("cannot accept clients, trying on", reason=error.strerror)
+                self._starved = True
+                await trio.sleep(RETRY_S)
+            else:
+                self._starved = False
+                return sock
