@@ -84,12 +84,12 @@ def test_secrets_are_taken_out(said: str) -> None:
     assert "abc" not in message
 
 
-@given(st.integers(MAX_ERROR_BODY_BYTES - 60, MAX_ERROR_BODY_BYTES + 60), st.integers(1, 400))
+@given(st.integers(0, 30), st.integers(1, 400))
 def test_no_cut_leaves_the_head_of_a_secret(before: int, copies: int) -> None:
-    body = (b"x" * before + KEY.encode() * copies)[: MAX_ERROR_BODY_BYTES + REDACT.longest]
-    assert KEY[:4] not in refusal(500, body, REDACT).message
-    short = (KEY.encode() + b"-") * copies
-    assert KEY[:4] not in refusal(500, short[: MAX_ERROR_BODY_BYTES + 22], REDACT).message
+    """Redacting shortens: what was cut off at the end of the body may come into the message."""
+    body = b"y" * before + (KEY.encode() + b"-") * copies
+    message = refusal(500, body[: MAX_ERROR_BODY_BYTES + REDACT.longest], REDACT).message
+    assert KEY[:4] not in message
 
 
 def test_long_messages_are_cut() -> None:

@@ -94,6 +94,15 @@ async def test_a_connection_that_the_upstream_closed_is_not_used(tmp_path: Path)
         assert (upstream.connections, len(upstream.requests)) == (2, 2)
 
 
+async def test_a_connection_that_speaks_unasked_is_not_used(tmp_path: Path) -> None:
+    scripts: list[Script] = [[whole(200, b"ok"), Pause(0.01), whole(200, b"late")], OK]
+    async with serve(tmp_path, *scripts) as upstream, PlainTransport(uds=upstream.uds) as transport:
+        await fetch(transport, upstream)
+        await trio.sleep(0.1)
+        assert await fetch(transport, upstream) == b"ok"
+        assert [seen.connection for seen in upstream.requests] == [0, 1]
+
+
 async def test_one_retry_where_a_reused_connection_dies_in_silence(tmp_path: Path) -> None:
     scripts: list[Script] = [OK, [Close()], OK]
     async with serve(tmp_path, *scripts) as upstream, PlainTransport(uds=upstream.uds) as transport:
