@@ -6,6 +6,7 @@ peer the order is kept. Never waits, never looks at a clock: `now` is an argumen
 """
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Literal, NamedTuple
 
 from .shares import PeerKey, Shares
@@ -19,12 +20,12 @@ _GUEST_PLACES = 4
 Bound = Literal["route", "uid", "client"]
 
 
-class Admitted(NamedTuple):
-    """A permit was free: run, and `release` at the end."""
+class Entry(Enum):
+    """Admitted: run, and `release` at the end. Waiting: until a `release` or a `resize` admits the
+    ticket, or `withdraw` it."""
 
-
-class Waiting(NamedTuple):
-    """Wait for the ticket to be admitted by a `release` or a `resize`, or `withdraw` it."""
+    ADMITTED = "admitted"
+    WAITING = "waiting"
 
 
 class Place(NamedTuple):
@@ -54,9 +55,7 @@ class PeerCounts(NamedTuple):
     weight: int
 
 
-ADMITTED = Admitted()
-WAITING = Waiting()
-Verdict = Admitted | Waiting | Full
+Verdict = Entry | Full
 
 
 class Admission:
@@ -96,13 +95,13 @@ class Admission:
         if len(self._running) < self.permits and not turns and member.can_start:
             turns.start(member)
             self._running[ticket] = (member, now)
-            return ADMITTED
+            return Entry.ADMITTED
         full = self._full_for(member)
         if full is not None:
             turns.forget(member)
             return full
         turns.push(ticket, member)
-        return WAITING
+        return Entry.WAITING
 
     def release(self, ticket: Ticket, now: float) -> list[Ticket]:
         """`ticket` ran to its end; the tickets whose turn it is now."""

@@ -12,7 +12,7 @@ import trio
 from inferd_proto import ErrorCode, JsonObject
 
 from ..errors import RequestError
-from .admission import ADMITTED, Admission, Full, Place, Verdict
+from .admission import Admission, Entry, Full, Place, Verdict
 from .places import Places
 from .shares import PeerKey
 from .turns import Ticket
@@ -78,7 +78,7 @@ class Gate:
 
     def _enter(self, permit: "Permit") -> Verdict:
         verdict = self._admission.request(permit, permit.peer, trio.current_time())
-        if verdict is not ADMITTED:
+        if verdict is not Entry.ADMITTED:
             self._queue_changed()
         return verdict
 
@@ -147,7 +147,7 @@ class Permit:
 
     async def __aenter__(self) -> "Permit":
         verdict = self._gate._enter(self)
-        if verdict is ADMITTED:
+        if verdict is Entry.ADMITTED:
             return self
         if isinstance(verdict, Full):
             raise self._gate._is_full(verdict)

@@ -7,9 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inferd_daemon.routing.admission import Admission, Admitted, Full, Place, Waiting
+from inferd_daemon.routing.admission import Admission, Entry, Full, Place
 from inferd_daemon.routing.shares import PeerKey, Share, Shares
 
+ADMITTED, WAITING = Entry.ADMITTED, Entry.WAITING
 LABELS = st.sampled_from(["anna", "bert", "cleo", "dora"])
 UID = 1000
 P, Q = PeerKey(UID, "p"), PeerKey(UID, "q")
@@ -49,13 +50,13 @@ class TurnTaking(RuleBasedStateMachine):
             or (label not in self.lines and waiting < self.depth + self.depth // 4)
         )
         if len(self.active) < self.permits:
-            assert verdict == Admitted()
+            assert verdict == ADMITTED
             self.active.add(ticket)
         elif not has_place:
             assert isinstance(verdict, Full)
             assert (verdict.whose, verdict.waiting) == ("route", waiting)
         else:
-            assert verdict == Waiting()
+            assert verdict == WAITING
             self.lines.setdefault(label, []).append(ticket)
             if self.lines[label] == [ticket]:
                 self.turns[label] = self.weights.get(label, 1)
@@ -162,10 +163,10 @@ TestTurnTaking.settings = settings(max_examples=80, stateful_step_count=40, dead
 def test_a_peer_with_one_request_is_next_after_one_of_a_busy_peer() -> None:
     admission = Admission(1, 100)
     busy, quiet = PeerKey(UID, "busy"), PeerKey(UID, "quiet")
-    assert admission.request("running", busy, 0.0) == Admitted()
+    assert admission.request("running", busy, 0.0) == ADMITTED
     for index in range(50):
         admission.request(f"busy{index}", busy, 0.0)
-    assert admission.request("single", quiet, 0.0) == Waiting()
+    assert admission.request("single", quiet, 0.0) == WAITING
     assert admission.position("single") == 2
     assert admission.release("running", 1.0) == ["busy0"]
     assert admission.release("busy0", 2.0) == ["single"]
@@ -196,11 +197,11 @@ def test_full_says_how_many_wait_and_how_long() -> None:
 
 def test_depth_zero_never_queues() -> None:
     admission = Admission(1, 0)
-    assert admission.request("a", P, 0.0) == Admitted()
+    assert admission.request("a", P, 0.0) == ADMITTED
     assert isinstance(admission.request("b", P, 0.0), Full)
     assert isinstance(admission.request("b", PeerKey(2000, ""), 0.0), Full)
     assert admission.release("a", 1.0) == []
-    assert admission.request("b", P, 1.0) == Admitted()
+    assert admission.request("b", P, 1.0) == ADMITTED
 
 
 def test_a_ticket_that_never_came_cannot_leave() -> None:
