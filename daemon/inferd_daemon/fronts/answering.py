@@ -148,7 +148,8 @@ class Answering:
 
     async def _answer(self) -> None:
         request = self._event.request
-        if self._view.draining and not isinstance(request, Control):
+        # a stream has no end of its own: one that begins now would hold up the stop
+        if self._view.draining and (self.streams or not isinstance(request, Control)):
             raise BackendFault("the daemon is stopping and takes no new requests")
         match request:
             case GenerateV1() | GenerateV2():

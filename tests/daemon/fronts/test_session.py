@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable
+from itertools import count
 
 import msgspec
 import pytest
@@ -10,6 +11,8 @@ import trio
 from inferd_daemon.backends.base import Batch, Finished, GenerateRequest, TextDeltas
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import MockConfig
+from inferd_daemon.control.call import Call
+from inferd_daemon.control.verbs import STREAMS
 from inferd_daemon.errors import BackendFault
 from inferd_daemon.fronts.session import MAX_TASKS
 from inferd_daemon.fronts.translation import MAX_WHOLE_TEXT_BYTES
@@ -453,6 +456,44 @@ async def test_waiting_too_long_is_a_timeout() -> None:
         end = await client.hear_end("waits")
         assert end["code"] == "timeout"
         assert end["message"].startswith("waited 0.02 s for route r")
+
+
+# -- control streams -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation `tick` that goes on for ever."""
+
+    async def tick(_call: Call) -> AsyncGenerator[object, None]:
+        for number in count():
+            yield number
+            await trio.sleep(0.002)
+
+    monkeypatch.setitem(STREAMS, "tick", tick)
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize("by", ["caller", "daemon"])
+async def test_a_stream_goes_on_until_it_is_ended(by: str) -> None:
+    async with daemon(view_of(mock())) as running:
+        client = running.connect()
+        await client.say(op="tick", id="t")
+        assert [(await client.hear())["value"] for _ in range(3)] == [0, 1, 2]
+        if by == "caller":
+            await client.say(op="cancel", id="t")
+        else:
+            running.sessions[0].end_streams()
+        assert await client.hear_end("t") == {"type": "done", "id": "t"}
+
+
+@pytest.mark.usefixtures("ticking")
+async def test_a_stopping_daemon_begins_no_stream() -> None:
+    async with daemon(view_of(mock())) as running:
+        client = running.connect()
+        running.view.draining = True
+        await client.say(op="tick", id="t")
+        assert (await client.hear())["code"] == "backend_unavailable"
 
 
 # -- draining and stopping -----------------------------------------------------------------
