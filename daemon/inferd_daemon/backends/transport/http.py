@@ -55,8 +55,10 @@ class ResponseBody(httpx.AsyncByteStream):
             if parser.failure is not None:
                 self._close()
                 raise parser.failure
-            if parser.complete or self._connection is None:
+            if parser.complete:
                 raise StopAsyncIteration
+            if self._connection is None:
+                raise httpx.ReadError("the response was closed")
             await self._receive(self._connection)
         piece = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
@@ -72,7 +74,7 @@ class ResponseBody(httpx.AsyncByteStream):
         except httpx.TransportError:
             self._close()
             raise
-        except OSError as error:
+        except (OSError, trio.ClosedResourceError) as error:
             self._close()
             raise httpx.ReadError(f"connection lost: {error}") from error
 
@@ -87,6 +89,7 @@ class ResponseBody(httpx.AsyncByteStream):
             self._transport.release(self._origin, self._connection)
             self._connection = None
         self._close()
+        self._parser.release()
 
 
 class PlainTransport(httpx.AsyncBaseTransport):

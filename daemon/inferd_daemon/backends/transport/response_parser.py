@@ -51,10 +51,16 @@ class ResponseParser:
         self._head_only = head_only
         self._head_bytes = 0
         self._delimited = False
-        self._parser = httptools.HttpResponseParser(self)
+        # llhttp holds our methods and we hold it: `release` breaks the circle.
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    def release(self) -> None:
+        """Nothing will be fed any more: go without the garbage collector."""
+        self._parser = None
 
     def feed(self, data: bytes) -> None:
         """Take what one receive brought. Raises httpx.RemoteProtocolError for a broken head."""
+        assert self._parser is not None, "fed after release"
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -107,6 +113,7 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         """The head is whole, unless it was an interim one (1xx)."""
+        assert self._parser is not None
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers.clear()

@@ -175,6 +175,24 @@ async def test_what_came_before_rubbish_is_handed_over(tmp_path: Path) -> None:
         await response.aclose()
 
 
+async def test_a_response_closed_under_its_reader(tmp_path: Path) -> None:
+    script: Script = [EVENTS_HEAD + chunk(b"one"), Hold()]
+    async with serve(tmp_path, script) as upstream, PlainTransport(uds=upstream.uds) as transport:
+        response = await transport.handle_async_request(request(upstream))
+        pieces = aiter(response.stream)  # type: ignore[arg-type]
+        assert await anext(pieces) == b"one"
+
+        async def read_on() -> None:
+            for _ in range(2):
+                with pytest.raises(httpx.ReadError):
+                    await anext(pieces)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_on)
+            await wait_all_tasks_blocked()
+            await response.aclose()
+
+
 async def test_a_response_closed_early_closes_the_connection(tmp_path: Path) -> None:
     script: Script = [EVENTS_HEAD + chunk(b"one"), Hold()]
     async with serve(tmp_path, script) as upstream, PlainTransport(uds=upstream.uds) as transport:
