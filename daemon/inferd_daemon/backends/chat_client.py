@@ -34,6 +34,14 @@ from .chat_completions import (
     refusal,
     whole_answer_failure,
 )
+from .http_messages import (
+    content_type,
+    drain,
+    header_lines,
+    may_be_events,
+    refuse_encoded,
+    stream_of,
+)
 from .media import encode_media
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
@@ -88,7 +96,7 @@ class ChatClient:
         self._model = model
         self._deadlines = deadlines or Deadlines()
         self._redact = Redactor([api_key or "", *(headers or {}).values()])
-        self._headers = _header_lines(self._base_url, api_key, headers or {})
+        self._headers = header_lines(self._base_url, api_key, headers or {})
         self._urls = {
             path: self._base_url.copy_with(raw_path=f"{api_prefix}{path}".encode())
             for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/rerank")
@@ -112,9 +120,9 @@ class ChatClient:
         end = started + self._deadlines.total_s
         first_event_by = min(end, started + self._deadlines.first_byte_s)
         response = await self._send("POST", "/v1/chat/completions", body, first_event_by)
-        stream = _stream_of(response)
+        stream = stream_of(response)
         try:
-            if response.status_code != 200 or not _may_be_events(response):
+            if response.status_code != 200 or not may_be_events(response):
                 raise await self._refusal(response, end)
             pieces = stream.__aiter__()
             deadline = first_event_by
@@ -130,7 +138,7 @@ class ChatClient:
                 if answer.payloads:
                     deadline = min(end, trio.current_time() + self._deadlines.idle_s)
             with trio.CancelScope(deadline=trio.current_time() + DRAIN_S):
-                await _drain(pieces)
+                await drain(pieces)
         finally:
             self.dropped += answer.dropped
             await stream.aclose()
@@ -158,7 +166,7 @@ class ChatClient:
         try:
             body = await self._read_body(response, deadline, MAX_BODY_BYTES)
         finally:
-            await _stream_of(response).aclose()
+            await stream_of(response).aclose()
         return response.status_code, body
 
     async def aclose(self) -> None:
@@ -222,21 +230,21 @@ class ChatClient:
                 raise missing
             if response.status_code != 200:
                 raise await self._refusal(response, end)
-            _refuse_encoded(response)
+            refuse_encoded(response)
             answer = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
             self.succeeded_at = trio.current_time()
             return answer
         finally:
-            await _stream_of(response).aclose()
+            await stream_of(response).aclose()
 
     async def _refusal(self, response: httpx.Response, end: float) -> RequestError:
         """The error for a response that is no stream of events, in the upstream's own words."""
         limit = MAX_ERROR_BODY_BYTES + self._redact.longest
         deadline = min(end, trio.current_time() + self._deadlines.idle_s)
-        _refuse_encoded(response)
+        refuse_encoded(response)
         body = await self._read_body(response, deadline, limit)
         if response.status_code == 200:
-            return whole_answer_failure(_content_type(response), body, self._redact)
+            return whole_answer_failure(content_type(response), body, self._redact)
         return refusal(response.status_code, body, self._redact)
 
     async def _read_body(
@@ -250,7 +258,7 @@ class ChatClient:
         problem = self._too_late("did not end its answer")
         with trio.CancelScope(deadline=deadline):
             try:
-                async for piece in _stream_of(response):
+                async for piece in stream_of(response):
                     body += piece
                     if len(body) > limit:
                         problem = f"upstream answered more than {limit} bytes"
@@ -277,54 +285,3 @@ class ChatClient:
 
     def _too_late(self, what: str) -> str:
         return f"upstream {what} in time"
-
-
-def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    """The body as it comes; the response's own iterators cost more than the parsing does."""
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    return response.stream
-
-
-def _header_lines(
-    base_url: httpx.URL, api_key: str | None, headers: Mapping[str, str]
-) -> list[tuple[bytes, bytes]]:
-    lines = {
-        "host": base_url.netloc.decode(),
-        "accept": "text/event-stream, application/json",
-        # What is compressed cannot be handed on as it comes.
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-    }
-    if api_key:
-        lines["authorization"] = f"Bearer {api_key}"
-    lines |= {name.lower(): value for name, value in headers.items()}
-    return [(name.encode("ascii"), value.encode()) for name, value in lines.items()]
-
-
-def _content_type(response: httpx.Response) -> str:
-    value: str = response.headers.get("content-type", "")
-    return value.partition(";")[0].strip().lower()
-
-
-def _may_be_events(response: httpx.Response) -> bool:
-    """Servers that forget the type of their stream are let pass; a page or an object is none."""
-    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
-    return plain and _content_type(response) not in ("text/html", "application/json")
-
-
-def _refuse_encoded(response: httpx.Response) -> None:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise BackendFault(
-            f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
-            "though none was asked for"
-        )
-
-
-async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """To the end, so that the connection may be kept; what comes there matters to nobody."""
-    try:
-        async for _ in pieces:
-            pass
-    except httpx.TransportError:
-        return

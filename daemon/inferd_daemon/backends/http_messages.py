@@ -1,0 +1,64 @@
+"""Headers of requests and heads of responses, as a client of a Chat Completions server sees them."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+
+from ..errors import BackendFault
+
+
+def stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
+    """The body as it comes; the response's own iterators cost more than the parsing does."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
+
+
+def header_lines(
+    base_url: httpx.URL, api_key: str | None, headers: Mapping[str, str]
+) -> list[tuple[bytes, bytes]]:
+    """What goes with every request; the operator's `headers` win."""
+    lines = {
+        "host": base_url.netloc.decode(),
+        "accept": "text/event-stream, application/json",
+        # What is compressed cannot be handed on as it comes.
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+    }
+    if api_key:
+        lines["authorization"] = f"Bearer {api_key}"
+    lines |= {name.lower(): value for name, value in headers.items()}
+    return [(name.encode("ascii"), value.encode()) for name, value in lines.items()]
+
+
+def content_type(response: httpx.Response) -> str:
+    """Without parameters, in lower case; "" where there is none."""
+    value: str = response.headers.get("content-type", "")
+    return value.partition(";")[0].strip().lower()
+
+
+def may_be_events(response: httpx.Response) -> bool:
+    """Whether the body can be a stream of events.
+
+    Servers that forget the type of their stream are let pass; a page or an object is none.
+    """
+    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+    return plain and content_type(response) not in ("text/html", "application/json")
+
+
+def refuse_encoded(response: httpx.Response) -> None:
+    """Raises BackendFault for a body that is compressed."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise BackendFault(
+            f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
+            "though none was asked for"
+        )
+
+
+async def drain(pieces: AsyncIterator[bytes]) -> None:
+    """To the end, so that the connection may be kept; what comes there matters to nobody."""
+    try:
+        async for _ in pieces:
+            pass
+    except httpx.TransportError:
+        return
