@@ -1,4 +1,4 @@
-"""Headers of requests and heads of responses, as a client of a Chat Completions server sees them."""
+"""Headers of requests and heads of responses, as a client of a chat server sees them."""
 
 from collections.abc import AsyncIterator, Mapping
 
