@@ -1,4 +1,4 @@
-"""What an engine tells its supervisor: how one runtime process is started, reached and judged.
+"""What an engine tells its supervisor: how one runtime is started, reached and judged.
 
 An engine describes; it never spawns, signals or restarts. One object stands for one runtime and
 outlives its processes: the endpoint stays the same over restarts.
@@ -55,24 +55,13 @@ class EngineFailure(InferdError):
         self.failure = failure
 
 
-class Engine(ABC):
-    """One runtime to be: how to start it, where it answers, how to read its end."""
+class Service(ABC):
+    """What answers requests, whoever runs it: where, and how one sees that it does."""
 
     name: str
     """Names the runtime in logs and errors."""
     timing: Timing
     endpoint: Endpoint
-
-    @abstractmethod
-    def prepare(self) -> Launch:
-        """Make ready for one start: directories, a free address, channels to the child.
-
-        Called before every start, in the main thread; quick. Raises EngineFailure where a start
-        cannot succeed.
-        """
-
-    def spawned(self) -> None:  # noqa: B027 (an engine without a channel to its child)
-        """The child runs: let go of what only the child needs, send what it waits for."""
 
     @abstractmethod
     async def look(self) -> Health:
@@ -85,7 +74,22 @@ class Engine(ABC):
         """
         return ModelFacts()
 
-    def discard(self) -> None:  # noqa: B027 (an engine that leaves nothing behind)
+
+class Engine(Service):
+    """One process to be: how to start it, and how to read its end."""
+
+    @abstractmethod
+    def prepare(self) -> Launch:
+        """Make ready for one start: directories, a free address, channels to the child.
+
+        Called before every start, in the main thread; quick. Raises EngineFailure where a start
+        cannot succeed.
+        """
+
+    def spawned(self) -> None:
+        """The child runs: let go of what only the child needs, send what it waits for."""
+
+    def discard(self) -> None:
         """The process is gone: remove its socket file and close channels to it. Idempotent."""
 
     def explain(self, returncode: int, lines: Sequence[str]) -> Failure:

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from inferd_proto import BackendManifest, JsonObject, Transport
 
 from ..engines.secret import Secret
-from .supervisor import Supervisor
+from .runtime_life import RuntimeLife
 
 
 class Former(NamedTuple):
@@ -48,7 +48,7 @@ class Blueprint(ABC):
     """Runs as long as the daemon: not counted against the limits, and never stopped for them."""
 
     @abstractmethod
-    def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
+    def make(self, hooks: Hooks, former: Former | None = None) -> RuntimeLife:
         """Its supervisor, not started. Raises CallerFault, OperatorError."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..engines.base import Engine, Health
+from ..engines.base import Health, Service
 
 BRISK_S = 1.0
 """So long looks follow each other closely: a small model is ready by then."""
@@ -15,7 +15,7 @@ SLOWEST_LOOK_S = 0.25
 """After that they are spaced out up to this."""
 
 
-async def wait_ready(engine: Engine) -> None:
+async def wait_ready(engine: Service) -> None:
     """Return once the runtime is healthy. The caller sets the deadline and watches for its exit."""
     interval = engine.timing.readiness_interval_s
     slowest = max(SLOWEST_LOOK_S, interval)
@@ -26,7 +26,7 @@ async def wait_ready(engine: Engine) -> None:
             interval = min(interval * 1.5, slowest)
 
 
-async def watch_health(engine: Engine, report: Callable[[Health], None]) -> None:
+async def watch_health(engine: Service, report: Callable[[Health], None]) -> None:
     """Report one look in each health interval, for ever.
 
     A look may take half an interval, and a missed one is followed by the next at once: a process
@@ -41,7 +41,7 @@ async def watch_health(engine: Engine, report: Callable[[Health], None]) -> None
             report(await look(engine, interval / 2))
 
 
-async def look(engine: Engine, timeout_s: float) -> Health:
+async def look(engine: Service, timeout_s: float) -> Health:
     """One look; no answer within `timeout_s` is an answer as well."""
     with trio.move_on_after(timeout_s):
         return await engine.look()

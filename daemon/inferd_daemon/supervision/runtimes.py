@@ -16,7 +16,7 @@ from ..errors import RequestError
 from .blueprint import Blueprint, Former, Hooks
 from .machine import SERVING, WITH_PROCESS, State
 from .memory import resident_bytes
-from .supervisor import Supervisor
+from .runtime_life import RuntimeLife
 
 KEPT_ENDED = 32
 """Runtimes that ended and nobody configured are kept for their logs and last error, so many."""
@@ -29,7 +29,7 @@ class Managed:
     start was not even tried. `idle_since` is None while it is held, or was never.
     """
 
-    def __init__(self, blueprint: Blueprint, supervisor: Supervisor, now: float) -> None:
+    def __init__(self, blueprint: Blueprint, supervisor: RuntimeLife, now: float) -> None:
         self.blueprint = blueprint
         self.supervisor = supervisor
         self.scope = trio.CancelScope()
