@@ -66,6 +66,13 @@ class HeldLease:
         return f"<HeldLease {self.ref}{', lost' if self._hold.lost else ''}>"
 
     @property
+    def granted(self) -> LeaseEnsured:
+        """All that the daemon answered. It holds a key: not for logs."""
+        if self._hold is None:
+            raise ClientClosed("the lease is not held; use `with client.lease(…) as lease`")
+        return self._hold.granted
+
+    @property
     def ref(self) -> str:
         """The daemon's name for it."""
         return self.record.lease_ref
@@ -73,17 +80,17 @@ class HeldLease:
     @property
     def record(self) -> Lease:
         """The lease as it was granted."""
-        return self._granted.lease
+        return self.granted.lease
 
     @property
     def endpoint(self) -> EndpointDescriptor:
         """Where to send requests, with which headers. It holds a key: not for logs."""
-        return self._granted.endpoint
+        return self.granted.endpoint
 
     @property
     def compatibility(self) -> CompatibilityResult:
         """How the runtime fits what was asked; `warnings` are optional capabilities not met."""
-        return self._granted.compatibility
+        return self.granted.compatibility
 
     @property
     def lost(self) -> LeaseLost | None:
@@ -102,12 +109,6 @@ class HeldLease:
         `endpoint.base_url`.
         """
         return http_client(self.endpoint)
-
-    @property
-    def _granted(self) -> LeaseEnsured:
-        if self._hold is None:
-            raise ClientClosed("the lease is not held; use `with client.lease(…) as lease`")
-        return self._hold.granted
 
     def __enter__(self) -> Self:
         """Have the runtime ready, and hold it.

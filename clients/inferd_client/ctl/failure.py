@@ -7,6 +7,7 @@ from ..errors import (
     DaemonFault,
     DaemonNotRunning,
     InferdError,
+    NoRoom,
     RequestFailed,
 )
 from ..status import NotReady
@@ -15,6 +16,7 @@ _HINTS: dict[type[InferdError], str] = {
     DaemonNotRunning: "start one with `inferd`, or see it work with `inferdctl demo`",
     ConnectionLost: "look at the daemon's log, and run the command again",
     DaemonBusy: "try again in a moment",
+    NoRoom: "`inferdctl ps` shows what runs, --wait-room waits",
     BackendFailed: "`inferdctl status` tells how the backends are",
     DaemonFault: "this is a bug in the daemon; its log knows more",
     NotReady: "`inferdctl status` tells more",

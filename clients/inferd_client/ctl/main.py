@@ -5,7 +5,6 @@ imports rich, anyio or a socket.
 """
 
 import sys
-from importlib import import_module
 
 import click
 
@@ -14,8 +13,26 @@ from inferd_proto import __version__
 from ..errors import ConnectError, InferdError
 from . import exits
 from .failure import in_one_line
+from .verbs import VerbGroup
 
-_VERBS = ("demo", "run", "embed", "status", "routes", "completion")
+_VERBS = (
+    "demo",
+    "run",
+    "embed",
+    "rerank",
+    "status",
+    "routes",
+    "ps",
+    "load",
+    "unload",
+    "stop",
+    "restart",
+    "logs",
+    "watch",
+    "endpoint",
+    "lease",
+    "completion",
+)
 
 _EPILOG = """\b
 examples:
@@ -23,6 +40,9 @@ examples:
   inferdctl run "Why is the sky blue?"
   git diff | inferdctl run qwen3 "Write a commit message for this:"
   inferdctl status --json && echo up
+  inferdctl ps                        what runs, how healthy, how large, until when
+  inferdctl load qwen3 --keep 2h      start it now, and hold it for two hours
+  inferdctl endpoint qwen3 --env      the address and key, for another tool
 
 \b
 exit codes:
@@ -35,21 +55,9 @@ first of $INFERD_RUNTIME_DIR, $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/inferd,
 """
 
 
-class _Verbs(click.Group):
-    """Imports a verb's module when the verb is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command: click.Command = import_module(f"{__package__}.commands.{cmd_name}").command
-        return command
-
-
 @click.group(
-    cls=_Verbs,
+    cls=VerbGroup,
+    verbs={verb: verb for verb in _VERBS},
     invoke_without_command=True,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .durations import Duration
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -41,6 +43,51 @@ def connect(socket: str | None, wait_s: float = 0.0) -> "Client":
     from ..blocking import Client
 
     return Client(socket, wait_s=wait_s, label=LABEL)
+
+
+def settings(command: Command) -> Command:
+    """`--set`, for verbs that take a TARGET."""
+    option = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="A field of the spec: --set ctx_size=8192 --set flash_attn=on",
+    )
+    return option(command)
+
+
+def ensuring(command: Command) -> Command:
+    """What verbs that take a lease share: how to reach the runtime, and how long to wait."""
+    tcp = click.option(
+        "--tcp", is_flag=True, help="Ask for a loopback URL instead of a Unix socket."
+    )
+    patience = click.option(
+        "--wait-room",
+        "room_s",
+        type=Duration(at_most=3600, why="at most 1 h"),
+        default="0",
+        metavar="DURATION",
+        help="Wait this long for memory, or a place, that others have now.",
+    )
+    return tcp(patience(settings(command)))
+
+
+def complete_runtime(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Names of runtimes, where a daemon answers at once."""
+    from click.shell_completion import CompletionItem
+
+    from ..blocking import Client
+    from ..errors import InferdError
+
+    try:
+        with Client(ctx.params.get("socket"), timeout_s=COMPLETION_TIMEOUT_S) as client:
+            names = [runtime.name for runtime in client.runtimes()]
+    except InferdError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def complete_model(

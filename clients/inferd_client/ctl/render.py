@@ -58,6 +58,13 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
+def size(count: int) -> str:
+    """Bytes in the unit that people compare models by."""
+    if count < 2**30:
+        return f"{count / 2**20:.0f} MiB"
+    return f"{count / 2**30:.1f} GiB"
+
+
 def status_line(status: Status) -> str:
     """The daemon in one line."""
     plural = "" if status.connections == 1 else "s"

@@ -6,9 +6,14 @@ goes to terminals only, and to none where `$NO_COLOR` is set.
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .render import printable
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PIPE_WIDTH = 250
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -59,3 +64,11 @@ class Terminal:
             self._line_open = not text.removesuffix(_PLAIN).endswith("\n")
             self._out.write(text)
             self._out.flush()
+
+
+def print_table(table: "Table") -> None:
+    """A table; what reads a pipe wants whole lines, and has no width to keep to."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    Console(width=wide).print(table)

@@ -1,5 +1,7 @@
 """`inferdctl run`: ask a model, and read the answer while it is written."""
 
+from typing import Literal
+
 import click
 
 from ..options import as_json, complete_model, connect, connection
@@ -11,10 +13,16 @@ examples:
   git diff | inferdctl run qwen3 "Write a commit message for this:"
   inferdctl run qwen3 < question.txt
   inferdctl run qwen3                          a conversation; Ctrl-D ends it
+  inferdctl run --schema person.json "Who wrote Faust?" | jq .name
+  inferdctl run --tools tools.json --tool-choice required "Rain in Oslo?"
   inferdctl run --json "Hi" | jq -r 'select(.type == "text").delta'
 
 One argument is the model where a route has that name, else the prompt. What is piped
 in comes after the prompt.
+
+--schema makes the answer JSON that fits a JSON Schema. --tools is a file with a list of
+{"name", "description", "input_schema"}, or of the form that OpenAI's API takes; calls are
+printed, not run.
 
 \b
 --json prints one object a line for each event, tagged by "type":
@@ -34,6 +42,13 @@ Ctrl-C cancels the request at the daemon; the exit code is then 130.
 @click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--think/--no-think", default=None, help="Ask for reasoning, shown dim.")
+@click.option("--schema", metavar="FILE", help="The answer is JSON that fits this JSON Schema.")
+@click.option("--tools", metavar="FILE", help="What the model may call.")
+@click.option(
+    "--tool-choice",
+    type=click.Choice(["auto", "required", "none"]),
+    help="Whether it has to; for --tools.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell figures of the answer on stderr.")
 @as_json("Print one JSON object a line for each event.")
 @connection
@@ -45,6 +60,9 @@ def command(
     temperature: float | None,
     seed: int | None,
     think: bool | None,
+    schema: str | None,
+    tools: str | None,
+    tool_choice: Literal["auto", "required", "none"] | None,
     verbose: bool,
     json_: bool,
     socket: str | None,
@@ -53,6 +71,7 @@ def command(
     """Ask MODEL (a route) the PROMPT and print the answer as it comes."""
     from ...requests import GenerateOptions
     from ..asking import Question, converse, find_question, print_answer
+    from ..json_files import read_schema, read_tools
 
     options = GenerateOptions(
         system=system,
@@ -62,6 +81,14 @@ def command(
         thinking=think,
         queue_events=True,
     )
+    if schema is not None:
+        options["response_format"] = read_schema(schema)
+    if tools is not None:
+        options["tools"] = read_tools(tools)
+    if tool_choice is not None:
+        if tools is None:
+            raise click.UsageError("--tool-choice is for --tools")
+        options["tool_choice"] = tool_choice
     with connect(socket, wait_s) as client:
         question: Question = find_question(client, model, prompt)
         options["model"] = question.model
