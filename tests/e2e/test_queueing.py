@@ -1,0 +1,196 @@
+"""Queues, turns and breakers as clients of the real daemon see them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import RunningDaemon, running_daemon, wait_until
+from tests.support.wire_client import WireClient, connected
+
+CONFIG = """
+[backends.one]
+kind = "mock"
+slots = 1
+first_token_ms = 60000
+
+[backends.quick]
+kind = "mock"
+slots = 1
+first_token_ms = 5
+max_tokens = 1
+
+[backends.fails]
+kind = "mock"
+error = "out of order"
+breaker = { open_s = 1.0 }
+
+[backends.stands_in]
+kind = "mock"
+
+[routes.slow]
+backends = ["one"]
+queue_depth = 3
+
+[routes.hasty]
+backends = ["one"]
+queue_depth = 3
+max_wait_ms = 50
+active_permits = 1
+
+[routes.quick]
+backends = ["quick"]
+queue_depth = 300
+
+[routes.alone]
+backends = ["fails"]
+
+[routes.pair]
+backends = ["fails", "stands_in"]
+"""
+
+
+@pytest.fixture
+def daemon() -> Iterator[RunningDaemon]:
+    with running_daemon(config=CONFIG + "[daemon]\ndrain_timeout_s = 0.1\n") as running:
+        yield running
+
+
+@pytest.fixture
+def client(daemon: RunningDaemon) -> Iterator[WireClient]:
+    with connected(daemon.socket) as connection:
+        yield connection
+
+
+def routes(client: WireClient) -> dict[str, dict[str, Any]]:
+    client.say(id="routes", op="route.list")
+    return {route["name"]: route for route in client.hear_end("routes")["value"]["routes"]}
+
+
+def place(answer: dict[str, Any]) -> int:
+    assert answer["block"]["type"] == "queued"
+    position: int = answer["block"]["position"]
+    return position
+
+
+def test_who_asks_is_told_the_place_and_its_changes(
+    daemon: RunningDaemon, client: WireClient
+) -> None:
+    with ExitStack() as stack:
+        others = [stack.enter_context(connected(daemon.socket)) for _ in range(3)]
+        for number, other in enumerate(others):
+            other.generate(model="slow", queue_events=True)
+            if number:
+                assert place(other.hear()) == number
+        client.generate(model="slow", queue_events=True)
+        assert place(client.hear()) == 3
+        others[1].sock.close()
+        assert place(client.hear()) == 2
+        others[0].say(op="cancel", id="1")
+        assert place(client.hear()) == 1
+        client.say(op="cancel", id="1")
+        end = client.hear()
+    assert (end["type"], end["stop_reason"], end["backend"]) == ("done", "cancelled", "")
+
+
+def test_who_does_not_ask_is_told_nothing(daemon: RunningDaemon, client: WireClient) -> None:
+    client.generate("1", model="slow")
+    client.generate("2", model="slow")
+    client.say(op="cancel", id="2")
+    assert client.hear()["type"] == "done"
+
+
+def test_a_full_queue_and_a_long_wait_tell_position_and_estimate(client: WireClient) -> None:
+    for number in range(4):
+        client.generate(f"{number}", model="slow")
+    began = time.monotonic()
+    client.generate("full", model="slow")
+    full = client.hear_end("full")
+    assert time.monotonic() - began < 1
+    assert (full["code"], full["details"]) == ("queue_full", {"position": 4, "estimate_ms": None})
+    assert full["message"] == (
+        "route slow is full (3 waiting, 1 at once); position 4 would be next"
+    )
+    for number in range(2):
+        client.generate(f"hasty{number}", model="hasty")
+    late = client.hear_end("hasty1")
+    assert (late["code"], late["details"]) == ("timeout", {"position": 1, "estimate_ms": None})
+    assert late["message"] == "waited 0.05 s for route hasty and stood at position 1"
+
+
+def test_estimates_come_from_what_was_served(client: WireClient) -> None:
+    client.generate("first", model="quick")
+    client.hear_end("first")
+    for number in range(3):
+        client.generate(f"{number}", model="quick", queue_events=True)
+    queued = client.hear()["block"]
+    assert queued["position"] == 1
+    assert queued["estimate_ms"] >= 5
+
+
+def test_one_request_waits_for_two_of_a_hundred_at_most(
+    daemon: RunningDaemon, client: WireClient
+) -> None:
+    with connected(daemon.socket) as greedy:
+        for number in range(100):
+            greedy.generate(f"{number}", model="quick", client="greedy")
+        wait_until(lambda: routes(client)["quick"]["queued"] > 80, 5, "a long queue")
+        client.generate(model="quick", client="modest", queue_events=True)
+        told = place(client.hear())
+        queued_before = routes(client)["quick"]["queued"]
+        client.hear_end()
+        queued_after = routes(client)["quick"]["queued"]
+    assert told <= 2
+    assert queued_before - queued_after <= 5  # nearly all of the hundred wait still
+
+
+def test_clients_that_leave_leave_no_trace(daemon: RunningDaemon, client: WireClient) -> None:
+    for _ in range(3):
+        with connected(daemon.socket) as other:
+            for number in range(4):
+                other.generate(f"{number}", model="slow", queue_events=number % 2 == 0)
+            wait_until(lambda: routes(client)["slow"]["queued"] == 3, 5, "a full queue")
+        wait_until(lambda: not routes(client)["slow"]["active"], 5, "an empty route")
+    slow = routes(client)["slow"]
+    assert (slow["active"], slow["queued"], slow["peers"]) == (0, 0, [])
+    assert slow["backends"][0]["in_flight"] == 0
+
+
+def test_who_waits_is_listed(client: WireClient) -> None:
+    for number in range(3):
+        client.generate(f"{number}", model="slow", client="batch")
+    wait_until(lambda: routes(client)["slow"]["queued"] == 2, 5, "a queue")
+    slow = routes(client)["slow"]
+    (peer,) = slow["peers"]
+    assert {key: peer[key] for key in ("client", "active", "queued", "weight")} == {
+        "client": "batch",
+        "active": 1,
+        "queued": 2,
+        "weight": 1,
+    }
+    assert (slow["permits"], slow["max_wait_ms"], slow["backends"][0]["in_flight"]) == (1, None, 1)
+
+
+def test_a_failing_backend_is_left_alone_for_a_while(client: WireClient) -> None:
+    for _ in range(3):
+        client.generate(model="alone")
+        assert client.hear()["message"] == "out of order"
+    client.generate(model="alone")
+    refused = client.hear()
+    assert refused["code"] == "backend_unavailable"
+    assert "fails is not ready: its breaker is open" in refused["message"]
+    assert "out of order" in refused["message"]
+    breaker = routes(client)["alone"]["backends"][0]["breaker"]
+    assert (breaker["state"], breaker["failures"]) == ("open", 3)
+    client.generate(model="pair")
+    assert client.hear_end()["backend"] == "stands_in"
+    wait_until(
+        lambda: routes(client)["alone"]["backends"][0]["breaker"]["state"] == "half_open",
+        5,
+        "a breaker that lets one try",
+    )
+    client.generate(model="alone")
+    assert client.hear()["message"] == "out of order"
+    assert routes(client)["alone"]["backends"][0]["breaker"]["state"] == "open"
