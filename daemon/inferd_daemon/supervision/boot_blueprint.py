@@ -1,6 +1,7 @@
 """Blueprints of llama-servers, by boot spec: from a caller, a route's table, or the journal."""
 
 import contextlib
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from inferd_proto import (
 
 from ..engines.base import EngineFailure
 from ..engines.boot_spec import BootSpec
-from ..engines.failures import Cause
+from ..engines.failures import Cause, failure
 from ..engines.gguf import read_head
 from ..engines.llama_server import LlamaServerEngine
 from ..engines.memory_estimate import estimate
@@ -30,6 +31,8 @@ from .supervisor import Supervisor
 
 DIRECTORY_CHARS = 16
 """Of the key's hash: the path of a Unix socket has room for no more, and 64 bits do."""
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""The machine's fault, not the file's."""
 
 
 class Site(NamedTuple):
@@ -128,6 +131,9 @@ def _estimate(spec: BootSpec) -> int:
         head = read_head(Path(spec.model))
         projector = None if spec.mmproj is None else read_head(Path(spec.mmproj))
     except EngineFailure as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in OUT_OF_RESOURCES:
+            raise EngineFailure(failure(Cause.NO_PROCESS, error.failure.reason)) from error
         if error.failure.cause is Cause.MODEL_MISSING:
             raise
         # A file that we cannot read the engine may: its word counts, and it says it soon.
