@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from inferd_client.ctl import main
@@ -28,32 +28,8 @@ from inferd_proto import (
     ToolUse,
     Usage,
 )
+from tests.clients.ctl.running import Ctl, Ended
 from tests.clients.scripted_daemon import STATUS, Asked, ScriptedDaemon, friendly
-
-
-class Ended:
-    """How a command line went."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Ctl = Callable[..., Ended]
-
-
-@pytest.fixture
-def ctl(
-    daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Ctl:
-    """Runs a command line in this process against the scripted daemon."""
-    monkeypatch.setenv("INFERD_SOCKET", str(daemon.path))
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*argv: str) -> Ended:
-        code = main.run(list(argv))
-        return Ended(code, *capsys.readouterr())
-
-    return run
 
 
 def _process(daemon: ScriptedDaemon, *argv: str, stdin: bytes | None = b"") -> Ended:
@@ -341,17 +317,44 @@ def test_start_up_is_quick() -> None:
     assert best("-m", "inferd_client.ctl", "--version") - best("-c", "pass") < 0.150
 
 
-@pytest.mark.parametrize("verb", ["demo", "run", "embed", "status", "routes", "completion"])
+VERBS = (
+    "demo",
+    "run",
+    "embed",
+    "rerank",
+    "status",
+    "routes",
+    "ps",
+    "load",
+    "unload",
+    "stop",
+    "restart",
+    "logs",
+    "watch",
+    "endpoint",
+    "lease",
+    "completion",
+)
+LEASE_VERBS = ("lease ensure", "lease renew", "lease release", "lease ls")
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *LEASE_VERBS])
 def test_every_help_has_examples(ctl: Ctl, verb: str) -> None:
-    assert f"  {verb}" in ctl("--help").out
-    ended = ctl(verb, "--help")
+    *group, name = verb.split()
+    assert f"  {name}" in ctl(*group, "--help").out
+    ended = ctl(*verb.split(), "--help")
     assert ended.code == 0
     assert "examples:" in ended.out
     assert f"inferdctl {verb}" in ended.out
 
 
+def test_every_verb_is_known() -> None:
+    assert sorted(main.cli.list_commands(click.Context(main.cli))) == sorted(VERBS)
+
+
 def test_no_verb_is_help(ctl: Ctl) -> None:
     assert ctl().out == ctl("--help").out
+    assert ctl("lease").out == ctl("lease", "--help").out
 
 
 @pytest.mark.parametrize(
@@ -388,6 +391,7 @@ def test_completion_knows_verbs_and_routes(daemon: ScriptedDaemon) -> None:
         )
         return [line.partition(",")[2] for line in ran.stdout.split()]
 
-    assert complete("inferdctl st") == ["status"]
+    assert complete("inferdctl sta") == ["status"]
+    assert complete("inferdctl stop ti") == ["tiny"]
     assert complete("inferdctl run ") == ["demo", "gpt", "big"]
     assert complete("inferdctl run b") == ["big"]
