@@ -13,6 +13,8 @@ import xllamacpp
 from .libllama_control import Boot
 from .machine_memory import refuse_beyond_free, total_bytes
 
+MAX_WHOLE_TOKENS = 8192
+"""A text to embed or rank is computed in one piece; the buffers for it grow with its square."""
 SPARE_HTTP_THREADS = 4
 """A stream holds a thread to its end; these are for health checks and other short requests."""
 
@@ -63,6 +65,10 @@ def parameters(boot: Boot) -> Any:  # noqa: ANN401 (xllamacpp has no types)
     if boot.threads_batch or boot.threads:
         params.cpuparams_batch.n_threads = boot.threads_batch or boot.threads
     params.embedding = boot.embeddings or boot.reranking
+    if params.embedding:
+        # llama.cpp's 512 would refuse most of what the models can take.
+        own = min(boot.ctx_size // boot.parallel, MAX_WHOLE_TOKENS)
+        params.n_batch = params.n_ubatch = max(params.n_batch, own)
     pooling = "rank" if boot.reranking else boot.pooling
     if pooling is not None:
         kind = f"LLAMA_POOLING_TYPE_{pooling.upper()}"

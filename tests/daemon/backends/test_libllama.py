@@ -99,6 +99,16 @@ async def test_embeddings_come_from_an_embedding_model_alone(tmp_path: Path) -> 
             await answer(embedder.backend, ask())
 
 
+async def test_a_text_too_long_to_embed_is_its_callers_fault(tmp_path: Path) -> None:
+    model = tmp_path / "embedding.gguf"
+    models.build_embedding_model(model)
+    async with serving(tmp_path, model, embeddings=True) as embedder:
+        # Beyond the model's context, and beyond what the engine takes in one batch.
+        for words in (200, 4000):
+            with pytest.raises(CallerFault, match=r"input \(\d+ tokens\) is"):
+                await embedder.backend.embed(EmbedRequest(["hello " * words]))
+
+
 async def test_documents_are_ranked_by_a_reranker(tmp_path: Path) -> None:
     model = tmp_path / "rerank.gguf"
     models.build_rerank_model(model)

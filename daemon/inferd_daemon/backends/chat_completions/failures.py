@@ -27,6 +27,8 @@ _OPERATOR_MARKS = frozenset(
 """Said with a 400 by some servers, though the configuration is at fault, not the request."""
 _MEDIA_REFUSED = re.compile(r"\b(image|audio|video) input is not supported")
 """llama-server's words, with status 500, for a model without a projector."""
+_INPUT_TOO_LONG = re.compile(r"\binput \(\d+ tokens\) is (too large to process|larger than)")
+"""Its words, also with 500, for a text to embed or rank that is longer than its batch."""
 _HTML = re.compile(r"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
 _TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1>|\Z)|<[^>]*(>|\Z)")
 _LOOKS_SECRET = re.compile(r"(?i)\b(?:bearer\s+[^\s\"',;]+|sk-[A-Za-z0-9_*-]{8,})")
@@ -116,6 +118,8 @@ def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
 def _blame(status: int, message: str, reason: Reason) -> RequestError:
     if _MEDIA_REFUSED.search(reason.message):
         return CallerFault(message, ErrorCode.ATTACHMENT_UNSUPPORTED)
+    if _INPUT_TOO_LONG.search(reason.message):
+        return CallerFault(message)
     if status in _CALLER_STATUSES and not reason.marks & _OPERATOR_MARKS:
         return CallerFault(message)
     return BackendFault(message)

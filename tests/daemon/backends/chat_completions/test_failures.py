@@ -30,6 +30,12 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
         "400: too long",
     ),
     "no words": (413, b"", True, "413"),
+    "longer than llama-server's batch": (
+        500,
+        openai_error("input (12000 tokens) is too large to process. increase the batch size"),
+        True,
+        "500: input (12000 tokens) is too large to process. increase the batch size",
+    ),
     "FastAPI's list": (
         422,
         json.dumps({"detail": [FASTAPI_MISTAKE]}).encode(),
