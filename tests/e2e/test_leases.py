@@ -330,7 +330,7 @@ def test_a_second_daemon_refuses_what_the_first_one_owns(
         [sys.executable, "-m", "inferd_daemon", "--backend", "mock"],
         env=environment(
             daemon.directory,
-            {"INFERD_SOCKET": str(run / "second.sock"), "INFERD_STATE_DIR": str(state)},
+            {"INFERD_RUNTIME_DIR": str(run), "INFERD_STATE_DIR": str(state)},
         ),
         capture_output=True,
         text=True,

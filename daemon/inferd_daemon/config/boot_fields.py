@@ -48,7 +48,7 @@ class BootFields(Struct, frozen=True, kw_only=True):
     api_key_file: PathText | None = None
     timeout_seconds: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     ready_timeout_ms: Milliseconds = 60_000
-    readiness_interval_ms: Milliseconds = 10
+    readiness_interval_ms: Milliseconds = 3
     health_interval_ms: Milliseconds = 2_000
     stop_timeout_ms: Milliseconds = 5_000
     execution_surface: str | dict[str, object] = LOCAL_SURFACE

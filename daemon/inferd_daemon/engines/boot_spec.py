@@ -51,7 +51,7 @@ class BootSpec(Struct, frozen=True, kw_only=True):
     api_key_file: str | None = None
     timeout_seconds: int | None = None
     ready_timeout_ms: int = 60_000
-    readiness_interval_ms: int = 10
+    readiness_interval_ms: int = 3
     health_interval_ms: int = 2_000
     stop_timeout_ms: int = 5_000
     execution_surface: str = LOCAL_SURFACE
