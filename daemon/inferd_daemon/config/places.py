@@ -5,30 +5,24 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from inferd_proto import socket_path
+from inferd_proto import SOCKET_NAME, socket_path
 
 from .schema import Config
 
-ADMIN_SOCKET = "admin.sock"
-
 
 class Places(Struct, frozen=True):
-    """`socket` is `inferd.sock`; `runtimes` holds a private directory for each runtime; `state`
-    what outlives the daemon: logs and the journal.
+    """`socket` is `inferd.sock`, `admin_socket` the read-only status feed; `runtimes` holds a
+    private directory for each runtime; `state` what outlives the daemon: logs and the journal.
     """
 
     socket: Path
+    admin_socket: Path
     runtimes: Path
     state: Path
 
-    @property
-    def admin_socket(self) -> Path:
-        """The read-only status feed, beside the socket."""
-        return self.socket.with_name(ADMIN_SOCKET)
-
 
 def find_places(config: Config, environ: Mapping[str, str], uid: int) -> Places:
-    """The socket by configuration, else by wire.md section 1.
+    """The socket by configuration, else by wire.md section 1; the rest beside it.
 
     State: `state_dir`, `$INFERD_STATE_DIR`, systemd's `$STATE_DIRECTORY`; beside a socket that
     was named by hand, so that a second daemon has a second state; else
@@ -36,7 +30,17 @@ def find_places(config: Config, environ: Mapping[str, str], uid: int) -> Places:
     """
     named = config.daemon.socket
     socket = Path(named) if named else socket_path(environ, uid)
-    return Places(socket, socket.parent / "runtimes", _state(config, environ, socket))
+    return Places(
+        socket,
+        _beside(socket, "admin.sock"),
+        _beside(socket, "runtimes"),
+        _state(config, environ, socket),
+    )
+
+
+def _beside(socket: Path, name: str) -> Path:
+    """`/tmp/mine.sock` has `/tmp/mine.admin.sock`: two daemons may share a directory."""
+    return socket.with_name(name if socket.name == SOCKET_NAME else f"{socket.stem}.{name}")
 
 
 def _state(config: Config, environ: Mapping[str, str], socket: Path) -> Path:
@@ -45,9 +49,11 @@ def _state(config: Config, environ: Mapping[str, str], socket: Path) -> Path:
     if given:
         return Path(given)
     if config.daemon.socket or environ.get("INFERD_SOCKET"):
-        return socket.parent / "state"
+        return _beside(socket, "state")
     xdg = environ.get("XDG_STATE_HOME", "")
     if xdg.startswith("/"):
         return Path(xdg) / "inferd"
     home = environ.get("HOME", "")
-    return Path(home) / ".local/state/inferd" if home.startswith("/") else socket.parent / "state"
+    if home.startswith("/"):
+        return Path(home) / ".local/state/inferd"
+    return _beside(socket, "state")
