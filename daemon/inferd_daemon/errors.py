@@ -35,5 +35,9 @@ class BackendFault(RequestError):
         super().__init__(code, message)
 
 
+class ModelFault(BackendFault):
+    """What the model wrote cannot be passed on; the backend works, and it does not count."""
+
+
 class OperatorError(InferdError):
     """The daemon cannot start or go on as configured; the message says what to change."""

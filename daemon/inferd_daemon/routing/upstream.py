@@ -9,7 +9,7 @@ from typing import NamedTuple
 from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, Readiness
-from ..errors import BackendFault
+from ..errors import BackendFault, ModelFault
 from .breaker import Breaker
 
 Clock = Callable[[], float]
@@ -78,12 +78,18 @@ class Upstream:
             self.breaker.succeeded(trial=attempt.trial)
         elif counts_against_backend(error) and (attempt.counts or attempt.trial):
             assert isinstance(error, BackendFault)
-            self._last_failure = error.message[:MAX_REASON_CHARS]
+            # after a colon come the upstream's words, which may quote the request of another user
+            self._last_failure = error.message.partition(": ")[0][:MAX_REASON_CHARS]
             self.breaker.failed(self._clock(), trial=attempt.trial)
         else:
             self.breaker.abandoned(trial=attempt.trial)
 
 
 def counts_against_backend(error: BaseException) -> bool:
-    """Not what the client asked for, nor that it left, nor what the model wrote."""
-    return isinstance(error, BackendFault) and error.code is not ErrorCode.TOOL_CALL_MALFORMED
+    """Not what the client asked for, nor that it left, nor what the model wrote, nor what this
+    daemon lacks: one client's requests must not close a backend to the others."""
+    return (
+        isinstance(error, BackendFault)
+        and not isinstance(error, ModelFault)
+        and error.code in (ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.TIMEOUT)
+    )

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_daemon.errors import BackendFault, CallerFault, ModelFault, RequestError
 from inferd_daemon.routing.breaker import BreakerState
 from inferd_proto import ErrorCode
 from tests.daemon.routing.upstreams import BROKEN, COMING, Told, upstream
@@ -16,7 +16,9 @@ DOWN = BackendFault("upstream answered 502")
     [
         (DOWN, True),
         (BackendFault("too slow", ErrorCode.TIMEOUT), True),
-        (BackendFault("arguments are not JSON", ErrorCode.TOOL_CALL_MALFORMED), False),
+        (ModelFault("broken off by a content filter"), False),
+        (ModelFault("arguments are not JSON", ErrorCode.TOOL_CALL_MALFORMED), False),
+        (BackendFault("images need pillow", ErrorCode.ATTACHMENT_UNSUPPORTED), False),
         (CallerFault("context exceeded"), False),
         (CallerFault("no images", ErrorCode.ATTACHMENT_UNSUPPORTED), False),
         (RequestError(ErrorCode.EMBED_UNSUPPORTED, "no embeddings"), False),
@@ -52,7 +54,7 @@ def test_says_why_it_is_left_alone() -> None:
     now = 0.0
     asked = upstream(Told("a"), lambda: now)
     for _ in range(3):
-        asked.end(asked.begin(), BackendFault("x" * 1000))
+        asked.end(asked.begin(), BackendFault("x" * 1000 + ": the prompt was 'secret'"))
     now = 10.0
     reason = asked.readiness().reason
     assert reason.startswith("its breaker is open for another 20.0 s; its last failure: xxx")
@@ -61,6 +63,13 @@ def test_says_why_it_is_left_alone() -> None:
     assert asked.readiness().ready
     asked.begin()
     assert "while one request tries it" in asked.readiness().reason
+
+
+def test_does_not_pass_on_what_an_upstream_says_of_a_request() -> None:
+    asked = upstream(Told("a"))
+    for _ in range(3):
+        asked.end(asked.begin(), BackendFault("upstream answered 500: cannot render 'my secret'"))
+    assert asked.readiness().reason.endswith("its last failure: upstream answered 500")
 
 
 def test_its_own_reason_stands_while_the_breaker_is_closed() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from inferd_proto import StopReason, ToolChoice, Usage
 
-from ...errors import BackendFault, RequestError
+from ...errors import BackendFault, ModelFault, RequestError
 from ..base import Batch, Finished, TextDeltas, ThinkingDeltas
 from ..sse import SseOverflowError, SseParser
 from .chunks import Choice, Chunk, Delta, decode_chunks
@@ -191,14 +191,14 @@ class ChatAnswer:
             raise BackendFault("upstream ended the stream in the middle of the answer")
         stop_reason = STOP_REASONS.get(self._finish_reason)
         if stop_reason is None:
-            raise BackendFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")
+            raise ModelFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")
         ran_out = stop_reason == "max_tokens"
         calls = self._calls.take(complete=not ran_out)
         required = self._asked.tool_choice == "required"
         if (required and not calls and not ran_out) or (
             self._asked.tool_choice == "none" and calls
         ):
-            raise BackendFault(
+            raise ModelFault(
                 f"upstream did not honour tool_choice {self._asked.tool_choice!r}; "
                 "it is of another kind than configured, or its model cannot"
             )

@@ -9,7 +9,7 @@ import msgspec
 
 from inferd_proto import ErrorCode, JsonObject, ToolUse
 
-from ...errors import BackendFault
+from ...errors import ModelFault
 from ..base import ToolCall
 from .chunks import CallPiece, FunctionPiece
 
@@ -48,12 +48,12 @@ class ToolCallGatherer:
         return bool(self._calls)
 
     def add(self, piece: CallPiece) -> None:
-        """Raises BackendFault where the calls outgrow their limit."""
+        """Raises ModelFault where the calls outgrow their limit."""
         index = self._index(piece)
         call = self._calls.get(index)
         if call is None:
             if len(self._calls) >= MAX_CALLS:
-                raise BackendFault(f"upstream sent more than {MAX_CALLS} tool calls in one answer")
+                raise ModelFault(f"upstream sent more than {MAX_CALLS} tool calls in one answer")
             call = self._calls[index] = _Gathered()
         self._last = index
         if piece.id:
@@ -69,7 +69,7 @@ class ToolCallGatherer:
     def take(self, *, complete: bool) -> list[ToolCall]:
         """The calls, whole. With `complete` false the budget ran out: a broken one is left out.
 
-        Raises BackendFault (`tool_call_malformed`).
+        Raises ModelFault (`tool_call_malformed`).
         """
         calls: list[ToolCall] = []
         for index in sorted(self._calls):
@@ -77,7 +77,7 @@ class ToolCallGatherer:
                 calls.append(_finish(self._calls[index], complete=complete))
             except ValueError as error:
                 if complete:
-                    raise BackendFault(
+                    raise ModelFault(
                         f"the model's tool call {index} is malformed: {error}",
                         ErrorCode.TOOL_CALL_MALFORMED,
                     ) from None
@@ -115,7 +115,7 @@ class ToolCallGatherer:
     def _count(self, chars: int) -> None:
         self._chars += chars
         if self._chars > MAX_GATHERED_CHARS:
-            raise BackendFault("upstream sent tool calls of more than 8 MiB in one answer")
+            raise ModelFault("upstream sent tool calls of more than 8 MiB in one answer")
 
 
 def _extend(text: str, piece: str) -> str:
