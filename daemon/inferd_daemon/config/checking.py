@@ -4,6 +4,7 @@ Pure; knows nothing of files or of what the fields mean.
 """
 
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
@@ -49,7 +50,7 @@ def _check_struct(
     if not isinstance(data, dict):
         mistakes.append((path, f"must be a table, not {_kind(data)}"))
         return None
-    known = {field.encode_name: field for field in fields(type_)}
+    known = _fields_by_name(type_)
     tag_field = type_.__struct_config__.tag_field
     mistakes.extend(
         ((*path, key), _unknown(key, list(known)))
@@ -63,6 +64,12 @@ def _check_struct(
         elif _required(field):
             mistakes.append(((*path, name), "is missing"))
     return None if mistakes else type_(**values)
+
+
+@cache
+def _fields_by_name(type_: type[Struct]) -> dict[str, FieldInfo]:
+    """Kept, for resolving the annotations costs more than all the checking."""
+    return {field.encode_name: field for field in fields(type_)}
 
 
 def _check_value(
