@@ -1,12 +1,10 @@
 """One request of a session, from its message to its terminal frame.
 
-Exactly one terminal frame goes out, whatever happens, unless the client is gone; a request that
-fails in an unforeseen way ends alone.
+Exactly one terminal frame goes out, whatever happens, unless the client is gone: it is made once,
+and written where no cancel reaches it. A request that fails in an unforeseen way ends alone.
 """
 
-from collections.abc import Callable
 from contextlib import aclosing
-from functools import partial
 from typing import Literal
 
 import structlog
@@ -66,7 +64,7 @@ class Answering:
         "_number",
         "_peer",
         "_scope",
-        "_terminated",
+        "_terminal",
         "_view",
         "_writer",
     )
@@ -89,7 +87,7 @@ class Answering:
         self._scope = trio.CancelScope()
         self._ended_by: Ender | None = None
         self._encoder: AnswerEncoder | None = None
-        self._terminated = False
+        self._terminal: bytes | None = None
 
     @property
     def streams(self) -> bool:
@@ -99,8 +97,6 @@ class Answering:
 
     def end(self, by: Ender) -> None:
         """Stop the work; the terminal frame says why it stopped."""
-        if self._over:
-            return  # cancelling would drop a terminal frame that is on its way
         self._ended_by = self._ended_by or by
         self._scope.cancel()
 
@@ -109,42 +105,39 @@ class Answering:
         started = trio.current_time()
         outcome = "client left"
         try:
-            with self._scope:
-                await self._answer()
-                outcome = "done"
-            if self._scope.cancelled_caught:
-                outcome = f"ended by {self._ended_by}"
-                await self._end_with(self._ended)
-        except RequestError as error:
-            outcome = error.code.value
-            await self._end_with(partial(self._failed, error))
-        except ClientGone:
-            raise
-        except Exception:
-            outcome = "internal"
-            _log.exception("request failed unexpectedly", id=self._event.id[:80])
-            unforeseen = RequestError(
-                ErrorCode.INTERNAL, "internal error; the daemon's log has the details"
-            )
-            await self._end_with(partial(self._failed, unforeseen))
+            outcome = await self._work()
+            if self._terminal is not None:
+                await self._writer.write(self._terminal)
         finally:
             took_ms = round((trio.current_time() - started) * 1000, 2)
             _log.debug("request", id=self._event.id[:80], outcome=outcome, ms=took_ms)
 
-    async def _end_with(self, terminal: Callable[[], bytes]) -> None:
-        """Write the terminal frame, unless what failed came after it."""
-        if not self._over:
-            await self._writer.write(terminal())
+    async def _work(self) -> str:
+        """Leaves the terminal frame to be written; the outcome in a word."""
+        try:
+            with self._scope:
+                await self._answer()
+            if self._terminal is None:
+                self._terminal = self._ended()
+                return f"ended by {self._ended_by}"
+        except RequestError as error:
+            return self._fail(error)
+        except ClientGone:
+            raise
+        except Exception:
+            _log.exception("request failed unexpectedly", id=self._event.id[:80])
+            message = "internal error; the daemon's log has the details"
+            return self._fail(RequestError(ErrorCode.INTERNAL, message))
+        return "done"
 
-    @property
-    def _over(self) -> bool:
-        """True once the terminal frame is made."""
-        return self._terminated or (self._encoder is not None and self._encoder.finished)
+    def _fail(self, error: RequestError) -> str:
+        """What fails after the terminal frame was made changes nothing for the client."""
+        if self._terminal is None:
+            self._terminal = self._failed(error)
+        return error.code.value
 
-    async def _answer_with(self, answer: Embeddings | Ranking | Result | StreamDone) -> None:
-        data = self._connection.send(answer)
-        self._terminated = True
-        await self._writer.write(data)
+    def _answer_with(self, answer: Embeddings | Ranking | Result | StreamDone) -> None:
+        self._terminal = self._connection.send(answer)
 
     async def _answer(self) -> None:
         request = self._event.request
@@ -177,7 +170,9 @@ class Answering:
                 async for batch in batches:
                     dispatch.answered()
                     data = encoder.encode(batch)
-                    if data:
+                    if encoder.finished:
+                        self._terminal = data
+                    elif data:
                         await self._writer.write(data)
                     else:  # a backend that never waits must not keep the daemon from the others
                         await trio.lowlevel.checkpoint()
@@ -197,7 +192,7 @@ class Answering:
             InputUsage(result.input_tokens),
             backend.name,
         )
-        await self._answer_with(answer)
+        self._answer_with(answer)
 
     async def _rerank(self, request: Rerank) -> None:
         wanted = rerank_request(request)
@@ -213,17 +208,17 @@ class Answering:
             InputUsage(result.input_tokens),
             backend.name,
         )
-        await self._answer_with(answer)
+        self._answer_with(answer)
 
     async def _control(self, request: Control) -> None:
         call = Call(self._view, self._peer, self._number, request.arguments)
         if request.op in VERBS:
-            await self._answer_with(Result(request.id, await VERBS[request.op](call)))
+            self._answer_with(Result(request.id, await VERBS[request.op](call)))
         elif request.op in STREAMS:
             async with aclosing(STREAMS[request.op](call)) as values:
                 async for value in values:
                     await self._writer.write(self._connection.send(Item(request.id, value)))
-            await self._answer_with(StreamDone(request.id))
+            self._answer_with(StreamDone(request.id))
         else:
             raise unknown_op(request.op)
 

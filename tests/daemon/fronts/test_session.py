@@ -1,6 +1,7 @@
 """A session over a real socket: requests side by side, their ends, and what breaks."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from itertools import count
 
@@ -178,6 +179,24 @@ async def test_cancel_in_the_same_bytes_as_the_request(copies: int) -> None:
         assert [a["type"] for a in await client.hear_until_end("a")] == ["done"]
         await client.say(op="status", id="s")
         assert (await client.hear())["id"] == "s"
+
+
+async def test_a_cancel_never_swallows_an_end_that_waits_to_be_written() -> None:
+    async with daemon(view_of(Scripted(flood))) as running:
+        client = running.connect()
+        await client.generate("flood")
+        await trio.sleep(0.05)  # its socket is full: whatever ends now has to wait
+        for number in range(40):
+            await client.say_bytes(
+                frame({"op": "status", "id": str(number)})
+                + frame({"op": "cancel", "id": str(number)})
+            )
+        await client.say(op="cancel", id="flood")
+        ends = Counter[str]()
+        while sum(ends.values()) < 41:
+            answer = await client.hear()
+            ends[answer["id"]] += answer["type"] != "frame"
+        assert set(ends.values()) == {1}
 
 
 async def test_a_cancelled_v1_answer_says_what_there_was() -> None:
