@@ -1,7 +1,13 @@
-"""The README's map against the tree: a room that is missing on either side fails."""
+"""The README against what is: its map shows the tree, its examples work as they stand there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+from inferd_daemon.config import parse_config
+from tests.support.daemon import running_daemon
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,3 +48,28 @@ def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def example(language: str) -> str:
+    """The one block of that language."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(block)
+
+
+def test_the_python_example_prints_an_answer() -> None:
+    with running_daemon("--demo") as daemon:
+        done = subprocess.run(
+            [sys.executable, "-c", example("python")],
+            env={**os.environ, "INFERD_SOCKET": str(daemon.socket)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Hello! I am inferd's built-in demo model")
+
+
+def test_the_configuration_example_is_valid() -> None:
+    config = parse_config(example("toml"))
+    assert config.default_route == "chat"
