@@ -317,6 +317,7 @@ async def test_a_stopped_process_gives_no_answer(
     async with _ready(engine, tmp_path / "log") as running:
         assert await engine.look() is Health.HEALTHY
         os.kill(running.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, running.process.pid, os.WSTOPPED)  # when its last thread has stopped
         with trio.move_on_after(0.2) as waited:
             await engine.look()
         assert waited.cancelled_caught
