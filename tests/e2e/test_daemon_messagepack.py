@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from inferd_proto import (
+    Answer,
     AnswerReceived,
     BlockAnswer,
     ClientConnection,
@@ -25,7 +26,6 @@ from inferd_proto import (
     Tool,
     ToolUse,
 )
-from inferd_proto.messages.answers import Answer
 from tests.support.daemon import running_daemon
 
 
