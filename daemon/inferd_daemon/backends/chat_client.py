@@ -215,6 +215,7 @@ class ChatClient:
                 return answer.feed_eof()
             except httpx.TransportError as error:
                 answer.failure = self._translate(error)
+                answer.failure.__cause__ = error
                 return []
             return answer.feed(piece)
         what = "went silent in the middle of the answer" if answer.payloads else "began no answer"

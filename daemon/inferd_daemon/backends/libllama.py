@@ -167,16 +167,21 @@ class LibllamaBackend(Backend):
             raise BackendFault(readiness.reason)
 
     async def _wait_restarted(self, fault: BackendFault) -> None:
-        """Where the worker could not even be reached, wait for its next life; else raise `fault`.
+        """Where the worker could not even be reached, wait for its next life; else raise `fault`,
+        or why the worker ended where its end was what broke the connection.
 
         A worker that died a moment ago refuses connections before its supervisor knows. Nothing
         was sent to it, so sending now repeats nothing.
         """
-        if not isinstance(fault.__cause__, httpx.ConnectError):
+        broken = fault.__cause__
+        if not isinstance(broken, httpx.NetworkError | httpx.RemoteProtocolError):
             raise fault
         with trio.move_on_after(NOTICE_S):
             while self._runtime.readiness().ready:
                 await self._runtime.wait_changed()
-        if self._runtime.readiness().ready:
+        readiness = self._runtime.readiness()
+        if readiness.ready:
             raise fault
+        if not isinstance(broken, httpx.ConnectError):
+            raise BackendFault(f"lost in the middle of a request: {readiness.reason}") from broken
         await self._wait_ready()

@@ -73,6 +73,7 @@ async def test_a_killed_worker_costs_one_error_per_request_and_a_restart(
             os.kill(pid, number)
     assert [len(found) for found in errors] == [1] * 4
     assert {found[0].code for found in errors} == {ErrorCode.BACKEND_UNAVAILABLE}
+    assert all(number.name in found[0].message for found in errors)
     assert max(ended) - killed_at < 0.1
     with trio.fail_after(1):
         while endless.supervisor.state is State.READY:
