@@ -68,7 +68,7 @@ class RunningDaemon:
         wait_until(lambda: event in self.events(), within_s, f"{event!r} in the log")
 
     def processes(self) -> list[int]:
-        """Living processes of its session: itself and what it started, unless they left it."""
+        """Living processes of its: in its session, its directory, or with its environment."""
         return [
             pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._owns(pid)
         ]
@@ -77,10 +77,13 @@ class RunningDaemon:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             environ = Path(f"/proc/{pid}/environ").read_bytes()
+            # Runtimes have a session and an environment of their own, and work in its directory.
+            inside = Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(self.directory)
         except OSError:
             return False
         mark = f"INFERD_TEST_DIRECTORY={self.directory}".encode()
-        return fields[0] != "Z" and (int(fields[3]) == self.pid or mark in environ.split(b"\0"))
+        mine = inside or int(fields[3]) == self.pid or mark in environ.split(b"\0")
+        return mine and fields[0] != "Z"
 
 
 @contextmanager

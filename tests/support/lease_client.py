@@ -140,6 +140,20 @@ def server_environment(server: str | Path | None) -> dict[str, str]:
 
 def start_again(daemon: RunningDaemon, server: str | Path) -> None:
     """Another daemon in the place of one that ended; returns when it listens."""
+    launch_again(daemon, server)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with connected(daemon.socket):
+                return
+        except OSError:
+            assert daemon.process.poll() is None, daemon.log
+            assert time.monotonic() < deadline, daemon.log
+            time.sleep(0.005)
+
+
+def launch_again(daemon: RunningDaemon, server: str | Path) -> None:
+    """Another daemon in the place of one that ended; returns at once."""
     socket, config = str(daemon.socket), str(daemon.directory / "config.toml")
     with daemon.log_path.open("ab") as log:
         daemon.process = subprocess.Popen(
@@ -151,15 +165,6 @@ def start_again(daemon: RunningDaemon, server: str | Path) -> None:
             cwd=daemon.directory,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with connected(daemon.socket):
-                return
-        except OSError:
-            assert daemon.process.poll() is None, daemon.log
-            assert time.monotonic() < deadline, daemon.log
-            time.sleep(0.005)
 
 
 def as_user(uid: int, gid: int, work: Callable[[], T]) -> T:
