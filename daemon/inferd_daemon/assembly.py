@@ -5,6 +5,8 @@ import os
 
 from msgspec import Struct
 
+from inferd_proto import TargetKind
+
 from .backends.base import Backend
 from .backends.libllama import LibllamaBackend
 from .backends.llama_server import LlamaServerBackend
@@ -26,7 +28,7 @@ from .errors import OperatorError
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
-from .supervision.blueprints import Blueprints, boot_reader
+from .supervision.blueprints import Blueprints, SpecReader, attach_reader, boot_reader
 from .supervision.boot_blueprint import BootBlueprint, Site
 from .supervision.eviction import Limits
 from .supervision.journal_file import open_journal
@@ -79,10 +81,14 @@ def _leasing(config: Config, places: Places) -> Leasing:
                 idle_ttl_s=idle_ttl_s if own is None else idle_seconds(own),
                 route=name,
             )
-    reader = boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=config.daemon.allow_remote)
+    remote = config.daemon.allow_remote
+    readers: dict[TargetKind, SpecReader] = {
+        "boot": boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=remote),
+        "attach": attach_reader(os.environ, allow_remote=remote),
+    }
     return Leasing(
         open_journal(places.state / "journal"),
-        Blueprints({"boot": reader}, configured),
+        Blueprints(readers, configured),
         _limits(config),
         socket_group=group_id(config.daemon.socket_group, "socket_group"),
     )

@@ -13,9 +13,11 @@ from .base import Readiness
 
 
 class Endpoint(Struct, frozen=True):
-    """Where a runtime answers HTTP: a Unix socket, or a loopback port where `uds` is None.
+    """Where a runtime answers HTTP: a Unix socket, or a host and port where `uds` is None.
 
-    `key` is the bearer token that it asks for; it is never logged.
+    `port` None with a host: that of the scheme, `https` with `tls`. `key` is the bearer token that
+    it asks for, `headers` what else a request must bear; neither is ever logged. `health_path`
+    tells below the API prefix whether it serves.
     """
 
     uds: Path | None = None
@@ -23,9 +25,14 @@ class Endpoint(Struct, frozen=True):
     port: int | None = None
     api_prefix: str = ""
     key: str | None = None
+    tls: bool = False
+    headers: dict[str, str] = {}
+    health_path: str = "/health"
 
     def __repr__(self) -> str:
-        return str(self.uds) if self.uds else f"{self.host}:{self.port}"
+        if self.uds:
+            return str(self.uds)
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 class ModelFacts(Struct, frozen=True):
@@ -44,6 +51,9 @@ class ModelFacts(Struct, frozen=True):
     template_thinking: bool = False
     accelerator: str | None = None
     gpu_layers: int | None = None
+    capabilities: dict[str, bool] | None = None
+    """What it says of itself by the names of manifests; None for a llama.cpp, whose other facts
+    say it."""
 
 
 class Runtime(Protocol):

@@ -34,8 +34,10 @@ def root_url(endpoint: Endpoint) -> str:
     """Scheme, host and API prefix; over a Unix socket the host is `localhost`."""
     if endpoint.uds is not None:
         return f"http://localhost{endpoint.api_prefix}"
+    scheme = "https" if endpoint.tls else "http"
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return f"http://{host}:{endpoint.port}{endpoint.api_prefix}"
+    port = "" if endpoint.port is None else f":{endpoint.port}"
+    return f"{scheme}://{host}{port}{endpoint.api_prefix}"
 
 
 def base_url(endpoint: Endpoint) -> str:
@@ -44,13 +46,14 @@ def base_url(endpoint: Endpoint) -> str:
 
 
 def health_url(endpoint: Endpoint) -> str:
-    """Answers 200 without a key once the model is loaded."""
-    return f"{root_url(endpoint)}/health"
+    """Answers 200 once the runtime serves; a llama-server without a key, too."""
+    return f"{root_url(endpoint)}{endpoint.health_path}"
 
 
 def headers(endpoint: Endpoint) -> dict[str, str]:
     """What a request to the runtime must bear."""
-    return {} if endpoint.key is None else {"Authorization": f"Bearer {endpoint.key}"}
+    bearer = {} if endpoint.key is None else {"Authorization": f"Bearer {endpoint.key}"}
+    return endpoint.headers | bearer
 
 
 def _text(key: Secret | None) -> str | None:

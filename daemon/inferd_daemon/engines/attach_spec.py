@@ -29,6 +29,9 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What a request line or the connection itself owns.
 _OWN_HEADERS = {"host", "content-length", "content-type", "transfer-encoding", "connection"}
 _KEY = re.compile(r"[!-~]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REFERENCES = ("api_key_file", "api_key_env")
+_KEYS = ("api_key", *_REFERENCES)
 
 
 class _Fields(Struct, kw_only=True):
@@ -37,6 +40,8 @@ class _Fields(Struct, kw_only=True):
     root_url: Annotated[str, Meta(max_length=2048)]
     model_identity: Short | None = None
     api_key: Annotated[str, Meta(max_length=4096)] | None = None
+    api_key_file: Annotated[str, Meta(max_length=4096)] | None = None
+    api_key_env: Short | None = None
     headers: Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=64)] = {}
     kind: AttachKind = "openai"
     ready_timeout_ms: Milliseconds = 10_000
@@ -48,14 +53,18 @@ class AttachSpec(Struct, frozen=True, kw_only=True):
     """A right attach spec. Make it with `normalise_attach`.
 
     `root_url` has no trailing slash, no `/v1`, no credentials. `headers` have lower-case names
-    and never `authorization` beside an `api_key`; their values may be secret. `model_identity` is
-    always there for `ollama`; for `openai` None means the first model that the service lists.
+    and never `authorization` beside a key; their values may be secret. The key itself, or where it
+    is to be read when the service is attached: a file, or a variable of the daemon's environment.
+    `model_identity` is always there for `ollama`; for `openai` None means the first model that the
+    service lists.
     """
 
     root_url: str
     kind: AttachKind
     model_identity: str | None = None
     api_key: Secret | None = None
+    api_key_file: str | None = None
+    api_key_env: str | None = None
     headers: dict[str, Secret] = {}
     ready_timeout_ms: int = 10_000
     health_interval_ms: int = 5_000
@@ -71,12 +80,17 @@ class AttachSpec(Struct, frozen=True, kw_only=True):
         """Whether the service is on this machine."""
         return is_loopback(urlsplit(self.root_url).hostname or "")
 
-    def request_headers(self) -> dict[str, str]:
-        """What a request must bear, secrets revealed."""
+    def request_headers(self, key: Secret | None = None) -> dict[str, str]:
+        """What a request must bear, secrets revealed; `key` is the one that was referred to."""
         shown = {name: value.reveal() for name, value in self.headers.items()}
-        if self.api_key is not None:
-            shown["authorization"] = f"Bearer {self.api_key.reveal()}"
+        key = self.api_key or key
+        if key is not None:
+            shown["authorization"] = f"Bearer {key.reveal()}"
         return shown
+
+    def privileged(self) -> list[str]:
+        """The given fields by which its author has the daemon's user read their choice."""
+        return [name for name in _REFERENCES if getattr(self, name) is not None]
 
     def instance_key(self) -> str:
         """What makes two specs mean the same service: where, which model, with whose rights."""
@@ -87,6 +101,8 @@ class AttachSpec(Struct, frozen=True, kw_only=True):
             self.model_identity or "",
             hashlib.sha256(rights).hexdigest(),
         ]
+        # Not what it holds: a key that is changed in its place is the same right.
+        parts += [f"{name}={getattr(self, name)}" for name in self.privileged()]
         digest = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
         return f"{self.kind}-{digest}"
 
@@ -104,7 +120,7 @@ class AttachSpec(Struct, frozen=True, kw_only=True):
             out["model_identity"] = self.model_identity
         if self.api_key is not None:
             out["api_key"] = self.api_key.reveal()
-        return out
+        return out | {name: getattr(self, name) for name in self.privileged()}
 
 
 class AttachSpecError(CallerFault):
@@ -124,8 +140,7 @@ def normalise_attach(raw: Mapping[str, object], *, allow_remote: bool = False) -
     a key would travel to them.
     """
     data = {name: value for name, value in raw.items() if value is not None}
-    if data.get("api_key") == "":
-        del data["api_key"]
+    data = {name: value for name, value in data.items() if value != "" or name not in _KEYS}
     fields, wrong = check(data, _Fields)
     mistakes = [(dotted(path), text) for path, text in wrong]
     if fields is None:
@@ -142,6 +157,8 @@ def normalise_attach(raw: Mapping[str, object], *, allow_remote: bool = False) -
         kind=fields.kind,
         model_identity=fields.model_identity,
         api_key=None if fields.api_key is None else Secret(fields.api_key),
+        api_key_file=fields.api_key_file,
+        api_key_env=fields.api_key_env,
         headers={name.lower(): Secret(value) for name, value in sorted(fields.headers.items())},
         ready_timeout_ms=fields.ready_timeout_ms,
         health_interval_ms=fields.health_interval_ms,
@@ -180,8 +197,26 @@ def _field_mistakes(fields: _Fields) -> list[tuple[str, str]]:
         mistakes.append(("model_identity", "is empty or holds a control character"))
     if fields.kind == "ollama" and identity is None:
         mistakes.append(("model_identity", "is missing; Ollama serves many models"))
+    return mistakes + _key_mistakes(fields) + _header_mistakes(fields)
+
+
+def _key_mistakes(fields: _Fields) -> list[tuple[str, str]]:
+    mistakes: list[tuple[str, str]] = []
+    given = [name for name in _KEYS if getattr(fields, name) is not None]
+    if len(given) > 1:
+        mistakes.append((given[1], f"contradicts `{given[0]}`: give one of them"))
     if fields.api_key is not None and not _KEY.fullmatch(fields.api_key):
         mistakes.append(("api_key", "must be visible ASCII without spaces"))
+    if (path := fields.api_key_file) is not None and not (path[0] == "/" and path.isprintable()):
+        mistakes.append(("api_key_file", "must be an absolute path"))
+    if fields.api_key_env is not None and not _VARIABLE.fullmatch(fields.api_key_env):
+        mistakes.append(("api_key_env", "is not the name of a variable"))
+    return mistakes
+
+
+def _header_mistakes(fields: _Fields) -> list[tuple[str, str]]:
+    mistakes: list[tuple[str, str]] = []
+    has_key = any(getattr(fields, name) is not None for name in _KEYS)
     seen: set[str] = set()
     for name, value in fields.headers.items():
         where = f"headers.{name[:64]}"
@@ -190,7 +225,7 @@ def _field_mistakes(fields: _Fields) -> list[tuple[str, str]]:
             mistakes.append((where, "is not the name of a header"))
         elif lower in _OWN_HEADERS:
             mistakes.append((where, "is set by the client itself"))
-        elif lower == "authorization" and fields.api_key is not None:
+        elif lower == "authorization" and has_key:
             mistakes.append((where, "contradicts `api_key`"))
         elif lower in seen:
             mistakes.append((where, "stands twice"))

@@ -32,6 +32,8 @@ class Cause(Enum):
     CRASHED = "crashed"
     KILLED = "killed"
     EXITED = "exited"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    SERVICE_LACKS_MODEL = "service_lacks_model"
 
 
 PASSING = frozenset(
@@ -42,6 +44,9 @@ PASSING = frozenset(
         Cause.CRASHED,
         Cause.KILLED,
         Cause.EXITED,
+        # What others run they may start, mend or fill at any time.
+        Cause.SERVICE_UNAVAILABLE,
+        Cause.SERVICE_LACKS_MODEL,
     }
 )
 """Causes that another start may not meet again; the others need a human first."""

@@ -1,4 +1,4 @@
-"""One GET to a runtime on a connection of its own, and what its answer says of its health.
+"""One request to a runtime on a connection of its own, and what an answer says of its health.
 
 For probes alone: they must not wait behind requests for a connection. The caller sets the deadline.
 """
@@ -24,7 +24,14 @@ async def fetch(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     if endpoint.key is not None:
         headers["Authorization"] = f"Bearer {endpoint.key}"
     request = httpx.Request("GET", f"http://{host}{endpoint.api_prefix}{path}", headers=headers)
-    transport = PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None)
+    return await exchange(PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None), request)
+
+
+async def exchange(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request
+) -> tuple[int, bytes]:
+    """Send `request` and close the transport: the status and the body. Raises ProbeError."""
+    path = request.url.path
     try:
         async with transport:
             response = await transport.handle_async_request(request)

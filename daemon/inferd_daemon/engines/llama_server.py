@@ -22,11 +22,11 @@ from .boot_spec import BootSpec, BootSpecError
 from .failures import Cause, failure
 from .flags import render_argv, render_environment
 from .http_probe import ProbeError, fetch, look
+from .key_file import KeyFileError, read_key_file
 from .model_facts import parse_props
 from .secret import Secret
 
 KEY_BYTES = 32
-MAX_KEY_FILE_BYTES = 64 * 1024
 SOCKET_NAME = "engine.sock"
 
 
@@ -177,23 +177,11 @@ def _choose_key(spec: BootSpec, former: Secret | None) -> Secret:
     if spec.api_key is not None:
         return spec.api_key
     if spec.api_key_file is not None:
-        return _read_key(Path(spec.api_key_file))
+        try:
+            return read_key_file(Path(spec.api_key_file))
+        except KeyFileError as error:
+            raise BootSpecError([("api_key_file", str(error))]) from error
     return former or Secret(secrets.token_urlsafe(KEY_BYTES))
-
-
-def _read_key(path: Path) -> Secret:
-    """The first key of a key file; the server takes any of them."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_KEY_FILE_BYTES).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise BootSpecError([("api_key_file", f"{path} cannot be read: {why}")]) from error
-    keys = [line.strip() for line in text.splitlines()]
-    key = next((key for key in keys if key and not key.startswith("#")), None)
-    if key is None:
-        raise BootSpecError([("api_key_file", f"{path} holds no key")])
-    return Secret(key)
 
 
 def _check_file(name: str, field: str, cause: Cause) -> None:

@@ -46,10 +46,16 @@ class Blueprint(ABC):
     route: str | None = None
     resident: bool = False
     """Runs as long as the daemon: not counted against the limits, and never stopped for them."""
+    weightless: bool = False
+    """Takes nothing of this machine: never refused for want of room, nor evicted."""
 
     @abstractmethod
     def make(self, hooks: Hooks, former: Former | None = None) -> RuntimeLife:
         """Its supervisor, not started. Raises CallerFault, OperatorError."""
+
+    async def offer(self) -> BackendManifest:
+        """The manifest, with what only the runtime itself can say where it runs already."""
+        return self.manifest
 
     @abstractmethod
     async def estimate(self) -> int:

@@ -3,15 +3,17 @@
 Normalises and checks; starts nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import ValidationError
 
 from inferd_proto import ErrorCode, JsonObject, TargetKind, target_kind
 
+from ..engines.attach_spec import normalise_attach
 from ..engines.boot_spec import normalise
 from ..engines.secret import Secret
 from ..errors import CallerFault, RequestError
+from .attach_blueprint import AttachBlueprint
 from .blueprint import Blueprint, Former
 from .boot_blueprint import BootBlueprint, Site
 from .journal import RuntimeEntry
@@ -70,11 +72,27 @@ def boot_reader(site: Site, *, idle_ttl_s: float | None, allow_remote: bool) -> 
 
     def read(spec: JsonObject, admin: bool) -> Blueprint:
         boot = normalise(spec, allow_remote=allow_remote)
-        if not admin and (reach := boot.privileged()):
-            raise RequestError(
-                ErrorCode.PERMISSION_DENIED,
-                f"only the daemon's user, root and the admin group may give {', '.join(reach)}",
-            )
+        _require_right(boot.privileged(), admin)
         return BootBlueprint(boot, site, idle_ttl_s=idle_ttl_s)
 
     return read
+
+
+def attach_reader(environment: Mapping[str, str], *, allow_remote: bool) -> SpecReader:
+    """Reads attach specs; `environment` holds the keys that they name."""
+
+    def read(spec: JsonObject, admin: bool) -> Blueprint:
+        attach = normalise_attach(spec, allow_remote=allow_remote)
+        _require_right(attach.privileged(), admin)
+        return AttachBlueprint(attach, environment)
+
+    return read
+
+
+def _require_right(reach: Sequence[str], admin: bool) -> None:
+    """Raises RequestError where fields were given that are not everybody's."""
+    if reach and not admin:
+        raise RequestError(
+            ErrorCode.PERMISSION_DENIED,
+            f"only the daemon's user, root and the admin group may give {', '.join(reach)}",
+        )

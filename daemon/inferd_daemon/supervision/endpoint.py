@@ -21,8 +21,13 @@ def describe_endpoint(
     """Where the owner of `lease` sends its requests."""
     manifest = blueprint.manifest
     capabilities = dict(manifest.capabilities)
-    if facts is not None and capabilities.get("vision") == "unknown":
-        capabilities |= {"vision": facts.vision, "audio": facts.audio}
+    if facts is not None:
+        told: dict[str, bool] | None = facts.capabilities
+        if told is None:
+            told = {"vision": facts.vision, "audio": facts.audio}
+        capabilities |= {
+            name: value for name, value in told.items() if capabilities.get(name) == "unknown"
+        }
     metadata: dict[str, object] = {}
     if facts is not None:
         known = {"n_ctx": facts.n_ctx, "slots": facts.slots}
@@ -37,7 +42,7 @@ def describe_endpoint(
         headers=headers(endpoint),
         uds=None if endpoint.uds is None else str(endpoint.uds),
         provider_identity=manifest.backend,
-        model_identity=blueprint.model_identity,
+        model_identity=blueprint.model_identity or ("" if facts is None else facts.model),
         source_runtime=manifest.backend,
         source_runtime_ref=blueprint.instance_key,
         lease_ref=lease.lease_ref,

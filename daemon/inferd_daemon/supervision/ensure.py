@@ -56,6 +56,8 @@ class Ensure:
         """
         fits = match(asked.consumer, blueprint.manifest)
         if not fits.compatible:
+            fits = match(asked.consumer, await blueprint.offer())
+        if not fits.compatible:
             raise incompatible(explain(fits), fits)
         asked = _reachable(blueprint, asked, fits)
         if asked.plan:

@@ -57,6 +57,12 @@ class RuntimeLog:
         self._run_started_at = self.total_lines
         return descriptor
 
+    def note(self, line: str) -> None:
+        """A line of the daemon's own, in memory alone: for a runtime without a process of ours."""
+        self._take(line.encode() + b"\n")
+        self._changed.set()
+        self._changed = trio.Event()
+
     def run_lines(self) -> Sequence[str]:
         """The lines of the present process that memory still holds, oldest first."""
         since = self.total_lines - self._run_started_at

@@ -56,7 +56,7 @@ class Placing:
             if needed is None:
                 needed = await self.estimate(blueprint)
                 continue  # the world may have changed meanwhile
-            if await self._make_room(needed, asks, wait_until):
+            if await self._make_room(blueprint, needed, asks, wait_until):
                 # No checkpoint since the plan: nobody else took the room.
                 runtime = self._runtimes.get(blueprint.instance_key)
                 if runtime is None:
@@ -82,12 +82,14 @@ class Placing:
                 free_bytes=self._free_bytes(),
             )
         needed = await self.estimate(blueprint)
-        limits, loads = self._situation()
+        limits, loads = self._situation(blueprint)
         return to_wire(plan(needed, limits, loads), needed, limits, loads, asks)
 
-    async def _make_room(self, needed: int, asks: Claimant, wait_until: float) -> bool:
+    async def _make_room(
+        self, blueprint: Blueprint, needed: int, asks: Claimant, wait_until: float
+    ) -> bool:
         """True where there is room now; False where things have changed and are to be seen anew."""
-        limits, loads = self._situation()
+        limits, loads = self._situation(blueprint)
         verdict = plan(needed, limits, loads)
         match verdict:
             case Admit():
@@ -111,12 +113,14 @@ class Placing:
             _log.info("runtime evicted", runtime=runtime.blueprint.name, instance_key=key)
             self._runtimes.stop(runtime)
 
-    def _situation(self) -> _Situation:
+    def _situation(self, asked: Blueprint | None = None) -> _Situation:
+        if asked is not None and asked.weightless:
+            return _Situation(Limits(memory_bytes=None, runtimes=None), [])
         now = self._keeper.now()
         memory, count = self.limits
         loads: list[Load] = []
         for runtime in self._runtimes:
-            if not runtime.occupies:
+            if not runtime.occupies or runtime.blueprint.weightless:
                 continue
             if runtime.blueprint.resident:
                 memory = None if memory is None else max(0, memory - runtime.memory_bytes)

@@ -19,6 +19,7 @@ CODES = {
     Cause.BAD_OPTION: ErrorCode.INVALID_REQUEST,
     Cause.ADDRESS_UNUSABLE: ErrorCode.CONFLICT,
     Cause.NOT_READY: ErrorCode.TIMEOUT,
+    Cause.SERVICE_LACKS_MODEL: ErrorCode.INVALID_REQUEST,
 }
 """The caller's own choice was at fault, or waiting was in vain; anything else is the backend's."""
 
@@ -33,4 +34,6 @@ def start_failure(
     if lines:
         details["log"] = list(lines[-SHOWN_LINES:])
     code = CODES.get(why.cause, ErrorCode.BACKEND_UNAVAILABLE)
-    return RequestError(code, f"{name} did not start: {why.reason}", details=details)
+    attached = why.cause in (Cause.SERVICE_UNAVAILABLE, Cause.SERVICE_LACKS_MODEL)
+    failed = "cannot be attached to" if attached else "did not start"
+    return RequestError(code, f"{name} {failed}: {why.reason}", details=details)
