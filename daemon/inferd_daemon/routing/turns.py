@@ -2,6 +2,7 @@
 
 All requests cost the same, so a deficit is a count: `weight` turns in a row, then to the end of the
 ring. A ring holds only members that could go now; the others are children that wait outside of it.
+Who joins comes before the one that has just had its turns: that one would be second in a row else.
 Never holds a member that has nothing here: without waiting or active requests it is forgotten.
 """
 
@@ -19,10 +20,21 @@ class Member:
     """A user, or a client of one; at the root everybody.
 
     `line` is in the order of the next turns: of a client its tickets, else its children that can
-    go. `turns` are left before the next member's.
+    go. `turns` are left before the next member's. `rested` is the last child of the line, as long
+    as it is the one that has had its turns most recently.
     """
 
-    __slots__ = ("active", "children", "key", "line", "parent", "share", "turns", "waiting")
+    __slots__ = (
+        "active",
+        "children",
+        "key",
+        "line",
+        "parent",
+        "rested",
+        "share",
+        "turns",
+        "waiting",
+    )
 
     def __init__(self, key: Any, parent: "Member | None", share: Share) -> None:  # noqa: ANN401
         self.key = key
@@ -33,6 +45,7 @@ class Member:
         self.waiting = 0
         self.children: dict[Hashable, Member] = {}
         self.line: OrderedDict[Hashable, Any] = OrderedDict()
+        self.rested: Member | None = None
 
     @property
     def at_limit(self) -> bool:
@@ -57,20 +70,33 @@ class Member:
         can_go = bool(self.line) and not self.at_limit
         if can_go != (self.key in parent.line):
             if can_go:
-                self.turns = self.share.weight
-                parent.line[self.key] = self
+                self._join(parent)
             else:
                 del parent.line[self.key]
+                if parent.rested is self:
+                    parent.rested = None
             parent.settle()
         if not self.active and not self.waiting:
             parent.children.pop(self.key, None)
 
+    def _join(self, parent: "Member") -> None:
+        self.turns = self.share.weight
+        if not parent.line and self.active:
+            parent.rested = self  # what it runs was its turn
+        parent.line[self.key] = self
+        if parent.rested is not None:
+            parent.line.move_to_end(parent.rested.key)
+
     def spend(self) -> None:
         """One turn is taken; after the last one, to the end of the ring."""
+        parent = self.parent
+        assert parent is not None
         self.turns -= 1
-        if self.turns == 0 and self.parent is not None:
+        parent.rested = None
+        if self.turns == 0:
             self.turns = self.share.weight
-            self.parent.line.move_to_end(self.key)
+            parent.line.move_to_end(self.key)
+            parent.rested = self
 
     def order(self) -> Iterator[Ticket]:
         """Its tickets in the order of their turns, if nobody came or went.

@@ -33,6 +33,8 @@ class TurnTaking(RuleBasedStateMachine):
         self.active: set[int] = set()
         self.lines: dict[str, list[int]] = {}  # label -> its tickets, labels in ring order
         self.turns: dict[str, int] = {}  # what each has left before the next one's
+        self.rested: str | None = None  # the last of the lines, if it went most recently
+        self.runs: dict[int, str] = {}  # of each active ticket its label
         self.passed_over: dict[int, int] = {}  # head of a line -> admissions of others since
 
     @property
@@ -50,17 +52,22 @@ class TurnTaking(RuleBasedStateMachine):
             or (label not in self.lines and waiting < self.depth + self.depth // 4)
         )
         if len(self.active) < self.permits:
-            assert verdict == ADMITTED
+            assert verdict is ADMITTED
             self.active.add(ticket)
+            self.runs[ticket] = label
         elif not has_place:
             assert isinstance(verdict, Full)
             assert (verdict.whose, verdict.waiting) == ("route", waiting)
         else:
-            assert verdict == WAITING
+            assert verdict is WAITING
+            if not self.lines and label in self.runs.values():
+                self.rested = label
             self.lines.setdefault(label, []).append(ticket)
             if self.lines[label] == [ticket]:
                 self.turns[label] = self.weights.get(label, 1)
                 self.passed_over[ticket] = 0
+                if self.rested is not None:
+                    self.lines[self.rested] = self.lines.pop(self.rested)
 
     @precondition(lambda self: self.active)
     @rule(data=st.data(), took=st.floats(0, 60))
@@ -68,6 +75,7 @@ class TurnTaking(RuleBasedStateMachine):
         self.now += took
         ticket = data.draw(st.sampled_from(sorted(self.active)))
         self.active.remove(ticket)
+        del self.runs[ticket]
         admitted = self.admission.release(ticket, self.now)
         is_free = len(self.active) < self.permits
         assert admitted == ([self.next_in_turn()] if self.lines and is_free else [])
@@ -99,12 +107,15 @@ class TurnTaking(RuleBasedStateMachine):
         label, line = next(iter(self.lines.items()))
         assert line.pop(0) == ticket
         self.turns[label] -= 1
+        self.rested = None
         if not line or not self.turns[label]:
             del self.lines[label]
             self.turns[label] = self.weights.get(label, 1)
             if line:
                 self.lines[label] = line  # to the end of the ring
+                self.rested = label
         self.active.add(ticket)
+        self.runs[ticket] = label
         del self.passed_over[ticket]
         for head in self.passed_over:
             self.passed_over[head] += 1
@@ -114,6 +125,8 @@ class TurnTaking(RuleBasedStateMachine):
         line = self.lines.get(label)
         if not line:
             self.lines.pop(label, None)
+            if self.rested == label:
+                self.rested = None
         else:
             self.passed_over.setdefault(line[0], 0)
 
@@ -160,17 +173,20 @@ TestTurnTaking = TurnTaking.TestCase
 TestTurnTaking.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-def test_a_peer_with_one_request_is_next_after_one_of_a_busy_peer() -> None:
+def test_a_peer_with_one_request_alternates_with_a_busy_one() -> None:
     admission = Admission(1, 100)
     busy, quiet = PeerKey(UID, "busy"), PeerKey(UID, "quiet")
-    assert admission.request("running", busy, 0.0) == ADMITTED
+    assert admission.request("running", busy, 0.0) is ADMITTED
     for index in range(50):
         admission.request(f"busy{index}", busy, 0.0)
-    assert admission.request("single", quiet, 0.0) == WAITING
-    assert admission.position("single") == 2
-    assert admission.release("running", 1.0) == ["busy0"]
-    assert admission.release("busy0", 2.0) == ["single"]
-    assert admission.release("single", 3.0) == ["busy1"]
+    assert admission.request("single", quiet, 0.0) is WAITING
+    assert admission.position("single") == 1  # what runs was the busy one's turn
+    assert admission.release("running", 1.0) == ["single"]
+    assert admission.release("single", 2.0) == ["busy0"]
+    assert admission.request("second", quiet, 2.0) is WAITING
+    assert admission.release("busy0", 3.0) == ["second"]
+    assert admission.request("third", quiet, 3.0) is WAITING
+    assert admission.release("second", 4.0) == ["busy1"]
 
 
 def test_estimates_follow_what_runs_took() -> None:
@@ -197,11 +213,11 @@ def test_full_says_how_many_wait_and_how_long() -> None:
 
 def test_depth_zero_never_queues() -> None:
     admission = Admission(1, 0)
-    assert admission.request("a", P, 0.0) == ADMITTED
+    assert admission.request("a", P, 0.0) is ADMITTED
     assert isinstance(admission.request("b", P, 0.0), Full)
     assert isinstance(admission.request("b", PeerKey(2000, ""), 0.0), Full)
     assert admission.release("a", 1.0) == []
-    assert admission.request("b", P, 1.0) == ADMITTED
+    assert admission.request("b", P, 1.0) is ADMITTED
 
 
 def test_a_ticket_that_never_came_cannot_leave() -> None:

@@ -100,7 +100,7 @@ async def test_one_who_comes_later_and_is_served_first_is_told(
     await come(nursery, hog, *waiting)
     await come(nursery, Visit(gate, PeerKey(1001, "")))
     await trio.sleep(1)
-    assert [visit.positions for visit in waiting] == [[1], [2, 3], [3, 4]]
+    assert [visit.positions for visit in waiting] == [[1, 2], [2, 3], [3, 4]]
 
 
 async def test_many_changes_at_once_are_one_word(
