@@ -5,8 +5,6 @@ import os
 
 from msgspec import Struct
 
-from inferd_proto import TargetKind
-
 from .backends.base import Backend
 from .backends.libllama import LibllamaBackend
 from .backends.llama_server import LlamaServerBackend
@@ -28,7 +26,7 @@ from .errors import OperatorError
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
-from .supervision.blueprints import Blueprints, SpecReader, attach_reader, boot_reader
+from .supervision.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
 from .supervision.boot_blueprint import BootBlueprint, Site
 from .supervision.eviction import Limits
 from .supervision.journal_file import open_journal
@@ -82,7 +80,7 @@ def _leasing(config: Config, places: Places) -> Leasing:
                 route=name,
             )
     remote = config.daemon.allow_remote
-    readers: dict[TargetKind, SpecReader] = {
+    readers: SpecReaders = {
         "boot": boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=remote),
         "attach": attach_reader(os.environ, allow_remote=remote),
     }

@@ -20,6 +20,7 @@ from .journal import RuntimeEntry
 
 SpecReader = Callable[[JsonObject, bool], Blueprint]
 """A spec, and whether its author is an administrator; raises CallerFault."""
+SpecReaders = dict[TargetKind, SpecReader]
 
 
 class Blueprints:
