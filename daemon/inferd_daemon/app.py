@@ -3,12 +3,18 @@
 Shutdown, first signal: new requests are refused, running ones have `drain_timeout_s`, then each
 gets its error frame. Second signal: everyone is dropped at once. Either way the backends are
 stopped after the last request and the socket file goes last.
+
+Upgrade in place (leases.md section 6): requests wait unread, running ones have the same time, then
+everything ends except processes and descriptors, which go to the next self.
 """
 
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Literal, NamedTuple
 
 import structlog
 import trio
@@ -23,85 +29,199 @@ from .fronts.admin_feed import AdminFeed
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
+from .supervision.handover import HandedClient, HandedFiles, Handover
 from .supervision.state_directory import StateDirectory
+from .supervision.takeover import describe_runtimes, leave
+from .supervision.upgrade import Upgrade, UpgradeRefused
 
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+UPGRADE_SIGNAL = signal.SIGUSR2
+SIGNALS = (signal.SIGTERM, signal.SIGINT, UPGRADE_SIGNAL)
+Order = Literal["stop", "upgrade"]
 _log = structlog.get_logger(__name__)
 
 
-async def serve(config: Config, on_listening: Callable[[], None] | None = None) -> None:
-    """Run the daemon until it is told to stop. Raises OperatorError where it cannot start."""
+class OpenFiles(NamedTuple):
+    """What the daemon holds in the file system while it runs."""
+
+    socket: SocketFile
+    admin: SocketFile
+    state: StateDirectory
+
+    def describe(self) -> HandedFiles:
+        """As the next self would get them."""
+        return HandedFiles(self.socket.describe(), self.admin.describe(), self.state.describe())
+
+    def hand_over(self) -> HandedFiles:
+        """Leave them open for the next self."""
+        return HandedFiles(self.socket.hand_over(), self.admin.hand_over(), self.state.hand_over())
+
+
+async def serve(
+    config: Config,
+    on_listening: Callable[[], None] | None = None,
+    former: Handover | None = None,
+) -> Handover | None:
+    """Run the daemon until it is told to stop; what its next self needs, where it shall have one.
+
+    `former` is what the self before gave. Raises OperatorError where it cannot start.
+    """
     places = find_places(config, os.environ, os.getuid())
     with (
-        trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
-        SocketFile(places.socket, group=config.daemon.socket_group) as socket_file,
-        SocketFile(places.admin_socket, mode=0o600) as admin_file,
-        StateDirectory(places.state),
+        trio.open_signal_receiver(*SIGNALS) as signals,
+        _open_files(config, places, former) as files,
     ):
-        parts = assemble(config, places)
+        # What came between two selves waited; see `reexec`.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        parts = assemble(config, places, former)
         view = _view(parts, config, places)
+        view.upgrades = 0 if former is None else former.upgrades + 1
+        view.upgrade = Upgrade(lambda: _handover(files.describe(), parts, view))
+        clients: list[HandedClient] | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.leasing.run)
             for backend in parts.backends.values():
                 nursery.start_soon(backend.run)
             nursery.start_soon(parts.router.run)
             nursery.start_soon(watch_state, view)
-            nursery.start_soon(AdminFeed(admin_file.socket, view).run)
-            listener = _listener(socket_file.socket, view, parts, config)
+            nursery.start_soon(AdminFeed(files.admin.socket, view).run)
+            listener = _listener(files.socket.socket, view, parts, config, former)
             nursery.start_soon(listener.run)
             _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)
             if on_listening is not None:
                 on_listening()
-            await _told_to_stop(signals, view)
-            view.draining = True
-            parts.leasing.changes.tell({"type": "daemon", "state": view.state})
-            listener.end_streams()
-            await _drain(listener, config.daemon.drain_timeout_s, signals)
+            if former is not None:
+                _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
+            timeout_s = config.daemon.drain_timeout_s
+            if await _told(signals, view) == "upgrade" and await _rest(
+                listener, timeout_s, signals
+            ):
+                parts.leasing.let_go()
+                clients = listener.hand_over()
+            else:
+                view.draining = True
+                parts.leasing.changes.tell({"type": "daemon", "state": view.state})
+                listener.end_streams()
+                await _drain(listener, listener.drained, timeout_s, signals)
             # Whose connection ends from here on did not end it: its leases wait for the next start.
             parts.leasing.stopping = True
             listener.abort()
             nursery.cancel_scope.cancel()
         for backend in parts.backends.values():
             await backend.close()
+        if clients is not None:
+            handover = _handover(files.hand_over(), parts, view, clients, listener.accepted)
+            leave(parts.leasing.runtimes)
+            return handover
     _log.info("stopped")
+    return None
 
 
-async def _told_to_stop(signals: AsyncIterator[int], view: DaemonView) -> None:
+async def _told(signals: AsyncIterator[int], view: DaemonView) -> Order:
+    """Wait for an order, by signal or by verb."""
+    orders: list[Order] = []
+    assert view.upgrade is not None
     async with trio.open_nursery() as nursery:
 
-        async def by_verb() -> None:
-            await view.stop_asked.wait()
-            _log.info("stopping", by="daemon.drain")
+        async def by_verb(asked: trio.Event, order: Order) -> None:
+            await asked.wait()
+            orders.append(order)
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(by_verb)
+        nursery.start_soon(by_verb, view.stop_asked, "stop")
+        nursery.start_soon(by_verb, view.upgrade.asked, "upgrade")
         async for number in signals:
+            if number == UPGRADE_SIGNAL:
+                nursery.start_soon(_ask, view.upgrade)
+                continue
             _log.info("stopping", signal=signal.Signals(number).name)
+            orders.append("stop")
             nursery.cancel_scope.cancel()
             break
+    # a stop that came with an upgrade counts
+    return "stop" if "stop" in orders else "upgrade"
 
 
-async def _drain(listener: Listener, timeout_s: float, signals: AsyncIterator[int]) -> None:
-    """Let running requests finish; a second signal ends the patience."""
+async def _ask(upgrade: Upgrade) -> None:
+    with suppress(UpgradeRefused):  # the log has the reason
+        await upgrade.ask()
+
+
+async def _rest(listener: Listener, timeout_s: float, signals: AsyncIterator[int]) -> bool:
+    """Have everything at rest for the next self; False where a signal asks for a stop instead."""
+    _log.info("upgrading", pid=os.getpid())
+    listener.pause()
+    listener.end_streams()
+    return await _drain(listener, listener.rested, timeout_s, signals)
+
+
+async def _drain(
+    listener: Listener,
+    finished: Callable[[], Awaitable[None]],
+    timeout_s: float,
+    signals: AsyncIterator[int],
+) -> bool:
+    """Let running requests finish; a signal ends the patience, and makes it False."""
+    patient = False
     async with trio.open_nursery() as nursery:
 
         async def finish() -> None:
+            nonlocal patient
             with trio.move_on_after(timeout_s) as scope:
-                await listener.drained()
+                await finished()
             if scope.cancelled_caught:
                 _log.warning("drain timed out, ending requests", after_s=timeout_s)
                 listener.end_requests()
                 with trio.move_on_after(LAST_WORDS_S):
-                    await listener.drained()
+                    await finished()
+            patient = True
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(finish)
         async for number in signals:
+            if number == UPGRADE_SIGNAL:
+                continue  # it is under way, or too late
             _log.warning("stopping at once", signal=signal.Signals(number).name)
             nursery.cancel_scope.cancel()
             break
+    return patient
+
+
+def _handover(
+    files: HandedFiles,
+    parts: Assembly,
+    view: DaemonView,
+    clients: Sequence[HandedClient] = (),
+    accepted: int = 0,
+) -> Handover:
+    return Handover(
+        pid=os.getpid(),
+        mark=parts.leasing.mark,
+        files=files,
+        upgrades=view.upgrades,
+        accepted=accepted,
+        began=time.monotonic(),
+        clients=list(clients),
+        runtimes=describe_runtimes(parts.leasing.runtimes),
+    )
+
+
+@contextmanager
+def _open_files(config: Config, places: Places, former: Handover | None) -> Iterator[OpenFiles]:
+    handed = None if former is None else former.files
+    with (
+        SocketFile(
+            places.socket,
+            group=config.daemon.socket_group,
+            handed=None if handed is None else handed.socket,
+        ) as socket_file,
+        SocketFile(
+            places.admin_socket, mode=0o600, handed=None if handed is None else handed.admin
+        ) as admin_file,
+        StateDirectory(places.state, None if handed is None else handed.state) as directory,
+    ):
+        yield OpenFiles(socket_file, admin_file, directory)
 
 
 def _view(parts: Assembly, config: Config, places: Places) -> DaemonView:
@@ -114,7 +234,13 @@ def _view(parts: Assembly, config: Config, places: Places) -> DaemonView:
     )
 
 
-def _listener(sock: socket.socket, view: DaemonView, parts: Assembly, config: Config) -> Listener:
+def _listener(
+    sock: socket.socket,
+    view: DaemonView,
+    parts: Assembly,
+    config: Config,
+    former: Handover | None,
+) -> Listener:
     wanted = config.daemon.max_connections
     allowed = connection_limit(wanted)
     if allowed < wanted:
@@ -125,4 +251,5 @@ def _listener(sock: socket.socket, view: DaemonView, parts: Assembly, config: Co
         max_connections=allowed,
         write_timeout_s=config.daemon.write_timeout_s,
         on_disconnect=parts.leasing.connection_closed,
+        handover=former,
     )

@@ -52,6 +52,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--check-config", action="store_true", help="check the configuration and exit (0 or 1)"
     )
     parser.add_argument(
+        "--preflight",
+        action="store_true",
+        help="check the configuration and the code, as an upgrade in place does, and exit (0 or 1)",
+    )
+    parser.add_argument(
         "--print-config", action="store_true", help="print the effective configuration and exit"
     )
     parser.add_argument("--version", action="version", version=f"inferd {inferd_proto.__version__}")

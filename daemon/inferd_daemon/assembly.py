@@ -29,6 +29,7 @@ from .routing.table import build_router
 from .supervision.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
 from .supervision.boot_blueprint import BootBlueprint, Site
 from .supervision.eviction import Limits
+from .supervision.handover import Handover
 from .supervision.journal_file import open_journal
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
@@ -43,9 +44,12 @@ class Assembly(Struct, frozen=True):
     router: Router
 
 
-def assemble(config: Config, places: Places) -> Assembly:
-    """Every part that `config` names. Raises OperatorError where one cannot be made."""
-    leasing = _leasing(config, places)
+def assemble(config: Config, places: Places, handover: Handover | None = None) -> Assembly:
+    """Every part that `config` names. Raises OperatorError where one cannot be made.
+
+    The runtimes of a `handover` are taken over.
+    """
+    leasing = _leasing(config, places, handover)
     backends: dict[str, Backend] = {}
     for name, table in config.backends.items():
         match table:
@@ -64,7 +68,7 @@ def assemble(config: Config, places: Places) -> Assembly:
     return Assembly(backends, leasing, build_router(config, backends))
 
 
-def _leasing(config: Config, places: Places) -> Leasing:
+def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasing:
     site = Site(places.runtimes, places.state / "logs", os.environ)
     idle_ttl_s = idle_seconds(config.limits.idle_ttl)
     configured: dict[str, ResidentBlueprint | BootBlueprint] = {}
@@ -89,6 +93,7 @@ def _leasing(config: Config, places: Places) -> Leasing:
         Blueprints(readers, configured),
         _limits(config),
         socket_group=group_id(config.daemon.socket_group, "socket_group"),
+        handover=handover,
     )
 
 

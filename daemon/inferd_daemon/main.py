@@ -4,19 +4,28 @@ Exit status: 0 stopped as asked, 1 the configuration or the start failed (standa
 why), 2 the command line makes no sense.
 """
 
+import importlib
 import os
+import pkgutil
 import sys
 from argparse import Namespace
 
+import structlog
 import trio
 
-from .app import serve
+import inferd_daemon
+
+from .app import SIGNALS, serve
 from .arguments import parse_arguments, quick_config, with_overrides
-from .config import Config, find_config_file, load_config, render_config
+from .config import Config, find_config_file, find_places, load_config, render_config
 from .errors import OperatorError
 from .log import configure
+from .supervision.reexec import become_next, read_handover, receive, signals_kept
 
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
+_NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama_server"}
+"""The entry, and what loads llama.cpp: only workers do."""
+_log = structlog.get_logger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,12 +39,41 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check_config:
             print("configuration is valid")
             return 0
+        if arguments.preflight:
+            _preflight(config)
+            print("ready to take over")
+            return 0
         configure(config.daemon.log_format, config.daemon.log_level)
-        trio.run(serve, config)
+        _run(config)
     except OperatorError as error:
         print(f"inferd: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(config: Config) -> None:
+    """Serve, in as many selves as it takes; one that cannot be replaced goes on."""
+    handover = receive(os.environ)
+    with signals_kept(SIGNALS) as kept:
+        while (handover := trio.run(serve, config, None, handover)) is not None:
+            try:
+                become_next(handover, kept)
+            except OSError as error:
+                _log.error("upgrade failed, going on", reason=error.strerror)
+
+
+def _preflight(config: Config) -> None:
+    """Whether this code could serve `config`, and go on from what the environment hands over.
+
+    Raises OperatorError, or whatever the code does where it is broken.
+    """
+    for module in pkgutil.walk_packages(inferd_daemon.__path__, "inferd_daemon."):
+        if module.name not in _NOT_THE_DAEMONS:
+            importlib.import_module(module.name)
+    handover = read_handover(os.environ)
+    places = find_places(config, os.environ, os.getuid())
+    if handover is not None and (reason := handover.misfit(places)):
+        raise OperatorError(reason)
 
 
 def _configuration(arguments: Namespace) -> Config:

@@ -47,6 +47,14 @@ class ServerConnection:
         """Ids of the requests without a terminal answer."""
         return list(self._exchanges)
 
+    @property
+    def at_rest(self) -> bool:
+        """True between two messages with no upload open: what comes next could as well be the
+        first bytes of a connection.
+        """
+        whole = self._gate.request is None and not self._gate.awaits_blob
+        return whole and not self._reader.within_frame
+
     def receive_data(self, data: bytes) -> None:
         """Bytes from the peer; b"" is the end of its stream."""
         if self._closed:

@@ -133,8 +133,13 @@ class FrameReader:
 
     def finish(self) -> None:
         """The stream ended. Raises RemoteProtocolError if that was inside a frame."""
-        if self._need >= 0 or self._pos < len(self._buffer):
+        if self.within_frame:
             raise RemoteProtocolError("the stream ended inside a frame", close=True)
+
+    @property
+    def within_frame(self) -> bool:
+        """Whether a frame has begun that is not whole yet."""
+        return self._need >= 0 or self._pos < len(self._buffer)
 
     @property
     def buffered_bytes(self) -> int:

@@ -22,5 +22,6 @@ async def status(call: Call) -> JsonObject:
         "ready": state == "ready",
         "socket": view.socket,
         "connections": view.connections,
+        "upgrades": view.upgrades,
         "routes": describe_routes(view),
     }

@@ -8,6 +8,7 @@ from ..errors import RequestError
 from .call import Call
 from .capabilities import capabilities
 from .daemon_drain import daemon_drain
+from .daemon_upgrade import daemon_upgrade
 from .lease_ensure import lease_ensure
 from .lease_get import lease_get
 from .lease_list import lease_list
@@ -28,6 +29,7 @@ StreamVerb = Callable[[Call], AsyncGenerator[object, None]]
 VERBS: dict[str, Verb] = {
     "capabilities": capabilities,
     "daemon.drain": daemon_drain,
+    "daemon.upgrade": daemon_upgrade,
     "lease.ensure": lease_ensure,
     "lease.get": lease_get,
     "lease.list": lease_list,

@@ -8,6 +8,7 @@ import trio
 from ..errors import BackendFault
 from ..routing.router import Router
 from ..supervision.leasing import Leasing
+from ..supervision.upgrade import Upgrade
 
 DaemonState = Literal["starting", "ready", "draining"]
 
@@ -24,6 +25,9 @@ class DaemonView:
     """Members may do what the daemon's user may."""
     stop_asked: trio.Event = field(default_factory=trio.Event)
     """Set by a verb that has the daemon stop."""
+    upgrade: Upgrade | None = None
+    upgrades: int = 0
+    """How often the daemon has gone over to a next self, in this process."""
     started_at: float = field(default_factory=trio.current_time)
     draining: bool = False
     connections: int = 0

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from inferd_proto import JsonObject
+
 from ..backends.runtime import Endpoint, ModelFacts
 from ..errors import InferdError
 from .failures import Failure, classify
@@ -27,6 +29,16 @@ class Launch(Struct, frozen=True):
     environment: dict[str, str]
     pass_fds: tuple[int, ...] = ()
     directory: Path | None = None
+
+
+class Belongings(Struct, frozen=True):
+    """What an engine holds beside its living process, for the daemon's next self.
+
+    `descriptor` is a channel to the process; `values` are the engine's own.
+    """
+
+    descriptor: int | None = None
+    values: JsonObject = {}
 
 
 class Timing(Struct, frozen=True):
@@ -91,6 +103,16 @@ class Engine(Service):
 
     def discard(self) -> None:
         """The process is gone: remove its socket file and close channels to it. Idempotent."""
+
+    def belongings(self) -> Belongings:
+        """What `take_over` needs, while the process lives. Changes nothing."""
+        return Belongings()
+
+    def take_over(self, belongings: Belongings) -> None:
+        """The process of the daemon's former self lives on: be as `prepare` and `learn` left it."""
+
+    def let_go(self) -> None:
+        """The process belongs to the daemon's next self: close nothing of what it needs."""
 
     def explain(self, returncode: int, lines: Sequence[str]) -> Failure:
         """Why the process ended. `lines` are the last of its own log."""

@@ -19,7 +19,7 @@ from ..backends.runtime import Endpoint, ModelFacts
 from ..config import LibllamaConfig
 from ..errors import OperatorError
 from ..models.demo import demo_model_path
-from .base import Engine, EngineFailure, Health, Launch, Timing
+from .base import Belongings, Engine, EngineFailure, Health, Launch, Timing
 from .failures import Cause, Failure, classify, failure
 from .http_probe import ProbeError, fetch, look
 from .libllama_control import (
@@ -71,6 +71,7 @@ class LibllamaEngine(Engine):
         self._control: socket.socket | None = None
         self._childs_end: socket.socket | None = None
         self._stream = ControlStream()
+        self._loaded: Loaded | None = None
 
     def prepare(self) -> Launch:
         """A private directory, no socket file in it, and a fresh socketpair."""
@@ -108,7 +109,9 @@ class LibllamaEngine(Engine):
 
     async def learn(self) -> ModelFacts:
         """What the worker says of the device, and llama.cpp of the model."""
-        loaded = await self._await_loaded()
+        if self._loaded is None:
+            self._loaded = await self._await_loaded()
+        loaded = self._loaded
         try:
             self._socket_path.chmod(0o600)
             _, body = await fetch(self.endpoint, "/props")
@@ -129,9 +132,29 @@ class LibllamaEngine(Engine):
         for end in (self._control, self._childs_end):
             if end is not None:
                 end.close()
-        self._control = self._childs_end = None
+        self._control = self._childs_end = self._loaded = None
         with contextlib.suppress(OSError):
             self._socket_path.unlink(missing_ok=True)
+
+    def belongings(self) -> Belongings:
+        """The control channel, and what the worker has said over it."""
+        descriptor = None if self._control is None else self._control.fileno()
+        said = {} if self._loaded is None else msgspec.to_builtins(self._loaded)
+        return Belongings(descriptor, said)
+
+    def take_over(self, belongings: Belongings) -> None:
+        """The worker lives as long as the channel is open."""
+        if belongings.descriptor is not None:
+            self._control = socket.socket(fileno=belongings.descriptor)
+            self._control.setblocking(False)
+        if belongings.values:
+            self._loaded = msgspec.convert(belongings.values, Loaded)
+
+    def let_go(self) -> None:
+        """Leave the channel open."""
+        if self._control is not None:
+            self._control.detach()
+            self._control = None
 
     def explain(self, returncode: int, lines: Sequence[str]) -> Failure:
         """llama.cpp's words from the log, else the worker's."""

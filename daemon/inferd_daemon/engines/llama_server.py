@@ -16,7 +16,7 @@ import msgspec
 
 from ..backends.runtime import Endpoint, ModelFacts
 from .address import socket_endpoint, tcp_endpoint
-from .base import Engine, EngineFailure, Health, Launch, Timing
+from .base import Belongings, Engine, EngineFailure, Health, Launch, Timing
 from .binary import find_command
 from .boot_spec import BootSpec, BootSpecError
 from .failures import Cause, failure
@@ -124,6 +124,21 @@ class LlamaServerEngine(Engine):
         if self.endpoint.uds is not None:
             with contextlib.suppress(OSError):
                 self.endpoint.uds.unlink(missing_ok=True)
+
+    def belongings(self) -> Belongings:
+        """Whom its socket was opened to."""
+        return Belongings(values={} if self._group is None else {"group": self._group})
+
+    def take_over(self, belongings: Belongings) -> None:
+        """The address is final."""
+        self._port_is_open = False
+        group = belongings.values.get("group")
+        self._group = group if isinstance(group, int) else None
+
+    @property
+    def group(self) -> int | None:
+        """Whose members may connect to the socket."""
+        return self._group
 
     def open_to_group(self, group: int) -> None:
         """Let members of a group connect to the socket, now and after restarts. Raises OSError.

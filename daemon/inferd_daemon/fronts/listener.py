@@ -8,6 +8,7 @@ import trio
 from inferd_proto import Error, ErrorCode, FrameType, encode, pack
 
 from ..control.view import DaemonView
+from ..supervision.handover import HandedClient, Handover
 from .accepting import Acceptor
 from .peer import peer_of
 from .session import Session
@@ -24,10 +25,17 @@ class Listener:
         max_connections: int,
         write_timeout_s: float,
         on_disconnect: Callable[[int], None] = lambda _number: None,
+        handover: Handover | None = None,
     ) -> None:
-        """`on_disconnect` is told the number of each connection that ended."""
+        """`on_disconnect` is told the number of each connection that ended.
+
+        The clients of a `handover` are served on.
+        """
         self._on_disconnect = on_disconnect
-        self._accepted = 0
+        self._handed = [] if handover is None else handover.clients
+        self.accepted = 0 if handover is None else handover.accepted
+        """How many connections there have been; each is named by its number."""
+        self._accepting = trio.CancelScope()
         self._acceptor = Acceptor(sock)
         self._view = view
         self._max_connections = max_connections
@@ -38,23 +46,38 @@ class Listener:
     async def run(self) -> None:
         """Accept and serve until cancelled."""
         async with trio.open_nursery() as nursery:
-            while True:
-                sock = await self._acceptor.accept()
-                if len(self._sessions) >= self._max_connections:
-                    self._turn_away(sock)
-                    continue
-                sock.setblocking(False)
-                self._accepted += 1
-                session = Session(
-                    sock,
-                    peer_of(sock),
-                    self._accepted,
-                    self._view,
-                    self._write_timeout_s,
-                    self._on_request_end,
-                )
-                self._sessions.add(session)
-                nursery.start_soon(self._serve, sock, session)
+            for client in self._handed:
+                sock = socket.socket(fileno=client.descriptor)
+                self._begin(nursery, sock, client.number)
+            with self._accepting:
+                while True:
+                    sock = await self._acceptor.accept()
+                    if len(self._sessions) >= self._max_connections:
+                        self._turn_away(sock)
+                        continue
+                    self.accepted += 1
+                    self._begin(nursery, sock, self.accepted)
+            await trio.sleep_forever()
+
+    def pause(self) -> None:
+        """Accept nobody and read no further requests: they wait for the daemon's next self."""
+        self._accepting.cancel()
+        for session in list(self._sessions):
+            session.pause()
+
+    async def rested(self) -> None:
+        """Returns once every paused session rests; what was under way has ended by then."""
+        while not all(session.resting for session in self._sessions):
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def hand_over(self) -> list[HandedClient]:
+        """The clients of the sessions that rest; the others lose their connection."""
+        return [
+            HandedClient(session.number, session.hand_over())
+            for session in self._sessions
+            if session.resting
+        ]
 
     async def drained(self) -> None:
         """Returns once no session has a running request; the daemon takes no new ones by then."""
@@ -73,9 +96,18 @@ class Listener:
             session.end_requests("shutdown")
 
     def abort(self) -> None:
-        """Drop every client now."""
+        """Drop every client now, except those that rest."""
         for session in list(self._sessions):
-            session.abort()
+            if not session.resting:
+                session.abort()
+
+    def _begin(self, nursery: trio.Nursery, sock: socket.socket, number: int) -> None:
+        sock.setblocking(False)
+        session = Session(
+            sock, peer_of(sock), number, self._view, self._write_timeout_s, self._on_request_end
+        )
+        self._sessions.add(session)
+        nursery.start_soon(self._serve, sock, session)
 
     def _turn_away(self, sock: socket.socket) -> None:
         """One frame into the empty send buffer of a new socket cannot block."""

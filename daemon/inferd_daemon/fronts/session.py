@@ -4,6 +4,7 @@ Nothing outlives the connection: when the client leaves, its requests are cancel
 """
 
 import errno
+import fcntl
 import socket
 from collections.abc import Callable
 
@@ -54,6 +55,23 @@ class Session:
         self._running: dict[str, Answering] = {}
         self._tasks = 0
         self._task_ended = trio.Event()
+        self._paused = False
+        self._resting = False
+        self._wait = trio.CancelScope()
+
+    @property
+    def resting(self) -> bool:
+        """True once it is paused and nothing is under way: its socket may go to another owner."""
+        return self._resting and not self.busy and not self._writer.pending
+
+    def pause(self) -> None:
+        """Receive no more once the message that is coming in is whole; what runs goes on."""
+        self._paused = True
+        self._wait.cancel()
+
+    def hand_over(self) -> int:
+        """A descriptor of the resting client's socket, for its next owner."""
+        return fcntl.fcntl(self._sock, fcntl.F_DUPFD_CLOEXEC, 3)
 
     @property
     def busy(self) -> bool:
@@ -104,13 +122,24 @@ class Session:
 
     async def _receive_some(self) -> bytes:
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
+            if self._paused and self._connection.at_rest:
+                await self._rest()
+            # woken by `pause`, once
+            with trio.CancelScope() as self._wait:
+                await trio.lowlevel.wait_readable(self._sock)
+            if self._wait.cancelled_caught:
+                continue
             try:
                 return self._sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise ClientGone(error.strerror) from None
+
+    async def _rest(self) -> None:
+        self._resting = True
+        self._on_request_end()
+        await trio.sleep_forever()
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> bool:
         """False where the connection must end."""

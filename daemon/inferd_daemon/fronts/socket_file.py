@@ -19,6 +19,7 @@ from typing import Self
 from inferd_proto import MAX_SOCKET_PATH_BYTES
 
 from ..errors import OperatorError
+from ..supervision.handover import HandedSocket
 from .peer import peer_of
 
 BACKLOG = 1024
@@ -35,15 +36,31 @@ class SocketFile:
     the path is too long.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o660, group: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: int = 0o660,
+        group: str | None = None,
+        handed: HandedSocket | None = None,
+    ) -> None:
+        """`handed` is what `hand_over` gave: it listens already, and nothing is made anew."""
         self.path = path
         self._mode = mode
         self._group = group
         self._lock = -1
         self._inode = 0
-        self.socket = socket.socket(socket.AF_UNIX)
+        self._handed = handed is not None
+        if handed is None:
+            self.socket = socket.socket(socket.AF_UNIX)
+        else:
+            self._lock, self._inode = handed.lock, handed.inode
+            self.socket = socket.socket(fileno=handed.descriptor)
 
     def __enter__(self) -> Self:
+        if self._handed:
+            self.socket.setblocking(False)
+            return self
         try:
             _check_path(self.path)
             _make_directory(self.path.parent)
@@ -55,6 +72,17 @@ class SocketFile:
             raise
         return self
 
+    def describe(self) -> HandedSocket:
+        """What `hand_over` gives. Changes nothing."""
+        return HandedSocket(str(self.path), self.socket.fileno(), self._lock, self._inode)
+
+    def hand_over(self) -> HandedSocket:
+        """What the daemon's next self needs; on exit the socket listens on."""
+        handed = self.describe()
+        self.socket.detach()
+        self._lock, self._inode = -1, 0
+        return handed
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -62,7 +90,7 @@ class SocketFile:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if os.lstat(self.path).st_ino == self._inode:
+            if self._inode and os.lstat(self.path).st_ino == self._inode:
                 self.path.unlink()
         except OSError:
             pass  # the file or its directory is gone already, or no longer ours

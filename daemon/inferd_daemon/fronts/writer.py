@@ -31,6 +31,11 @@ class SocketWriter:
         self._rest = memoryview(b"")
         self._broken: ClientGone | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Whether bytes are on their way, or a part of a frame waits for the next write."""
+        return self._busy or bool(self._rest)
+
     async def write(self, data: bytes) -> None:
         """Write all of `data`; a checkpoint.
 

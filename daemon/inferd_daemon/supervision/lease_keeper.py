@@ -5,7 +5,7 @@ no runtime: it tells which ones are held no more.
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -165,9 +165,14 @@ class LeaseKeeper:
             if not self.held(instance_key):
                 self.on_unheld(instance_key)
 
-    def restore(self, lease: Lease, grace_s: float) -> Lease | None:
-        """Take in a lease of the daemon's former run; None where its time is over."""
-        return self.table.restore(self.now(), lease, grace_s)
+    def restore(
+        self, lease: Lease, grace_s: float, connections: Container[int] = ()
+    ) -> Lease | None:
+        """Take in a lease of the daemon's former run; None where its time is over.
+
+        `connections` are those that live on from that run.
+        """
+        return self.table.restore(self.now(), lease, grace_s, connections)
 
     # -- the journal -----------------------------------------------------------------------
 

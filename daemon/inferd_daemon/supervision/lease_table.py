@@ -5,7 +5,7 @@ Pure: `now` is an argument, references and connections are given. Expiry is exac
 runtime; callers act on the leases that are returned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -91,14 +91,19 @@ class LeaseTable:
         self._insert(lease)
         return lease
 
-    def restore(self, now: float, lease: Lease, grace_s: float) -> Lease | None:
+    def restore(
+        self, now: float, lease: Lease, grace_s: float, connections: Container[int] = ()
+    ) -> Lease | None:
         """Take in a lease of the daemon's former run; None where its time is over.
 
-        Its connection is gone. One that lived by it alone gets `grace_s` for its owner to come
-        back and renew.
+        Its connection is gone, unless it is among `connections`. One that lived by it alone gets
+        `grace_s` for its owner to come back and renew.
         """
         if not lease.alive(now) or lease.implicit:
             return None
+        if lease.connection is not None and lease.connection in connections:
+            self._insert(lease)
+            return lease
         deadline = now + grace_s if lease.deadline is None else lease.deadline
         lease = replace(lease, connection=None, deadline=deadline)
         self._insert(lease)

@@ -18,6 +18,7 @@ from .blueprints import Blueprints, kept_address
 from .changes import Changes
 from .ensure import Ensure
 from .eviction import Limits
+from .handover import Handover
 from .idle import Idling
 from .journal import (
     Clocks,
@@ -35,6 +36,7 @@ from .process import read_start_ticks
 from .reaper import INSTANCE_VARIABLE, read_boot_id, reap
 from .runtimes import Managed, Runtimes
 from .socket_access import SocketAccess
+from .takeover import end, take_over
 
 RETURN_GRACE_S = 30.0
 """After the daemon's own crash: time for owners of leases without a TTL to come back and renew."""
@@ -51,8 +53,10 @@ class Leasing:
         limits: Limits,
         *,
         socket_group: int | None = None,
+        handover: Handover | None = None,
     ) -> None:
-        self.mark = secrets.token_hex(16)
+        # Children bear it in their environment: who takes them over keeps it.
+        self.mark = secrets.token_hex(16) if handover is None else handover.mark
         self.boot_id = read_boot_id()
         self.changes = Changes()
         self.blueprints = blueprints
@@ -66,6 +70,8 @@ class Leasing:
         self.stopping = False
         """True once the daemon itself drops its clients: their leases wait for the next start."""
         self._journal = journal
+        self._handed = [] if handover is None else handover.runtimes
+        self._living = frozenset() if handover is None else handover.connections
         self._shown: dict[str, str] = {}
         self.keeper.on_unheld = self.idling.unheld
         self.runtimes.before_start = self._before_start
@@ -75,6 +81,7 @@ class Leasing:
     def _add_configured(self) -> None:
         """With the key and port of the former run: its leases may come back."""
         former = {e.instance_key: e for e in self._journal.entries if isinstance(e, RuntimeEntry)}
+        former |= {handed.entry.instance_key: handed.entry for handed in self._handed}
         for blueprint in self.blueprints.configured.values():
             entry = former.get(blueprint.instance_key)
             if self.runtimes.get(blueprint.instance_key) is None:
@@ -106,8 +113,13 @@ class Leasing:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._journal.run)
             former = self._journal.entries
+            taken = take_over(self._handed, self.runtimes, self.blueprints)
+            for process in taken.homeless:
+                await end(process)
             await self._clear_away(former)
             await nursery.start(self.runtimes.run)
+            for runtime in taken.unstarted:
+                self.runtimes.start(runtime)
             self._restore(former)
             for runtime in self.runtimes:
                 if runtime.blueprint.resident and not runtime.wanted:
@@ -115,6 +127,11 @@ class Leasing:
             await nursery.start(self.keeper.run)
             await nursery.start(self.idling.run)
             task_status.started()
+
+    def let_go(self) -> None:
+        """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""
+        self.stopping = True
+        self.runtimes.let_go()
 
     # -- the former run --------------------------------------------------------------------
 
@@ -143,7 +160,7 @@ class Leasing:
             key = entry.lease.instance_key
             lease = lease_of(entry, clocks)
             back = key in wanted or (lease.alive(clocks.monotonic) and self._revive(runtimes, key))
-            if back and self.keeper.restore(lease, RETURN_GRACE_S) is not None:
+            if back and self.keeper.restore(lease, RETURN_GRACE_S, self._living):
                 wanted.add(key)
             else:
                 self.keeper.forget(entry.key)

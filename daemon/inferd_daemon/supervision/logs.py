@@ -16,6 +16,8 @@ import trio
 MAX_LINE_BYTES = 8192
 """Longer lines are kept in the file, and cut in memory."""
 READ_BYTES = 256 * 1024
+RESUME_BYTES = 32 * 1024
+"""So much of a process's log is read again by the daemon's next self."""
 
 
 class RuntimeLog:
@@ -62,6 +64,12 @@ class RuntimeLog:
         self._take(line.encode() + b"\n")
         self._changed.set()
         self._changed = trio.Event()
+
+    def resume(self) -> None:
+        """Go on with the file of a process that runs already, from the last of its lines on."""
+        with contextlib.suppress(OSError):
+            self._offset = max(0, self.path.stat().st_size - RESUME_BYTES)
+        self.poll()
 
     def run_lines(self) -> Sequence[str]:
         """The lines of the present process that memory still holds, oldest first."""

@@ -180,7 +180,7 @@ class RuntimeMachine:
 
     def not_ready_in_time(self, seconds: float) -> list[Action]:
         """It was still loading at its deadline."""
-        if self.state is not State.STARTING:
+        if self.state not in (State.STARTING, State.ADOPTED):
             return []
         self._verdict = failure(
             Cause.NOT_READY,

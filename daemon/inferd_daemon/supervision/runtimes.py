@@ -17,6 +17,7 @@ from .blueprint import Blueprint, Former, Hooks
 from .machine import SERVING, WITH_PROCESS, State
 from .memory import resident_bytes
 from .runtime_life import RuntimeLife
+from .supervisor import Supervisor
 
 KEPT_ENDED = 32
 """Runtimes that ended and nobody configured are kept for their logs and last error, so many."""
@@ -201,6 +202,12 @@ class Runtimes:
                 nursery.start_soon(self._own, runtime)
             task_status.started()
             await trio.sleep_forever()
+
+    def let_go(self) -> None:
+        """From here on, `run` when cancelled leaves processes to the daemon's next self."""
+        for runtime in self:
+            if isinstance(runtime.supervisor, Supervisor):
+                runtime.supervisor.let_go()
 
     async def _own(self, runtime: Managed) -> None:
         with runtime.scope:

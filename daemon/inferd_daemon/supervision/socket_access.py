@@ -26,14 +26,13 @@ class SocketAccess:
 
     def __init__(self, socket_group: int | None = None) -> None:
         self._socket_group = socket_group
-        self._opened: dict[str, int] = {}
 
     def open_to(self, runtime: Managed, owner: Owner, fits: CompatibilityResult) -> None:
         """Let an owner of another uid connect. Raises RequestError (`incompatible`)."""
         uid = owner.claimant.uid
         if uid in (0, os.geteuid()):
             return
-        former = self._opened.get(runtime.key)
+        former = self._group_of(runtime)
         if former in owner.groups:
             return
         if former is not None:
@@ -54,7 +53,10 @@ class SocketAccess:
                 f"({error.strerror}): configure a `socket_group` that it is in",
                 fits,
             ) from error
-        self._opened[runtime.key] = group
+
+    def _group_of(self, runtime: Managed) -> int | None:
+        engine = runtime.supervisor.engine
+        return engine.group if isinstance(engine, LlamaServerEngine) else None
 
     def _group_for(self, owner: Owner) -> int | None:
         if self._socket_group in owner.groups:

@@ -7,16 +7,22 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import OperatorError
+from .handover import HandedDirectory
 
 
 class StateDirectory:
-    """Context manager: holds `path` for this daemon alone. Raises OperatorError on enter."""
+    """Context manager: holds `path` for this daemon alone. Raises OperatorError on enter.
 
-    def __init__(self, path: Path) -> None:
+    `handed` is what `hand_over` gave: held already.
+    """
+
+    def __init__(self, path: Path, handed: HandedDirectory | None = None) -> None:
         self.path = path
-        self._lock = -1
+        self._lock = -1 if handed is None else handed.lock
 
     def __enter__(self) -> Self:
+        if self._lock >= 0:
+            return self
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             owner = self.path.stat().st_uid
@@ -48,6 +54,16 @@ class StateDirectory:
         traceback: TracebackType | None,
     ) -> None:
         self._close()
+
+    def describe(self) -> HandedDirectory:
+        """What `hand_over` gives. Changes nothing."""
+        return HandedDirectory(str(self.path), self._lock)
+
+    def hand_over(self) -> HandedDirectory:
+        """What the daemon's next self needs; on exit the directory stays locked."""
+        handed = self.describe()
+        self._lock = -1
+        return handed
 
     def _note_holder(self) -> None:
         """For the message to the next one; a full disk must not keep the daemon from starting."""

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from ..backends.runtime import ModelFacts
 from ..engines.base import Engine, EngineFailure, Health
 from ..engines.failures import Cause, Failure, describe_exit, failure
 from .backoff import RestartPolicy
@@ -55,6 +56,25 @@ class Supervisor(RuntimeLife):
         )
         self._marks = dict(marks or {})
         self._life: trio.Nursery | None = None
+        self._adopted: Process | None = None
+        self._lets_go = False
+
+    def adopt(self, process: Process, facts: ModelFacts | None = None) -> None:
+        """Have `run` begin with a process of the daemon's former self.
+
+        With `facts` it was serving a moment ago, and counts as such; else it has yet to be ready.
+        """
+        self._adopted = self.process = process
+        self.log.resume()
+        actions = self.machine.adopt()
+        if facts is not None:
+            self._facts = facts
+            actions += self.machine.looked(Health.HEALTHY)
+        self._do(actions)
+
+    def let_go(self) -> None:
+        """From here on, `run` when cancelled leaves its process to the daemon's next self."""
+        self._lets_go = True
 
     async def run(
         self,
@@ -66,12 +86,14 @@ class Supervisor(RuntimeLife):
 
         When cancelled it ends the process, by force after the engine's stop timeout.
         """
-        if adopted is None:
+        if adopted is not None:
+            self.adopt(adopted)
+        if self._adopted is None:
             await super().run(task_status=task_status)
             return
         task_status.started()
-        self._do(self.machine.adopt())
-        await self._own(adopted)
+        process, self._adopted = self._adopted, None
+        await self._own(process)
         await super().run()
 
     async def _live(self) -> None:
@@ -112,17 +134,23 @@ class Supervisor(RuntimeLife):
         try:
             async with trio.open_nursery() as nursery:
                 self._life = nursery
+                if self.state is State.DRAINING:  # asked to stop before it was taken over
+                    nursery.start_soon(self._end_process, StopProcess())
                 nursery.start_soon(self._look_after)
                 nursery.start_soon(self._keep_log)
                 await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
             self._life = None
-            if process.returncode is None:
-                self._do(self.machine.stop())
-                with trio.CancelScope(shield=True):
-                    await self._end_process(StopProcess())
-            self._ended(self._bury(process))
+            if process.returncode is not None or not self._lets_go:
+                await self._finish(process)
+
+    async def _finish(self, process: Process) -> None:
+        if process.returncode is None:
+            self._do(self.machine.stop())
+            with trio.CancelScope(shield=True):
+                await self._end_process(StopProcess())
+        self._ended(self._bury(process))
 
     def _bury(self, process: Process) -> Failure:
         self.last_returncode = returncode = process.returncode
@@ -136,6 +164,11 @@ class Supervisor(RuntimeLife):
         return explained
 
     async def _look_after(self) -> None:
+        if not self.machine.serving and not await self._become_ready():
+            return
+        await watch_health(self.engine, self._looked)
+
+    async def _become_ready(self) -> bool:
         begun = trio.current_time()
         allowed = self.engine.timing.ready_timeout_s
         with trio.move_on_after(allowed) as loading:
@@ -143,11 +176,11 @@ class Supervisor(RuntimeLife):
             self._facts = await self._learn()
         if loading.cancelled_caught:
             self._do(self.machine.not_ready_in_time(allowed))
-            return
+            return False
         self._looked(Health.HEALTHY)
         seconds = round(trio.current_time() - begun, 3)
         _log.info("runtime ready", runtime=self.engine.name, seconds=seconds)
-        await watch_health(self.engine, self._looked)
+        return True
 
     async def _keep_log(self) -> None:
         while True:
