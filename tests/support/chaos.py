@@ -26,6 +26,7 @@ from tests.support import models
 from tests.support.daemon import temporary_directory, wait_until
 from tests.support.lease_client import (
     Json,
+    Refused,
     ask,
     boot,
     complete,
@@ -150,7 +151,10 @@ class Chaos:
         time.sleep(self._chance.uniform(0.05, 0.8))
         deed = self._chance.choice(DEEDS)
         began = time.monotonic()
-        deed(self)
+        try:
+            deed(self)
+        except (AssertionError, OSError, EOFError, Refused) as error:
+            self.complaints.complain(f"{deed.__name__}: {error!r}")
         self._pause()
         try:
             with connected(self.daemon.socket, HANGS_S) as client:
@@ -185,12 +189,13 @@ class Chaos:
         for address, endpoint in addresses.items():
             while True:
                 try:
-                    if (status := complete(endpoint).status) == 200:
+                    answered = str(status := complete(endpoint).status)
+                    if status == 200:
                         break
                 except (OSError, HTTPException) as error:
-                    status = repr(error)
+                    answered = repr(error)
                 if time.monotonic() - began > READY_S:
-                    self.complaints.complain(f"{address} answers {status} after {deed}")
+                    self.complaints.complain(f"{address} answers {answered} after {deed}")
                     return
                 time.sleep(0.005)
         if addresses:
@@ -287,8 +292,10 @@ class Chaos:
             began = time.monotonic()
             wait_until(lambda: not is_alive(pid), READY_S, "the end of a hung server")
             self.figures["hung server ended"].append(time.monotonic() - began)
-            for other in self._children():
-                _signal(other, signal.SIGSTOP)
+            for other in runtimes(client):
+                # One that hangs while it loads is loading, to all the world, until its deadline.
+                if other["state"] == "ready" and other["instance_key"] != lease["instance_key"]:
+                    _signal(other["pid"], signal.SIGSTOP)
 
     def kill_client(self) -> None:
         """A process that streams and holds a bound lease."""

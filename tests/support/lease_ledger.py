@@ -124,4 +124,4 @@ def _agrees(held: Held, shown: Json) -> bool:
         return False
     if held.ends_at is None or shown["left_ms"] is None:
         return True
-    return abs(shown["left_ms"] / 1000 - held.left_s()) < MARGIN_S
+    return bool(abs(shown["left_ms"] / 1000 - held.left_s()) < MARGIN_S)

@@ -57,6 +57,8 @@ class Health(Enum):
     DEGRADED = "degraded"
     LOADING = "loading"
     NO_ANSWER = "no answer"
+    UNSEEN = "unseen"
+    """The daemon itself had no means to look: nothing is known of the runtime."""
 
 
 class EngineFailure(InferdError):

@@ -3,6 +3,8 @@
 For probes alone: they must not wait behind requests for a connection. The caller sets the deadline.
 """
 
+import errno
+
 import httpx
 
 from ..backends.runtime import Endpoint
@@ -11,6 +13,8 @@ from .base import Health
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 """A `/props` reply holds the chat template; nothing that a probe asks for is larger."""
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Why the daemon cannot even ask: no fault of who would answer."""
 
 
 class ProbeError(Exception):
@@ -55,9 +59,17 @@ async def look(endpoint: Endpoint) -> Health:
         status, body = await fetch(endpoint, "/health")
         if status == 404:
             status, body = await fetch(endpoint, "/v1/models")
-    except ProbeError:
-        return Health.NO_ANSWER
+    except ProbeError as error:
+        return Health.UNSEEN if _out_of_resources(error) else Health.NO_ANSWER
     return judge(status, body)
+
+
+def _out_of_resources(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+            return True
+        error = error.__cause__
+    return False
 
 
 def judge(status: int, body: bytes) -> Health:

@@ -164,6 +164,8 @@ class RuntimeMachine:
 
     def looked(self, health: Health) -> list[Action]:
         """A health check came back. Loading counts as degraded once it has been ready."""
+        if health is Health.UNSEEN:
+            return []
         if health is not Health.NO_ANSWER:
             self._misses = 0
             self._step(Signal.HEALTHY if health is Health.HEALTHY else Signal.DEGRADED)

@@ -42,6 +42,8 @@ class Process:
         """When it started, in clock ticks since boot: with the pid, its identity."""
         self.returncode: int | None = None
         """As in subprocess, negative for a signal; None while it runs."""
+        self._watched = False
+        self._watch_over = trio.Event()
 
     def __repr__(self) -> str:
         return f"process {self.pid} ({'running' if self.returncode is None else self.returncode})"
@@ -52,13 +54,17 @@ class Process:
         Any number of tasks may wait. Cancelling a wait leaves the process alone.
         """
         while self.returncode is None:
-            # trio lets one task wait on a descriptor, so each waiter brings its own.
-            descriptor = os.dup(self.pidfd)
+            # trio lets one task wait on a descriptor; to stop a process must not need another one.
+            if self._watched:
+                await self._watch_over.wait()
+                continue
+            self._watched = True
             try:
-                await trio.lowlevel.wait_readable(descriptor)
+                await trio.lowlevel.wait_readable(self.pidfd)
             finally:
-                trio.lowlevel.notify_closing(descriptor)
-                os.close(descriptor)
+                self._watched = False
+                self._watch_over.set()
+                self._watch_over = trio.Event()
             self._reap()
         return self.returncode
 
