@@ -72,7 +72,6 @@ class Leasing:
         self._journal = journal
         self._handed = [] if handover is None else handover.runtimes
         self._living = frozenset() if handover is None else handover.connections
-        self._shown: dict[str, str] = {}
         self.keeper.on_unheld = self.idling.unheld
         self.runtimes.before_start = self._before_start
         self.runtimes.on_change = self._on_change
@@ -110,23 +109,41 @@ class Leasing:
         Started once the former run is cleared away and its leases are back. Cancelled, it ends
         the runtimes; leases with time left stay in the journal.
         """
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._journal.run)
-            former = self._journal.entries
-            taken = take_over(self._handed, self.runtimes, self.blueprints)
-            for process in taken.homeless:
-                await end(process)
-            await self._clear_away(former)
-            await nursery.start(self.runtimes.run)
-            for runtime in taken.unstarted:
+        async with trio.open_nursery() as outer:
+            # Whatever ends still wants to write: the journal goes last.
+            journal = trio.CancelScope(shield=True)
+            await outer.start(self._keep_journal, journal)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._begin(nursery)
+                    task_status.started()
+            finally:
+                journal.cancel()
+
+    async def _keep_journal(
+        self,
+        scope: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with scope:
+            await self._journal.run(task_status=task_status)
+
+    async def _begin(self, nursery: trio.Nursery) -> None:
+        former = self._journal.entries
+        taken = take_over(self._handed, self.runtimes, self.blueprints)
+        for process in taken.homeless:
+            await end(process)
+        await self._clear_away(former)
+        await nursery.start(self.runtimes.run)
+        for runtime in taken.unstarted:
+            self.runtimes.start(runtime)
+        self._restore(former)
+        for runtime in self.runtimes:
+            if runtime.blueprint.resident and not runtime.wanted:
                 self.runtimes.start(runtime)
-            self._restore(former)
-            for runtime in self.runtimes:
-                if runtime.blueprint.resident and not runtime.wanted:
-                    self.runtimes.start(runtime)
-            await nursery.start(self.keeper.run)
-            await nursery.start(self.idling.run)
-            task_status.started()
+        await nursery.start(self.keeper.run)
+        await nursery.start(self.idling.run)
 
     def let_go(self) -> None:
         """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""
@@ -195,9 +212,10 @@ class Leasing:
     async def _before_start(self, runtime: Managed) -> None:
         """That there will be a process is durable before there is one.
 
-        Except for what runs in any case: a full disk must not keep the daemon from serving.
+        Except for what runs in any case, or is leased already: a full disk must not keep the
+        daemon from serving that.
         """
-        if runtime.blueprint.resident:
+        if runtime.blueprint.resident or self.keeper.count(runtime.key):
             self.keeper.note(self._process_entry(runtime))
         else:
             await self.keeper.remember(self._process_entry(runtime))
@@ -224,9 +242,9 @@ class Leasing:
         if not runtime.occupies and not self.keeper.held(runtime.key):
             self.keeper.forget(*self._entries_of(runtime))
         shown = f"{runtime.shown_state.value} {pid}"
-        if self._shown.get(runtime.key) == shown:
+        if runtime.told == shown:
             return
-        self._shown[runtime.key] = shown
+        runtime.told = shown
         self.changes.publish(lambda: {"type": "runtime", "runtime": self.describe(runtime)})
 
     def _entries_of(self, runtime: Managed) -> list[str]:

@@ -44,6 +44,8 @@ class Managed:
         """How often it had been restarted when it was admitted last."""
         self.noted_pid: int | None = None
         """Of the process that the journal knows of."""
+        self.told = ""
+        """What the last published change said of it."""
 
     def __repr__(self) -> str:
         return f"{self.key} ({self.supervisor!r})"
@@ -145,7 +147,7 @@ class Runtimes:
         assert blueprint.instance_key not in self._table
         key = blueprint.instance_key
         hooks = Hooks(
-            held=lambda: self._held(key),
+            held=lambda: self._is_missed(key),
             on_change=lambda: self._on_change(key),
             marks=self._marks,
         )
@@ -225,6 +227,11 @@ class Runtimes:
                 return
         if runtime.wanted:
             runtime.supervisor.start()
+
+    def _is_missed(self, key: str) -> bool:
+        """Whether someone works with it; one that never became ready is not missed yet."""
+        runtime = self._table.get(key)
+        return runtime is not None and runtime.was_ready and self._held(key)
 
     def _on_change(self, key: str) -> None:
         runtime = self._table.get(key)

@@ -1,0 +1,39 @@
+"""Changes go to every listener in order; one that sleeps is cut, and holds nobody up."""
+
+import pytest
+import trio
+
+from inferd_daemon.supervision.changes import Changes, FellBehind
+
+
+async def test_every_listener_gets_every_change_from_its_beginning() -> None:
+    changes = Changes()
+    changes.tell({"n": 0})
+    with changes.subscribed() as early:
+        changes.tell({"n": 1})
+        with changes.subscribed() as late:
+            changes.tell({"n": 2})
+            assert [await early.next(), await early.next()] == [{"n": 1}, {"n": 2}]
+            assert await late.next() == {"n": 2}
+    assert not changes
+
+
+async def test_one_that_sleeps_keeps_what_it_has_and_then_learns_of_its_loss() -> None:
+    changes = Changes()
+    with changes.subscribed(2) as sleeper, changes.subscribed() as awake:
+        for number in range(4):
+            changes.tell({"n": number})
+        assert sleeper.behind.is_set()
+        assert [await sleeper.next(), await sleeper.next()] == [{"n": 0}, {"n": 1}]
+        with pytest.raises(FellBehind):
+            await sleeper.next()
+        assert [(await awake.next())["n"] for _ in range(4)] == [0, 1, 2, 3]
+
+
+async def test_nothing_is_described_for_nobody() -> None:
+    changes = Changes()
+    changes.publish(lambda: pytest.fail("described"))
+    with changes.subscribed() as listener:
+        changes.publish(lambda: {"n": 1})
+        with trio.fail_after(1):
+            assert await listener.next() == {"n": 1}
