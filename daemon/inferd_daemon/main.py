@@ -4,6 +4,8 @@ Exit status: 0 stopped as asked, 1 the configuration or the start failed (standa
 why), 2 the command line makes no sense.
 """
 
+from . import lean_imports  # isort: skip  # before all that it makes quicker
+
 import importlib
 import os
 import pkgutil
@@ -21,6 +23,8 @@ from .config import Config, find_config_file, find_places, load_config, render_c
 from .errors import OperatorError
 from .log import configure
 from .supervision.reexec import become_next, read_handover, receive, signals_kept
+
+lean_imports.done()
 
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
 _NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama_server"}
