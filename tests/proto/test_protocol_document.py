@@ -41,6 +41,7 @@ from inferd_proto import (
 from inferd_proto.connection import MAX_IN_FLIGHT
 from inferd_proto.messages import decode_request
 from inferd_proto.messages.limits import (
+    MAX_EMBED_INPUTS,
     MAX_GRAMMAR_ALTERNATIVES,
     MAX_GRAMMAR_BYTES,
     MAX_ID_CHARS,
@@ -48,6 +49,7 @@ from inferd_proto.messages.limits import (
     MAX_JSON_DEPTH,
     MAX_RERANK_DOCUMENTS,
     MAX_RERANK_TEXT_BYTES,
+    MAX_VALUES,
 )
 from tests.support.golden import read_vectors
 
@@ -129,6 +131,9 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert rows["`grammar`"] == grammar
     rerank = f"{MAX_RERANK_DOCUMENTS}, {MAX_RERANK_TEXT_BYTES} bytes"
     assert rows["documents of a rerank"] == rerank
+    assert rows["inputs of an embed"] == f"{MAX_EMBED_INPUTS}"
+    (values,) = (value for name, value in rows.items() if name.startswith("texts and field names"))
+    assert values == f"{MAX_VALUES}"
     assert f"{MAX_JSON_BYTES} bytes" in rows.values()
     (levels,) = (value for name, value in rows.items() if name.startswith("levels of"))
     assert levels == f"{MAX_JSON_DEPTH}"

@@ -14,6 +14,7 @@ from .generate_v1 import GenerateV1
 from .generate_v2 import AttachmentBlob, GenerateV2
 from .limits import MAX_ID_CHARS, MAX_INTEGER, MIN_INTEGER, WIRE_VERSION, JsonObject, check_json
 from .vectors import Embed, Rerank
+from .weight import check_weight
 
 Request = GenerateV1 | GenerateV2 | Embed | Rerank | Control
 _T = TypeVar("_T")
@@ -64,6 +65,7 @@ def decode_request(frame_type: FrameType, payload: bytes) -> Request | Cancel | 
         _check_version(_peek(frame_type, head.wire_version), op)
         if frame_type is FrameType.JSON:
             check_utf8(payload)
+        check_weight(frame_type, payload)
         return _decode_body(head, _check_id(request_id), op, frame_type, payload)
     except RemoteProtocolError as error:
         if isinstance(request_id, str) and len(request_id) <= MAX_ID_CHARS:

@@ -15,15 +15,18 @@ _NOTHING = Raw(b"")
 
 
 class _Block(Struct, gc=False):
+    type: Raw
     input: Raw = _NOTHING
     content: "list[_Block]" = []
 
 
 class _Turn(Struct, gc=False):
+    role: Raw
     content: list[_Block] = []
 
 
 class _Tool(Struct, gc=False):
+    name: Raw
     input_schema: Raw = _NOTHING
 
 
@@ -32,7 +35,10 @@ class _Format(Struct, gc=False):
 
 
 class _Request(Struct, gc=False):
-    """The shape of a v2 request, looser than its rules: what fits them fits this."""
+    """The shape of a v2 request, looser than its rules: what fits them fits this.
+
+    Without a name for each object, millions of empty ones would be built.
+    """
 
     messages: list[_Turn] | None = None
     tools: list[_Tool] | None = None

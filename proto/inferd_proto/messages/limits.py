@@ -20,6 +20,9 @@ MAX_JSON_DEPTH = 128
 """Free-form JSON (tool input, schemas) is walked again by backends; none needs more levels."""
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Free-form JSON of one request together, as sent: it takes thirty times that once decoded."""
+MAX_VALUES = 400_000
+"""Texts and field names of one message together: no block or message has fewer than four."""
+MAX_EMBED_INPUTS = 65_536
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 """What MessagePack, and nearly every JSON reader, can carry."""

@@ -4,7 +4,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from .limits import MAX_RERANK_DOCUMENTS, MAX_RERANK_TEXT_BYTES, Count, Label, NonEmpty
+from .limits import (
+    MAX_EMBED_INPUTS,
+    MAX_RERANK_DOCUMENTS,
+    MAX_RERANK_TEXT_BYTES,
+    Count,
+    Label,
+    NonEmpty,
+)
 
 EmbedTask = Literal[
     "retrieval_query",
@@ -22,7 +29,7 @@ class Embed(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Texts to turn into vectors."""
 
     id: str = ""
-    input: Annotated[list[NonEmpty], Meta(min_length=1)]
+    input: Annotated[list[NonEmpty], Meta(min_length=1, max_length=MAX_EMBED_INPUTS)]
     dimensions: Count | None = None
     task: EmbedTask | None = None
     model: str | None = None
