@@ -310,14 +310,19 @@ async def test_stops_in_mid_stream(tmp_path: Path, environment: dict[str, str]) 
                     await running.process.stop(2.5)
 
 
+def _freeze(pid: int) -> None:
+    """SIGSTOP; returns when the last thread has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 async def test_a_stopped_process_gives_no_answer(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     engine = _engine(tmp_path, environment, {})
     async with _ready(engine, tmp_path / "log") as running:
         assert await engine.look() is Health.HEALTHY
-        os.kill(running.process.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, running.process.pid, os.WSTOPPED)  # when its last thread has stopped
+        _freeze(running.process.pid)
         with trio.move_on_after(0.2) as waited:
             await engine.look()
         assert waited.cancelled_caught
