@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-import trio
 
 from ..backends.runtime import Endpoint, ModelFacts
 from ..backends.transport import PlainTransport
@@ -23,6 +22,7 @@ from .failures import Cause, failure
 from .http_probe import exchange
 from .key_file import KeyFileError, read_key_file
 from .secret import Secret
+from .thread import in_thread
 
 READINESS_INTERVAL_S = 0.1
 
@@ -74,7 +74,12 @@ class AttachedService(Service):
         self.facts = None
         self.endpoint = self._endpoint(self.spec.request_headers(await self._read_key()))
         if self.endpoint.tls and self._tls is None:
-            self._tls = await trio.to_thread.run_sync(ssl.create_default_context)
+            try:
+                self._tls = await in_thread(ssl.create_default_context, None)
+            except OSError as error:
+                raise EngineFailure(
+                    failure(Cause.SERVICE_UNAVAILABLE, f"no TLS: {error.strerror}")
+                ) from error
 
     async def look(self) -> Health:
         """One look, kept as `sight`."""
@@ -131,8 +136,8 @@ class AttachedService(Service):
         if self.spec.api_key_file is None:
             return None
         try:
-            return await trio.to_thread.run_sync(read_key_file, Path(self.spec.api_key_file))
-        except KeyFileError as error:
+            return await in_thread(read_key_file, None, Path(self.spec.api_key_file))
+        except (KeyFileError, OSError) as error:
             raise EngineFailure(
                 failure(Cause.SERVICE_UNAVAILABLE, f"`api_key_file`: {error}")
             ) from error

@@ -4,7 +4,7 @@ The seam between the kinds of runtimes and those who look after all of them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from inferd_proto import BackendManifest, JsonObject, Transport
@@ -14,10 +14,11 @@ from .runtime_life import RuntimeLife
 
 
 class Former(NamedTuple):
-    """The address and key of a former run, to be kept."""
+    """The address and key of a former run, to be kept, and the group that may use the socket."""
 
     key: Secret | None = None
     port: int | None = None
+    group: int | None = None
 
 
 class Hooks(NamedTuple):
@@ -46,6 +47,8 @@ class Blueprint(ABC):
     route: str | None = None
     resident: bool = False
     """Runs as long as the daemon: not counted against the limits, and never stopped for them."""
+    files: Sequence[str] = ()
+    """What it has the daemon's user read: the caller must be allowed to read it as well."""
     weightless: bool = False
     """Takes nothing of this machine: never refused for want of room, nor evicted."""
 
@@ -59,7 +62,10 @@ class Blueprint(ABC):
 
     @abstractmethod
     async def estimate(self) -> int:
-        """Bytes of memory that it will take. Raises EngineFailure where it cannot be started."""
+        """Bytes of memory that it will take.
+
+        Raises EngineFailure where it cannot be started, OSError where that cannot be told now.
+        """
 
     @abstractmethod
     def to_json(self) -> JsonObject:

@@ -14,6 +14,7 @@ import trio
 
 from inferd_proto import ErrorCode
 
+from ..engines.thread import in_thread
 from ..errors import OperatorError, RequestError
 from .journal import Entry, Gone, Live, compact, encode, replay
 
@@ -123,7 +124,7 @@ class JournalFile:
         try:
             # Others wait for these entries: whoever cancels the writer does not cancel them.
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._write, added, whole, limiter=self._limiter)
+                await in_thread(self._write, self._limiter, added, whole)
         except OSError as error:
             batch.error = error
             self.failure = error.strerror or "unknown error"

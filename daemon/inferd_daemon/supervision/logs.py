@@ -13,6 +13,8 @@ from pathlib import Path
 
 import trio
 
+from ..engines.thread import in_thread
+
 MAX_LINE_BYTES = 8192
 """Longer lines are kept in the file, and cut in memory."""
 READ_BYTES = 256 * 1024
@@ -105,7 +107,9 @@ class RuntimeLog:
         """Poll, and rotate a file that is full. The copy of a big file is made in a thread."""
         self.poll()
         if self._offset >= self.max_bytes:
-            await trio.to_thread.run_sync(self._rotate)
+            # Where no thread can be had, the next time does.
+            with contextlib.suppress(OSError):
+                await in_thread(self._rotate, None)
 
     async def wait_changed(self) -> None:
         """Wait for the next lines that a poll brings."""

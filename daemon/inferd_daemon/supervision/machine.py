@@ -206,6 +206,9 @@ class RuntimeMachine:
         wait = None
         if why.passing:
             wait, self._history = self._history.grant(self.policy, now, chance, at_once=at_once)
+            if wait is None and why.cause is Cause.NO_PROCESS:
+                # None of its processes died: the machine had no room for one, and may yet have.
+                wait = self.policy.longest_s
         if wait is None:
             self._step(Signal.GAVE_UP)
             return []

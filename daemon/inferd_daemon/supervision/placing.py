@@ -11,6 +11,7 @@ import trio
 from inferd_proto import EnsurePlan
 
 from ..engines.base import EngineFailure
+from ..engines.failures import Cause, failure
 from .blueprint import Blueprint
 from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, plan, refusal, to_wire
 from .lease import Claimant
@@ -71,6 +72,9 @@ class Placing:
             return await blueprint.estimate()
         except EngineFailure as error:
             raise start_failure(blueprint.name, error.failure) from error
+        except OSError as error:
+            why = failure(Cause.NO_PROCESS, error.strerror or str(error))
+            raise start_failure(blueprint.name, why) from error
 
     async def tell(self, blueprint: Blueprint, asks: Claimant) -> EnsurePlan:
         """What `place` would do; changes nothing. Raises RequestError as `estimate` does."""
