@@ -347,11 +347,17 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
     for directory in (daemon.directory, daemon.socket.parent):
         directory.chmod(0o711)
 
+    private = daemon.directory / "private.gguf"
+    private.write_bytes(Path(MODEL).read_bytes())
+    private.chmod(0o600)
+
     def as_nobody() -> dict[str, Any]:
         told: dict[str, Any] = {}
         with connected(daemon.socket) as other:
             ensured = ensure(other, boot())
-            told["own"] = [ensured["lease"]["lease_ref"]]
+            free = ensure(other, boot(), bind="none")
+            told["own"] = [ensured["lease"]["lease_ref"], free["lease"]["lease_ref"]]
+            told["endpoint"] = free["endpoint"]
             told["seen"] = leases(other)
             told["completed"] = complete(ensured["endpoint"]).status
             told["mode"] = stat.S_IMODE(os.stat(ensured["endpoint"]["uds"]).st_mode)
@@ -361,6 +367,7 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
                 ("stop", "runtime.stop", {"instance_key": "x", "force": True}),
                 ("drain", "daemon.drain", {}),
                 ("run", "lease.ensure", {"target": boot(binary_path="/bin/sh")}),
+                ("read", "lease.ensure", {"target": boot(model=str(private))}),
             ):
                 try:
                     told[name] = ask(other, op, **fields)
@@ -372,8 +379,17 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
     assert told.pop("seen") == told.pop("own")
     assert told.pop("completed") == 200
     assert told.pop("mode") == 0o660
+    endpoint = told.pop("endpoint")
     assert set(told.values()) == {"permission_denied"}
-    assert leases(client) == [mine]
+    assert mine in leases(client)
+
+    daemon.process.kill()
+    daemon.process.wait()
+    start_again(daemon, llama_server_path())
+    completes_again(endpoint)
+    assert stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660
+    assert as_user(NOBODY, os.getegid(), lambda: complete(endpoint).status) == 200
+    daemon.stop()
 
 
 def test_a_disk_that_takes_nothing_refuses_and_recovers(

@@ -65,7 +65,7 @@ class Blueprints:
 def kept_address(entry: RuntimeEntry) -> Former:
     """The address and key that were published."""
     key = None if entry.api_key is None else Secret(entry.api_key)
-    return Former(key, entry.port)
+    return Former(key, entry.port, entry.group)
 
 
 def boot_reader(site: Site, *, idle_ttl_s: float | None, allow_remote: bool) -> SpecReader:

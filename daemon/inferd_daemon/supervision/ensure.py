@@ -22,13 +22,14 @@ from ..errors import RequestError
 from .blueprint import Blueprint
 from .compatibility import explain, incompatible, match
 from .endpoint import describe_endpoint
+from .file_access import require_readable
 from .journal import RuntimeEntry
 from .lease import Claimant, Lease
 from .lease_keeper import LeaseKeeper
 from .machine import SERVING, State
 from .placing import Placing
 from .runtimes import Managed, Runtimes
-from .socket_access import Owner, SocketAccess
+from .socket_access import Owner, SocketAccess, group_of
 from .start_failure import start_failure
 
 START_SLACK_S = 5.0
@@ -60,15 +61,20 @@ class Ensure:
         if not fits.compatible:
             raise incompatible(explain(fits), fits)
         asked = _reachable(blueprint, asked, fits)
+        if blueprint.route is None and not owner.claimant.admin:
+            await trio.to_thread.run_sync(
+                require_readable, blueprint.files, owner.claimant.uid, owner.groups
+            )
         if asked.plan:
             return await self._placing.tell(blueprint, owner.claimant)
         key = blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with self._keeper.pinned(key, owner.claimant.uid):
             runtime = await self._have_ready(blueprint, owner.claimant, wait_until)
-            if asked.transport == "uds":
-                self._access.open_to(runtime, owner, fits)
-            entry = None if self._keeper.knows(f"runtime/{key}") else runtime_entry(runtime)
+            known = self._keeper.knows(f"runtime/{key}")
+            if asked.transport == "uds" and self._access.open_to(runtime, owner, fits) and known:
+                self._keeper.note(runtime_entry(runtime))
+            entry = None if known else runtime_entry(runtime)
             lease = await self._keeper.grant(key, asked, owner.claimant, entry)
         return self.describe(lease, runtime, fits)
 
@@ -139,6 +145,7 @@ def runtime_entry(runtime: Managed) -> RuntimeEntry:
         uds=None if endpoint.uds is None else str(endpoint.uds),
         port=endpoint.port,
         api_key=endpoint.key,
+        group=group_of(runtime),
         route=blueprint.route,
         estimated_bytes=runtime.estimated_bytes,
     )

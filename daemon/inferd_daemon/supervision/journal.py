@@ -38,7 +38,8 @@ class RuntimeEntry(Struct, frozen=True, kw_only=True, tag_field="e", tag="runtim
     """A runtime that leases may hold: what is needed to start it again at the same address.
 
     `kind` is `boot`, `attach` or `agent`, `spec` what its normaliser takes. `uds` or `port` is
-    the address that was published, `api_key` the key, `route` the route that configured it.
+    the address that was published, `api_key` the key, `group` the group
+    that may use the socket, `route` the route that configured it.
     """
 
     instance_key: str
@@ -47,6 +48,7 @@ class RuntimeEntry(Struct, frozen=True, kw_only=True, tag_field="e", tag="runtim
     uds: str | None = None
     port: int | None = None
     api_key: str | None = None
+    group: int | None = None
     route: str | None = None
     estimated_bytes: int | None = None
 

@@ -27,14 +27,17 @@ class SocketAccess:
     def __init__(self, socket_group: int | None = None) -> None:
         self._socket_group = socket_group
 
-    def open_to(self, runtime: Managed, owner: Owner, fits: CompatibilityResult) -> None:
-        """Let an owner of another uid connect. Raises RequestError (`incompatible`)."""
+    def open_to(self, runtime: Managed, owner: Owner, fits: CompatibilityResult) -> bool:
+        """Let an owner of another uid connect; True where that changed something.
+
+        Raises RequestError (`incompatible`).
+        """
         uid = owner.claimant.uid
         if uid in (0, os.geteuid()):
-            return
-        former = self._group_of(runtime)
+            return False
+        former = group_of(runtime)
         if former in owner.groups:
-            return
+            return False
         if former is not None:
             raise incompatible(
                 f"the runtime's socket is open to group {former}, and uid {uid} is not in it: "
@@ -53,12 +56,15 @@ class SocketAccess:
                 f"({error.strerror}): configure a `socket_group` that it is in",
                 fits,
             ) from error
-
-    def _group_of(self, runtime: Managed) -> int | None:
-        engine = runtime.supervisor.engine
-        return engine.group if isinstance(engine, LlamaServerEngine) else None
+        return True
 
     def _group_for(self, owner: Owner) -> int | None:
         if self._socket_group in owner.groups:
             return self._socket_group
         return owner.groups[0] if owner.groups else None
+
+
+def group_of(runtime: Managed) -> int | None:
+    """The group that may connect to the runtime's socket."""
+    engine = runtime.supervisor.engine
+    return engine.group if isinstance(engine, LlamaServerEngine) else None
