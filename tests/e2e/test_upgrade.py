@@ -1,0 +1,384 @@
+"""The daemon goes over to its next self: same pid, nobody refused, servers and leases kept."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+import inferd_daemon
+import inferd_proto
+from tests.support import models
+from tests.support.daemon import RunningDaemon, running_daemon, wait_until
+from tests.support.lease_client import (
+    Json,
+    Refused,
+    ask,
+    boot,
+    complete,
+    completes_again,
+    ensure,
+    leases,
+    leasing_daemon,
+    runtimes,
+    start_again,
+    wait_runtime,
+)
+from tests.support.llama_server import llama_server_path
+from tests.support.processes import is_alive
+from tests.support.wire_client import HELLO, WireClient, connected
+
+BOTH = """
+default_route = "demo"
+[limits]
+idle_ttl = "1m"
+[backends.demo]
+kind = "libllama"
+model = "demo"
+threads = 1
+[routes.demo]
+backends = ["demo"]
+"""
+SLOW = """\
+[daemon]
+drain_timeout_s = {drain}
+[backends.mock]
+kind = "mock"
+token_ms = 10
+[routes.mock]
+backends = ["mock"]
+"""
+WITHIN_S = 20.0
+"""A preflight and a start on a busy machine, bytecode not written."""
+
+
+@pytest.fixture
+def daemon() -> Iterator[RunningDaemon]:
+    """With a libllama worker, and a real llama-server for leases."""
+    with leasing_daemon(BOTH, server=llama_server_path()) as running:
+        wait_until(lambda: "runtime ready" in running.events(), 10, "the worker")
+        yield running
+
+
+def upgrades(daemon: RunningDaemon) -> int:
+    return daemon.events().count("upgraded")
+
+
+def upgrade(daemon: RunningDaemon) -> None:
+    """Upgrade by signal; returns once the next self serves."""
+    before = upgrades(daemon)
+    daemon.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: upgrades(daemon) > before, WITHIN_S, f"an upgrade; it said:\n{daemon.log}")
+
+
+def pids(client: WireClient) -> dict[str, int | None]:
+    return {runtime["instance_key"]: runtime["pid"] for runtime in runtimes(client)}
+
+
+def worker_of(client: WireClient) -> int:
+    (found,) = (runtime["pid"] for runtime in runtimes(client) if runtime["name"] == "demo")
+    pid: int = found
+    return pid
+
+
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, by kind."""
+    directory = Path(f"/proc/{pid}/fd")
+    found = []
+    for name in os.listdir(directory):
+        try:
+            found.append(os.readlink(directory / name).partition(":")[0])
+        except FileNotFoundError:  # the one that lists, or a short-lived one
+            continue
+    return sorted(found)
+
+
+def test_everything_is_kept(daemon: RunningDaemon) -> None:
+    with connected(daemon.socket) as client, connected(daemon.socket) as owner:
+        free = ensure(client, boot(), bind="none", ttl_ms=60_000)
+        bound = ensure(owner, boot(ctx_size=256), ttl_ms=None)
+        before, listed = pids(client), leases(client)
+        started = time.monotonic()
+        upgrade(daemon)
+        ask(client, "daemon.upgrade")
+        wait_until(lambda: upgrades(daemon) == 2, WITHIN_S, "the second upgrade")
+
+        status = ask(client, "status")  # on the connection that it had
+        assert (status["pid"], status["upgrades"]) == (daemon.pid, 2)
+        assert status["ready"]
+        assert pids(client) == before
+        assert len(before) == 3
+        assert {runtime["state"] for runtime in runtimes(client)} == {"ready"}
+        assert [runtime["restarts"] for runtime in runtimes(client)] == [0, 0, 0]
+        assert leases(client) == listed
+        left_ms = ask(client, "lease.get", lease_ref=free["lease"]["lease_ref"])["left_ms"]
+        passed_ms = (time.monotonic() - started) * 1000
+        assert 60_000 - passed_ms - 500 < left_ms < 60_000
+        for ensured in (free, bound):
+            assert complete(ensured["endpoint"]).status == 200
+        client.generate(max_tokens=3)
+        assert client.hear_end()["type"] == "done"
+
+        # what was bound to a connection still is
+        assert ask(client, "lease.get", lease_ref=bound["lease"]["lease_ref"])["left_ms"] is None
+        owner.sock.close()
+        wait_until(lambda: leases(client) == listed[:1], 2, "the end of the bound lease")
+        assert daemon.events().count("runtime started") == 3
+
+
+def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDaemon) -> None:
+    with connected(daemon.socket) as client:
+        ensured = ensure(client, boot())
+        key, endpoint = ensured["lease"]["instance_key"], ensured["endpoint"]
+        upgrade(daemon)
+        upgrade(daemon)
+        for runtime in runtimes(client):
+            os.kill(runtime["pid"], signal.SIGKILL)
+        completes_again(endpoint)
+        last_error = wait_runtime(client, key, "ready")["last_error"]
+        assert "SIGKILL" in last_error  # its status came to its parent
+        upgrade(daemon)
+        wait_until(lambda: all(pids(client).values()), 5, "the worker")
+        living = [pid for pid in pids(client).values() if pid is not None]
+    assert all(map(is_alive, living))
+    daemon.process.kill()
+    wait_until(lambda: not any(map(is_alive, living)), 2, "the end of the children")
+    daemon.process.wait(2)
+    start_again(daemon, llama_server_path())
+    completes_again(endpoint)
+
+
+def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -> None:
+    with connected(daemon.socket) as client:
+        first = ensure(client, boot())["lease"]["instance_key"]
+        server_before = descriptors(wait_runtime(client, first, "ready")["pid"])
+        upgrade(daemon)
+        before = descriptors(daemon.pid)
+        upgrade(daemon)
+        upgrade(daemon)
+        assert descriptors(daemon.pid) == before
+        ensure(client, boot(ctx_size=256))
+        for runtime in runtimes(client):
+            environ = Path(f"/proc/{runtime['pid']}/environ").read_bytes()
+            assert b"HANDOVER" not in environ
+        second = next(r for r in runtimes(client) if r["name"] != "demo" and r["leases"] == 1)
+        assert len(descriptors(second["pid"])) <= len(server_before) + 1
+
+
+def test_no_connect_fails_and_all_are_answered(daemon: RunningDaemon) -> None:
+    stop, answered, failed = threading.Event(), [0] * 4, list[Exception]()
+
+    def knock(number: int) -> None:
+        while not stop.is_set():
+            try:
+                with connected(daemon.socket, WITHIN_S) as client:
+                    ask(client, "status")
+                answered[number] += 1
+            except (OSError, EOFError, Refused) as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=knock, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        upgrade(daemon)
+        upgrade(daemon)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert min(answered) > 2
+
+
+@contextmanager
+def streaming(endpoint: Json) -> Iterator[Iterator[tuple[float, bytes]]]:
+    """Chunks of a completion without an end, straight from the server, with their times."""
+    connection = HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(10)
+    connection.sock.connect(endpoint["uds"])
+    asked = {"messages": HELLO, "max_tokens": 100_000, "stream": True}
+    connection.request("POST", "/v1/chat/completions", json.dumps(asked), endpoint["headers"])
+    with connection.getresponse() as response:
+        yield ((time.monotonic(), line) for line in response)
+    connection.close()
+
+
+def test_a_stream_from_an_endpoint_never_notices(daemon: RunningDaemon, tmp_path: Path) -> None:
+    model = tmp_path / "endless.gguf"
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    with connected(daemon.socket) as client:
+        endpoint = ensure(client, boot(model=str(model), ctx_size=0))["endpoint"]
+        with streaming(endpoint) as chunks:
+            next(chunks)
+            thread = threading.Thread(target=upgrade, args=(daemon,))
+            thread.start()
+            times = []
+            for at, line in chunks:
+                times.append(at)
+                if b'finish_reason":"' in line or (not thread.is_alive() and at > times[0] + 0.5):
+                    break
+            thread.join()
+            assert upgrades(daemon) == 1
+            gaps = [later - sooner for sooner, later in pairwise(times)]
+            assert len(times) > 20
+            assert max(gaps) < 0.5  # a busy machine; one token takes under a millisecond
+        assert ask(client, "status")["upgrades"] == 1
+
+
+def test_a_relayed_request_is_finished_first_and_later_ones_wait() -> None:
+    with (
+        running_daemon(config=SLOW.format(drain=10)) as daemon,
+        connected(daemon.socket) as client,
+        connected(daemon.socket, WITHIN_S) as other,
+    ):
+        client.generate("old", max_tokens=150)
+        client.hear()
+        ask(other, "daemon.upgrade")
+        daemon.wait_for("upgrading")
+        other.generate("new", max_tokens=2)
+        with connected(daemon.socket, WITHIN_S) as late:
+            late.say(op="status", id="s")
+            assert client.hear_end("old")["usage"]["output_tokens"] == 150
+            assert late.hear()["value"]["upgrades"] == 1
+        assert other.hear_end("new")["type"] == "done"
+        client.generate("next", max_tokens=2)
+        assert client.hear_end("next")["type"] == "done"
+
+
+def test_a_relayed_request_over_the_deadline_ends_alone() -> None:
+    with (
+        running_daemon(config=SLOW.format(drain=0.2)) as daemon,
+        connected(daemon.socket, WITHIN_S) as client,
+    ):
+        client.say(op="watch", id="w")
+        client.generate("long", max_tokens=100_000)
+        client.hear()
+        upgrade(daemon)
+        assert client.hear_end("long")["code"] == "backend_unavailable"
+        client.generate("next", max_tokens=2)
+        assert client.hear_end("next")["type"] == "done"
+
+
+def test_half_a_message_is_heard_to_its_end() -> None:
+    with running_daemon("--backend", "mock") as daemon, connected(daemon.socket) as client:
+        payload = json.dumps({"wire_version": 1, "op": "status", "id": "s"}).encode()
+        message = inferd_proto.pack(inferd_proto.FrameType.JSON, payload)
+        client.sock.sendall(message[:20])
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrading" in daemon.events(), WITHIN_S, "its decision")
+        client.sock.sendall(message[20:])
+        assert client.hear()["value"]["upgrades"] == 0
+        wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
+        assert ask(client, "status")["upgrades"] == 1
+
+
+def test_signals_that_come_between_two_selves_are_heard() -> None:
+    with running_daemon("--backend", "mock") as daemon:
+        for _ in range(30):
+            daemon.process.send_signal(signal.SIGUSR2)
+            time.sleep(0.02)
+        wait_until(lambda: upgrades(daemon) >= 1, WITHIN_S, "an upgrade")
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: upgrades(daemon) >= 2, WITHIN_S, "another upgrade")
+        upgrading = daemon.events().count("upgrading")
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(
+            lambda: daemon.events().count("upgrading") > upgrading, WITHIN_S, "the next exec"
+        )
+        time.sleep(0.03)
+        assert daemon.stop() == 0
+        assert daemon.events()[-1] == "stopped"
+        assert not daemon.socket.exists()
+
+
+@contextmanager
+def running_copy() -> Iterator[tuple[Path, RunningDaemon]]:
+    """A daemon that runs a copy of its code: where it is, and the daemon."""
+    with TemporaryDirectory(prefix="inferd-code-") as name:
+        code = Path(name)
+        for package in (inferd_daemon, inferd_proto):
+            source = Path(package.__path__[0])
+            shutil.copytree(
+                source, code / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.gguf")
+            )
+        with running_daemon("--backend", "mock", environ={"PYTHONPATH": name}) as daemon:
+            yield code, daemon
+
+
+def test_the_new_code_runs() -> None:
+    with running_copy() as (code, daemon), connected(daemon.socket) as client:
+        assert ask(client, "status")["version"] == inferd_proto.__version__
+        version = code / "inferd_proto" / "__init__.py"
+        text = version.read_text()
+        version.write_text(text.replace(f'"{inferd_proto.__version__}"', '"99.0.0"'))
+        assert ask(client, "daemon.upgrade") == {"state": "upgrading"}
+        wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
+        assert ask(client, "status")["version"] == "99.0.0"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("app.py", "raise RuntimeError('broken')", "RuntimeError: broken"),
+        ("backends/sse.py", "}", "SyntaxError: unmatched '}'"),
+        ("supervision/handover.py", "HANDOVER_VERSION = 2", "hands over version 1, this one takes"),
+    ],
+)
+def test_code_that_does_not_start_is_refused_and_the_old_goes_on(
+    file: str, change: str, reason: str
+) -> None:
+    with running_copy() as (code, daemon), connected(daemon.socket) as client:
+        with (code / "inferd_daemon" / file).open("a") as opened:
+            opened.write(f"\n{change}\n")
+        with pytest.raises(Refused) as refused:
+            ask(client, "daemon.upgrade")
+        assert refused.value.code == "conflict"
+        assert reason in refused.value.message
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(
+            lambda: daemon.events().count("upgrade refused, going on") == 2, WITHIN_S, "the log"
+        )
+        status = ask(client, "status")
+        assert (status["upgrades"], status["ready"]) == (0, True)
+        client.generate(max_tokens=2)
+        assert client.hear_end()["type"] == "done"
+
+
+def test_a_configuration_that_takes_a_restart_is_refused(daemon: RunningDaemon) -> None:
+    path = daemon.directory / "config.toml"
+    right = path.read_text()
+    with connected(daemon.socket) as client:
+        for wrong, reason in (
+            (f'[daemon]\nstate_dir = "{daemon.directory}/other"\n{right}', "state_dir would move"),
+            (right.replace('kind = "libllama"', 'kind = "magic"'), "magic"),
+        ):
+            path.write_text(wrong.replace('default_route = "demo"\n', ""))
+            with pytest.raises(Refused) as refused:
+                ask(client, "daemon.upgrade")
+            assert reason in refused.value.message
+        path.write_text(right)
+        assert ask(client, "status")["upgrades"] == 0
+
+
+def test_a_runtime_that_is_configured_no_more_is_ended(daemon: RunningDaemon) -> None:
+    with connected(daemon.socket) as client:
+        endpoint = ensure(client, boot())["endpoint"]
+        worker = worker_of(client)
+        before = {key: pid for key, pid in pids(client).items() if pid != worker}
+        (daemon.directory / "config.toml").write_text('[backends.m]\nkind = "mock"\n')
+        upgrade(daemon)
+        assert pids(client) == before
+        assert not is_alive(worker)
+        assert complete(endpoint).status == 200
