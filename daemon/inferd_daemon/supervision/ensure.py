@@ -5,6 +5,7 @@ without an end: a start has the deadline of its boot spec.
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -18,7 +19,8 @@ from inferd_proto import (
 )
 
 from ..engines.failures import Cause, failure
-from ..errors import RequestError
+from ..engines.thread import in_thread
+from ..errors import BackendFault, RequestError
 from .blueprint import Blueprint
 from .compatibility import explain, incompatible, match
 from .endpoint import describe_endpoint
@@ -62,9 +64,7 @@ class Ensure:
             raise incompatible(explain(fits), fits)
         asked = _reachable(blueprint, asked, fits)
         if blueprint.route is None and not owner.claimant.admin:
-            await trio.to_thread.run_sync(
-                require_readable, blueprint.files, owner.claimant.uid, owner.groups
-            )
+            await self._require_readable(blueprint.files, owner)
         if asked.plan:
             return await self._placing.tell(blueprint, owner.claimant)
         key = blueprint.instance_key
@@ -77,6 +77,12 @@ class Ensure:
             entry = None if known else runtime_entry(runtime)
             lease = await self._keeper.grant(key, asked, owner.claimant, entry)
         return self.describe(lease, runtime, fits)
+
+    async def _require_readable(self, files: Sequence[str], owner: Owner) -> None:
+        try:
+            await in_thread(require_readable, None, files, owner.claimant.uid, owner.groups)
+        except OSError as error:
+            raise BackendFault(f"cannot look at the model's file: {error.strerror}") from error
 
     def describe(self, lease: Lease, runtime: Managed, fits: CompatibilityResult) -> LeaseEnsured:
         """The lease as its owner gets it."""
