@@ -62,6 +62,7 @@ class BootBlueprint(Blueprint):
         self.model_identity = spec.model_identity
         self.idle_ttl_s = idle_ttl_s
         self.route = route
+        self.files = [spec.model, *([] if spec.mmproj is None else [spec.mmproj])]
         self.transport = "uds" if spec.port is None else "tcp"
         self.manifest = manifest(spec)
         self._site = site
@@ -79,6 +80,10 @@ class BootBlueprint(Blueprint):
             key=kept.key,
             port=kept.port,
         )
+        if kept.group is not None:
+            # Where the group is gone, its members ask anew and are told.
+            with contextlib.suppress(OSError):
+                engine.open_to_group(kept.group)
         log = RuntimeLog(self._log_path)
         return Supervisor(
             engine, log, held=hooks.held, on_change=hooks.on_change, marks=hooks.marks
