@@ -31,6 +31,7 @@ from .supervision.boot_blueprint import BootBlueprint, Site
 from .supervision.eviction import Limits
 from .supervision.handover import Handover
 from .supervision.journal_file import open_journal
+from .supervision.kv_store import KvStore
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
 from .supervision.resident import ResidentBlueprint
@@ -71,6 +72,7 @@ def assemble(config: Config, places: Places, handover: Handover | None = None) -
 def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasing:
     site = Site(places.runtimes, places.state / "logs", os.environ)
     idle_ttl_s = idle_seconds(config.limits.idle_ttl)
+    kv_store = KvStore(places.state / "kv", config.limits.kv_bytes)
     configured: dict[str, ResidentBlueprint | BootBlueprint] = {}
     for name, table in config.backends.items():
         if isinstance(table, LibllamaConfig):
@@ -82,7 +84,13 @@ def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasi
                 site,
                 idle_ttl_s=idle_ttl_s if own is None else idle_seconds(own),
                 route=name,
+                kv_store=kv_store if table.keep_kv else None,
             )
+    kv_store.sweep(
+        configured[name].instance_key
+        for name, table in config.backends.items()
+        if isinstance(table, LlamaServerConfig) and table.keep_kv
+    )
     remote = config.daemon.allow_remote
     readers: SpecReaders = {
         "boot": boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=remote),

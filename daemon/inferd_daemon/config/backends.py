@@ -101,10 +101,13 @@ class LlamaServerConfig(
     """A llama-server that the daemon starts by this boot spec when it is first needed.
 
     `model = "demo"` is the model that ships with inferd. Without a lease and without requests it
-    stays warm for `idle_ttl`; missing: that of `[limits]`.
+    stays warm for `idle_ttl`; missing: that of `[limits]`. With `keep_kv` what its slots hold is
+    saved to the state directory before it stops, and restored when it starts: prompts go on where
+    they were.
     """
 
     idle_ttl: IdleTtl | None = None
+    keep_kv: bool = False
     breaker: BreakerConfig = BreakerConfig()
 
 

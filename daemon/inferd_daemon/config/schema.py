@@ -43,12 +43,14 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     """`[limits]`: what the runtimes that are started on demand may use together.
 
     `memory_bytes` missing: all of the machine's, or of the cgroup's; 0: no limit. `idle_ttl` is for
-    runtimes whose own table does not say.
+    runtimes whose own table does not say. `kv_bytes` bounds what all backends with `keep_kv` keep
+    on disk; what was saved longest ago goes first, and half of the free disk is never exceeded.
     """
 
     memory_bytes: Annotated[int, Meta(ge=0)] | None = None
     max_runtimes: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     idle_ttl: IdleTtl = "10m"
+    kv_bytes: Annotated[int, Meta(ge=0)] = 8 * 1024**3
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ For probes alone: they must not wait behind requests for a connection. The calle
 import errno
 
 import httpx
+import msgspec
 
 from ..backends.runtime import Endpoint
 from ..backends.transport import PlainTransport
@@ -21,13 +22,23 @@ class ProbeError(Exception):
     """No answer, or none that is HTTP."""
 
 
-async def fetch(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
-    """GET `path` below the API prefix: the status and the body. Raises ProbeError."""
+async def fetch(endpoint: Endpoint, path: str, body: object = None) -> tuple[int, bytes]:
+    """GET `path` below the API prefix, or POST a JSON `body` there: the status and the answer.
+
+    Raises ProbeError.
+    """
     host = "localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}"
     headers = {"Connection": "close"}
     if endpoint.key is not None:
         headers["Authorization"] = f"Bearer {endpoint.key}"
-    request = httpx.Request("GET", f"http://{host}{endpoint.api_prefix}{path}", headers=headers)
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    request = httpx.Request(
+        "GET" if body is None else "POST",
+        f"http://{host}{endpoint.api_prefix}{path}",
+        headers=headers,
+        content=None if body is None else msgspec.json.encode(body),
+    )
     return await exchange(PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None), request)
 
 

@@ -2,11 +2,10 @@
 
 import contextlib
 import errno
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-import trio
 
 from inferd_proto import (
     BackendManifest,
@@ -25,7 +24,10 @@ from ..engines.failures import Cause, failure
 from ..engines.gguf import read_head
 from ..engines.llama_server import LlamaServerEngine
 from ..engines.memory_estimate import estimate
+from ..engines.thread import in_thread
 from .blueprint import Blueprint, Former, Hooks
+from .kv_keeper import KvKeeper
+from .kv_store import KvStore
 from .logs import RuntimeLog
 from .supervisor import Supervisor
 
@@ -44,7 +46,7 @@ class Site(NamedTuple):
 
 
 class BootBlueprint(Blueprint):
-    """One llama-server to be."""
+    """One llama-server to be. What it remembers is kept in `kv_store` while it does not run."""
 
     kind = "boot"
 
@@ -55,6 +57,7 @@ class BootBlueprint(Blueprint):
         *,
         idle_ttl_s: float | None,
         route: str | None = None,
+        kv_store: KvStore | None = None,
     ) -> None:
         self.spec = spec
         self.instance_key = spec.instance_key()
@@ -66,12 +69,13 @@ class BootBlueprint(Blueprint):
         self.transport = "uds" if spec.port is None else "tcp"
         self.manifest = manifest(spec)
         self._site = site
+        self._kv_store = kv_store
         self._directory = site.runtimes / self.instance_key[-DIRECTORY_CHARS:]
         self._log_path = site.logs / f"{self.instance_key}.log"
 
     def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
         """The supervisor of its server, at an address that follows from the instance key."""
-        kept = former or Former()
+        kept, store = former or Former(), self._kv_store
         engine = LlamaServerEngine(
             self.name,
             self.spec,
@@ -79,6 +83,7 @@ class BootBlueprint(Blueprint):
             environment=self._site.environment,
             key=kept.key,
             port=kept.port,
+            slot_directory=None if store is None else store.place(self.instance_key),
         )
         if kept.group is not None:
             # Where the group is gone, its members ask anew and are told.
@@ -86,12 +91,20 @@ class BootBlueprint(Blueprint):
                 engine.open_to_group(kept.group)
         log = RuntimeLog(self._log_path)
         return Supervisor(
-            engine, log, held=hooks.held, on_change=hooks.on_change, marks=hooks.marks
+            engine,
+            log,
+            held=hooks.held,
+            on_change=hooks.on_change,
+            marks=hooks.marks,
+            kv=None if store is None else KvKeeper(engine, store, time.time),
         )
 
     async def estimate(self) -> int:
-        """By the heads of its files. Raises EngineFailure where the model cannot be opened."""
-        return await trio.to_thread.run_sync(_estimate, self.spec)
+        """By the heads of its files.
+
+        Raises EngineFailure where the model cannot be opened, OSError where no thread can be had.
+        """
+        return await in_thread(_estimate, None, self.spec)
 
     def clean_up(self) -> None:
         """Remove its directory, where it is empty, and its log."""

@@ -16,6 +16,7 @@ from ..backends.runtime import ModelFacts
 from ..engines.base import Engine, EngineFailure, Health
 from ..engines.failures import Cause, Failure, describe_exit, failure
 from .backoff import RestartPolicy
+from .kv_keeper import KvKeeper
 from .logs import RuntimeLog
 from .machine import KillProcess, State, StopProcess
 from .process import Process, spawn
@@ -29,7 +30,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Supervisor(RuntimeLife):
-    """One runtime that is a process of ours. `marks` are added to the environment of each."""
+    """One runtime that is a process of ours. `marks` are added to the environment of each.
+
+    `kv` carries what it remembers over its stops.
+    """
 
     engine: Engine
 
@@ -44,6 +48,7 @@ class Supervisor(RuntimeLife):
         chance: Callable[[], float] = random.random,
         on_change: Callable[[], None] = lambda: None,
         revive_after_s: float | None = None,
+        kv: KvKeeper | None = None,
     ) -> None:
         super().__init__(
             engine,
@@ -55,6 +60,7 @@ class Supervisor(RuntimeLife):
             revive_after_s=revive_after_s,
         )
         self._marks = dict(marks or {})
+        self._kv = kv
         self._life: trio.Nursery | None = None
         self._adopted: Process | None = None
         self._lets_go = False
@@ -157,6 +163,8 @@ class Supervisor(RuntimeLife):
         lines = self.log.end_run()
         explained = self.engine.explain(0 if returncode is None else returncode, lines)
         self.engine.discard()
+        if self._kv is not None:
+            self._kv.ended()
         process.close()
         self.process = None
         ended = "nothing" if returncode is None else describe_exit(returncode)
@@ -164,8 +172,11 @@ class Supervisor(RuntimeLife):
         return explained
 
     async def _look_after(self) -> None:
-        if not self.machine.serving and not await self._become_ready():
-            return
+        if not self.machine.serving:
+            if not await self._become_ready():
+                return
+        elif self._kv is not None and self.process is not None:
+            await self._kv.adopted(self.process)
         await watch_health(self.engine, self._looked)
 
     async def _become_ready(self) -> bool:
@@ -177,6 +188,9 @@ class Supervisor(RuntimeLife):
         if loading.cancelled_caught:
             self._do(self.machine.not_ready_in_time(allowed))
             return False
+        if self._kv is not None and self.process is not None:
+            # Before anybody's request has taken a slot.
+            await self._kv.ready(self.process)
         self._looked(Health.HEALTHY)
         seconds = round(trio.current_time() - begun, 3)
         _log.info("runtime ready", runtime=self.engine.name, seconds=seconds)
@@ -199,6 +213,8 @@ class Supervisor(RuntimeLife):
             if isinstance(action, KillProcess):
                 await process.kill()
             else:
+                if self._kv is not None:
+                    await self._kv.ending()
                 await process.stop(self.engine.timing.stop_timeout_s)
         except EngineFailure as error:
             _log.error("runtime does not end", runtime=self.engine.name, reason=str(error))
