@@ -1,0 +1,186 @@
+"""What an upgrade in place costs its clients: how long the socket does not answer, what fails.
+
+    python tests/bench/upgrade.py [--rounds 10] [--connects 1000]
+
+Needs a llama-server (INFERD_LLAMA_SERVER). Writes bytecode to a directory of its own, as an
+installation has it, whatever PYTHONDONTWRITEBYTECODE says.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.e2e.test_upgrade import BOTH, pids, streaming, upgrades
+from tests.support import models
+from tests.support.daemon import RunningDaemon, running_daemon, wait_until
+from tests.support.lease_client import Refused, ask, boot, ensure
+from tests.support.wire_client import connected
+
+
+class Knocking:
+    """Connects and asks for `status`, one after the other, `count` times."""
+
+    def __init__(self, daemon: RunningDaemon, count: int) -> None:
+        self.worst_s = 0.0
+        self.failed: list[str] = []
+        self._daemon = daemon
+        self._left = count
+        self._lock = threading.Lock()
+
+    def run(self, threads: int = 4) -> threading.Thread:
+        """Begin; the thread to join."""
+        knocks = [threading.Thread(target=self._knock) for _ in range(threads)]
+
+        def whole() -> None:
+            for thread in knocks:
+                thread.start()
+            for thread in knocks:
+                thread.join()
+
+        thread = threading.Thread(target=whole)
+        thread.start()
+        return thread
+
+    def _knock(self) -> None:
+        while True:
+            with self._lock:
+                if self._left == 0:
+                    return
+                self._left -= 1
+            begun = time.perf_counter()
+            try:
+                with connected(self._daemon.socket, 30) as client:
+                    ask(client, "status")
+            except (OSError, EOFError, Refused) as error:
+                self.failed.append(repr(error))
+            self.worst_s = max(self.worst_s, time.perf_counter() - begun)
+            time.sleep(0.002)
+
+
+@contextmanager
+def watched_stream(daemon: RunningDaemon, model: Path) -> Iterator[list[float]]:
+    """Times of the chunks of completions straight from an endpoint, for the block."""
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    times: list[float] = []
+    over = threading.Event()
+    with connected(daemon.socket) as client:
+        endpoint = ensure(client, boot(model=str(model), ctx_size=0), ttl_ms=600_000, bind="none")
+
+        def read() -> None:
+            while not over.is_set():
+                with streaming(endpoint["endpoint"]) as chunks:
+                    begun = time.monotonic()
+                    for at, _ in chunks:
+                        # between two answers there is a prompt, not a gap
+                        times.append(at if at - begun > 0.05 else float("nan"))
+                        if over.is_set():
+                            break
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield times
+        finally:
+            over.set()
+            thread.join()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--connects", type=int, default=1000)
+    arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as name:
+        environ = {
+            "PYTHONPYCACHEPREFIX": name,
+            "INFERD_LLAMA_SERVER": os.environ["INFERD_LLAMA_SERVER"],
+        }
+        with running_daemon(config=BOTH, environ=environ) as daemon:
+            wait_until(lambda: "runtime ready" in daemon.events(), 30, "the worker")
+            measure_quiet(daemon, arguments.rounds)
+            measure_knocked(daemon, arguments.rounds, arguments.connects)
+            measure_streamed(daemon, arguments.rounds, Path(name) / "endless.gguf")
+
+
+def go_over(daemon: RunningDaemon) -> None:
+    """One upgrade, from the signal to the next self."""
+    before = upgrades(daemon)
+    daemon.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: upgrades(daemon) > before, 60, "an upgrade")
+
+
+def measure_quiet(daemon: RunningDaemon, rounds: int) -> None:
+    """One client that asks again and again."""
+    with connected(daemon.socket) as client:
+        before = pids(client)
+    worst = []
+    for _ in range(rounds):
+        knocking = Knocking(daemon, 10_000_000)
+        thread = knocking.run(threads=1)
+        go_over(daemon)
+        knocking._left = 0
+        thread.join()
+        worst.append(knocking.worst_s * 1000)
+        assert not knocking.failed, knocking.failed
+    gaps = [line["gap_ms"] for line in daemon.log_lines() if line["event"] == "upgraded"]
+    with connected(daemon.socket) as client:
+        kept = pids(client) == before
+    print(f"gap by the daemon's own account, ms: {describe(gaps[1:])}")
+    print(f"slowest answer to a client that keeps asking, ms: {describe(worst[1:])}")
+    print(f"servers keep their pids: {kept}")
+
+
+def measure_knocked(daemon: RunningDaemon, rounds: int, connects: int) -> None:
+    """Many clients at once; upgrades until all of their connects are through."""
+    knocking = Knocking(daemon, connects)
+    thread = knocking.run()
+    done = 0
+    while thread.is_alive() and done < rounds:
+        go_over(daemon)
+        done += 1
+    thread.join()
+    print(
+        f"connects that failed: {len(knocking.failed)} of {connects} over {done} upgrades, "
+        f"slowest {knocking.worst_s * 1000:.0f} ms"
+    )
+
+
+def measure_streamed(daemon: RunningDaemon, rounds: int, model: Path) -> None:
+    """A stream straight from an endpoint: its longest pause with upgrades, and without."""
+    with watched_stream(daemon, model) as times:
+        wait_until(lambda: len(times) > 500, 30, "a stream")
+        begun = time.monotonic()
+        for _ in range(rounds):
+            go_over(daemon)
+        middle = time.monotonic()
+        time.sleep(middle - begun)
+    pauses = [(later, (later - sooner) * 1000) for sooner, later in pairwise(times)]
+    during = sorted(pause for at, pause in pauses if begun < at <= middle)
+    after = sorted(pause for at, pause in pauses if at > middle)
+    print(f"pauses between chunks during upgrades, ms: {describe(during)}")
+    print(f"pauses between chunks without any, ms: {describe(after)}")
+
+
+def describe(figures: list[float]) -> str:
+    """Median, high and worst."""
+    ordered = sorted(figures)
+    high = ordered[int(len(ordered) * 0.99)] if len(ordered) > 100 else ordered[-1]
+    median = statistics.median(ordered)
+    return f"median {median:.2f}, p99 {high:.2f}, worst {ordered[-1]:.2f} ({len(ordered)})"
+
+
+if __name__ == "__main__":
+    main()
