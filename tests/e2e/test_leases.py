@@ -514,6 +514,27 @@ def test_a_request_starts_its_runtime_and_holds_it(endless: RunningDaemon) -> No
         wait_runtime(other, key, "stopped")
 
 
+def test_routes_that_share_a_place_take_turns(server: Path) -> None:
+    config = "[limits]\nmax_runtimes = 1\n"
+    for name in ("a", "b"):
+        config += f"""
+[backends.{name}]
+kind = "llama_server"
+model = "demo"
+threads = 1
+metadata = {{ name = "{name}" }}
+ctx_size = {512 if name == "a" else 1024}
+[routes.{name}]
+backends = ["{name}"]
+"""
+    with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:
+        for number in range(6):
+            client.generate(str(number), model="ab"[number % 2], max_tokens=20)
+        ends = [client.hear() for _ in range(6 * 21)]
+        assert [end["type"] for end in ends].count("done") == 6, ends[-1]
+        assert daemon.events().count("runtime evicted") >= 1
+
+
 def test_a_server_killed_in_mid_stream_costs_one_error(endless: RunningDaemon) -> None:
     with connected(endless.socket) as client, connected(endless.socket) as other:
         ensured = ensure(other, "endless")

@@ -96,9 +96,13 @@ class Ensure:
         """Hold the runtime for the block, as the daemon's own: to be had ready then."""
         return self._keeper.pinned(blueprint.instance_key, os.geteuid())
 
-    async def have_ready(self, blueprint: Blueprint) -> Managed:
-        """The runtime, ready, for a caller that is `holding` it. Raises RequestError."""
-        return await self._have_ready(blueprint, Claimant(os.geteuid(), admin=True), 0.0)
+    async def have_ready(self, blueprint: Blueprint, wait_s: float) -> Managed:
+        """The runtime, ready, for a caller that is `holding` it; waits so long for room.
+
+        Raises RequestError as `ensure` does.
+        """
+        wait_until = trio.current_time() + wait_s
+        return await self._have_ready(blueprint, Claimant(os.geteuid(), admin=True), wait_until)
 
     async def _have_ready(self, blueprint: Blueprint, asks: Claimant, wait_until: float) -> Managed:
         while True:

@@ -147,6 +147,11 @@ def refusal(told: EnsurePlan) -> RequestError:
     )
 
 
+def is_refusal(error: RequestError) -> bool:
+    """Whether it is an error of `refusal`'s, and waiting may help."""
+    return error.details is not None and "plan" in error.details
+
+
 class _Room:
     """What is left of the limits as runtimes are taken away one by one."""
 

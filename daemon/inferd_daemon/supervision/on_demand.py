@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from inferd_proto import ErrorCode
+
 from ..backends.base import Readiness
 from ..backends.runtime import Endpoint, ModelFacts
 from ..errors import BackendFault, RequestError
 from .blueprint import Blueprint
+from .eviction import is_refusal
+from .journal_file import JournalUnavailable
 from .leasing import Leasing
 from .machine import SERVING, State
 from .runtimes import Managed
@@ -20,6 +24,8 @@ NOTICE_S = 0.5
 """The kernel tells of a process's end within milliseconds; this is for a loaded machine."""
 FAILED_REST_S = 30.0
 """A runtime that failed is not asked for so long; then a request may start it again."""
+ROOM_PATIENCE_S = 60.0
+"""How long a request waits for others to end: routes that share a machine take turns."""
 _PENDING = frozenset({State.STARTING, State.RESTARTING, State.DRAINING, State.ADOPTED})
 
 
@@ -57,7 +63,11 @@ class OnDemand:
 
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
-        """Have it ready, and keep it for the block. Raises BackendFault."""
+        """Have it ready, and keep it for the block.
+
+        Raises BackendFault where it does not start, RequestError where that is not its fault:
+        no room in time (`queue_full`), no journal.
+        """
         with self._leasing.ensure.holding(self._blueprint):
             await self._have_ready()
             yield
@@ -77,8 +87,14 @@ class OnDemand:
 
     async def _have_ready(self) -> None:
         try:
-            await self._leasing.ensure.have_ready(self._blueprint)
+            await self._leasing.ensure.have_ready(self._blueprint, ROOM_PATIENCE_S)
+        except JournalUnavailable:
+            raise
         except RequestError as error:
+            if is_refusal(error):
+                raise RequestError(
+                    ErrorCode.QUEUE_FULL, error.message, details=error.details
+                ) from error
             raise BackendFault(error.message) from error
 
     @property

@@ -103,8 +103,10 @@ class Placing:
             case Evict(evicted):
                 for load in evicted:
                     self._evict(load.instance_key)
-            case Refuse():
+            case Refuse(blocked_by=blocking):
                 refused = refusal(to_wire(verdict, needed, limits, loads, asks))
+                if not blocking:
+                    raise refused  # it is larger than the limits: no waiting helps
                 with trio.CancelScope(deadline=wait_until) as patience:
                     await self._runtimes.wait_changed()
                 if patience.cancelled_caught:

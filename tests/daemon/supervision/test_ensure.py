@@ -228,6 +228,12 @@ async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path)
         assert state_of(whole, "a") is State.STOPPED
 
 
+async def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
+    async with leasing(tmp_path, limits=Limits(memory_bytes=1 << 20)) as whole:
+        with trio.fail_after(1), pytest.raises(RequestError, match="larger than the limits"):
+            await have(whole, SleepBlueprint("a", tmp_path), wait_ms=60_000)
+
+
 async def test_two_that_race_for_the_last_place_do_not_both_get_it(tmp_path: Path) -> None:
     outcomes: list[str] = []
     async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
