@@ -26,6 +26,7 @@ from .config import Config, Places, find_places
 from .control.state_watch import watch_state
 from .control.view import DaemonView
 from .fronts.admin_feed import AdminFeed
+from .fronts.byte_budget import ByteBudget
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
@@ -250,6 +251,8 @@ def _listener(
         view,
         max_connections=allowed,
         write_timeout_s=config.daemon.write_timeout_s,
+        read_timeout_s=config.daemon.read_timeout_s,
+        budget=ByteBudget(config.daemon.max_request_bytes_in_memory),
         on_disconnect=parts.leasing.connection_closed,
         handover=former,
     )

@@ -3,6 +3,9 @@
 Sans-IO: nothing here opens, reads or waits. Use it through this front door.
 """
 
+from .account import (
+    Account,
+)
 from .client_connection import (
     ClientConnection,
 )
@@ -161,6 +164,7 @@ __all__ = [
     "SOCKET_NAME",
     "TRANSITIONS",
     "WIRE_VERSION",
+    "Account",
     "Answer",
     "AnswerBlock",
     "AnswerReceived",

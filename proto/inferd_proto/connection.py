@@ -5,13 +5,15 @@ Several requests may be in flight when their ids differ. Feed what was received 
 bytes goes to the peer in that order. Never touches a socket, a clock or a task.
 """
 
+from .account import FREE_MESSAGE_BYTES, Account
 from .codec import TEXT_ENCODERS, encode
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
 from .events import CancelReceived, Closed, Event, Refused, RequestReceived
 from .exchange import ANSWERS, Channel, Exchange, kind_of
-from .frames import FrameReader, FrameType, frame_header, pack
+from .frames import Frame, FrameReader, FrameType, frame_header, pack
 from .messages import AttachmentBlob, Cancel, Error, Request, decode_request
 from .messages.answers import Answer, is_terminal
+from .messages.early_id import find_id
 from .states import Signal, State, step
 from .upload import BlobGate
 
@@ -27,11 +29,21 @@ _HEADERS = {
 
 
 class ServerConnection:
-    """The daemon's side of one connection."""
+    """The daemon's side of one connection.
 
-    def __init__(self, *, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+    Large frames are charged to `account`, where there is one, when they are announced. What a
+    request was charged goes with it (`RequestReceived.charged`); whoever serves it gives that back
+    at its end.
+    """
+
+    def __init__(
+        self, *, max_in_flight: int = MAX_IN_FLIGHT, account: Account | None = None
+    ) -> None:
+        self._account = account
+        self._charge = 0  # for the frame that is coming in
+        self._lacked = 0  # bytes of the frame that is read past because the account had no room
         self._gate = BlobGate()
-        self._reader = FrameReader(admit=self._gate.admit)
+        self._reader = FrameReader(admit=self._admit)
         self._exchanges: dict[str, Exchange] = {}
         self._max_in_flight = max_in_flight
         self._encoding = FrameType.JSON
@@ -74,12 +86,7 @@ class ServerConnection:
                 frame = self._reader.next()
                 if frame is None:
                     return self._at_end() if self._eof else None
-                if frame.type is FrameType.BLOB:
-                    event = self._on_blob(frame.payload)
-                else:
-                    self._encoding = frame.type
-                    assert frame.payload is not None
-                    event = self._on_message(frame.type, frame.payload)
+                event = self._on_frame(frame)
             except RemoteProtocolError as error:
                 return self._refuse(error)
             if event is not None:
@@ -132,13 +139,58 @@ class ServerConnection:
 
     def _forget(self, exchange: Exchange) -> None:
         del self._exchanges[exchange.id]
+        self._give_back(exchange.charged)  # of an upload that ends here
         if self._gate.request is not None and self._gate.request.id == exchange.id:
             self._gate.discard()
 
-    def _on_message(self, frame_type: FrameType, payload: bytes) -> Event | None:
+    def _admit(self, frame_type: FrameType, length: int) -> bool:
+        if not self._gate.admit(frame_type, length):
+            return False
+        small = length <= FREE_MESSAGE_BYTES and frame_type is not FrameType.BLOB
+        if small or self._account is None:
+            return True
+        if not self._account.take(length):
+            self._lacked = length
+            return False
+        self._charge = length
+        return True
+
+    def _on_frame(self, frame: Frame) -> Event | None:
+        try:
+            if frame.type is FrameType.BLOB:
+                return self._on_blob(frame.payload)
+            self._encoding = frame.type
+            return self._on_message(frame.type, frame.payload)
+        finally:
+            charge, self._charge = self._charge, 0
+            self._give_back(charge)  # of no request that goes on
+
+    def _give_back(self, charge: int) -> None:
+        if charge and self._account is not None:
+            self._account.give_back(charge)
+
+    def _no_room(self, request_id: str = "", *, close: bool = False) -> RemoteProtocolError:
+        """The frame that came was read past for want of room; the same befalls its blobs."""
+        assert self._account is not None
+        if self._gate.request is None:
+            self._gate.discard()
+        return RemoteProtocolError(
+            f"no room for {self._lacked} more bytes of requests: the daemon holds at most"
+            f" {self._account.limit} in memory (max_request_bytes_in_memory); try again when"
+            " other requests have ended, or send less at once",
+            code=ErrorCode.QUEUE_FULL,
+            request_id=request_id,
+            close=close,
+        )
+
+    def _on_message(self, frame_type: FrameType, payload: bytes | None) -> Event | None:
         if self._gate.awaits_blob:
             raise RemoteProtocolError("a BLOB frame must follow its attachment_blob", close=True)
         uploading = self._gate.request is not None
+        if payload is None:
+            request_id = find_id(frame_type, self._reader.head or b"")
+            # a refusal that names no request could be any's
+            raise self._no_room(request_id or "", close=uploading or request_id is None)
         try:
             message = decode_request(frame_type, payload)
         except RemoteProtocolError as error:
@@ -177,7 +229,11 @@ class ServerConnection:
         signal = Signal.REQUEST_WITH_BLOBS if uploading else Signal.REQUEST
         exchange.state = step(exchange.state, signal)
         self._exchanges[request.id] = exchange
-        return None if uploading else RequestReceived(request.id, request, ())
+        charge, self._charge = self._charge, 0
+        if not uploading:
+            return RequestReceived(request.id, request, (), charge)
+        exchange.charged = charge
+        return None
 
     def _on_cancel(self, message: Cancel) -> Event | None:
         exchange = self._exchanges.get(message.id)
@@ -194,10 +250,17 @@ class ServerConnection:
         request = self._gate.take(payload)
         if request is None:
             return None
+        if payload is None:
+            raise self._no_room()
         exchange = self._exchanges[request.id]
+        exchange.charged += self._charge
+        self._charge = 0
         blobs = self._gate.complete()
         exchange.state = step(exchange.state, Signal.BLOB if blobs is None else Signal.LAST_BLOB)
-        return None if blobs is None else RequestReceived(request.id, request, blobs)
+        if blobs is None:
+            return None
+        charged, exchange.charged = exchange.charged, 0
+        return RequestReceived(request.id, request, blobs, charged)
 
     def _refuse(self, error: RemoteProtocolError) -> Refused:
         upload = self._gate.request

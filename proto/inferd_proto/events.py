@@ -8,11 +8,15 @@ from .messages.answers import Answer
 
 
 class RequestReceived(NamedTuple):
-    """A whole request, its attachments' bytes in the order of `attachments`."""
+    """A whole request, its attachments' bytes in the order of `attachments`.
+
+    `charged` bytes of it are on the connection's account until whoever serves it gives them back.
+    """
 
     id: str
     request: Request
     blobs: tuple[bytes, ...]
+    charged: int = 0
 
 
 class CancelReceived(NamedTuple):

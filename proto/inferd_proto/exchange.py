@@ -60,13 +60,15 @@ def kind_of(request: Request) -> Kind:
 class Exchange:
     """One request in flight."""
 
-    __slots__ = ("_delta_frames", "encoding", "id", "kind", "state")
+    __slots__ = ("_delta_frames", "charged", "encoding", "id", "kind", "state")
 
     def __init__(self, request_id: str, kind: Kind, encoding: FrameType) -> None:
         self.id = request_id
         self.kind = kind
         self.encoding = encoding
         self.state = State.IDLE
+        self.charged = 0
+        """Bytes of it that the account holds while its upload goes on."""
         self._delta_frames: dict[Channel, tuple[bytes, bytes]] = {}
 
     def delta_frame(self, channel: Channel) -> tuple[bytes, bytes]:

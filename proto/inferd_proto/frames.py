@@ -21,6 +21,9 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_LENGTH_BYTES = 5
 """A varint of five bytes reaches 2**35; a sixth byte is malformed (wire.md section 2)."""
 
+HEAD_BYTES = 2048
+"""So much of a message that is read past is kept, until the next frame: to tell whose it was."""
+
 
 class FrameType(IntEnum):
     """The byte after the length."""
@@ -39,7 +42,7 @@ class Frame(NamedTuple):
 
 Admit = Callable[[FrameType, int], bool]
 """Called once a header: type and payload length in bytes. True keeps the payload, False reads
-past it without keeping a byte; it may raise `RemoteProtocolError` to refuse the frame."""
+past it, keeping its head at most; it may raise `RemoteProtocolError` to refuse the frame."""
 
 _FRAME_TYPES = {member.value: member for member in FrameType}
 
@@ -80,7 +83,7 @@ class FrameReader:
     stream call `finish`. After an exception the reader is spent: there is no resync.
     """
 
-    __slots__ = ("_admit", "_buffer", "_keep", "_need", "_pos", "_type", "max_frame_bytes")
+    __slots__ = ("_admit", "_buffer", "_keep", "_need", "_pos", "_type", "head", "max_frame_bytes")
 
     def __init__(
         self, *, max_frame_bytes: int = MAX_FRAME_BYTES, admit: Admit = _admit_all
@@ -92,13 +95,15 @@ class FrameReader:
         self._need = -1  # payload bytes still to come; -1 while the header is incomplete
         self._type = FrameType.JSON
         self._keep = True
+        self.head: bytes | None = None
+        """The first bytes of a dropped message, at most `HEAD_BYTES`; None before they came."""
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take received bytes. What belongs to a dropped payload is not kept."""
+        """Take received bytes. What belongs to a dropped payload is not kept, but for its head."""
         if self._pos:
             del self._buffer[: self._pos]
             self._pos = 0
-        if self._need > 0 and not self._keep and not self._buffer:
+        if self._need > 0 and self.head is not None and not self._keep and not self._buffer:
             skipped = min(self._need, len(data))
             self._need -= skipped
             data = memoryview(data)[skipped:]
@@ -113,6 +118,8 @@ class FrameReader:
         if self._need < 0 and not self._read_header():
             return None
         if not self._keep:
+            if self.head is None and not self._read_head():
+                return None
             skipped = min(self._need, len(self._buffer) - self._pos)
             self._pos += skipped
             self._need -= skipped
@@ -146,6 +153,13 @@ class FrameReader:
         """Bytes kept for a frame that is not whole yet."""
         return len(self._buffer) - self._pos
 
+    def _read_head(self) -> bool:
+        end = self._pos + min(self._need, HEAD_BYTES)
+        if len(self._buffer) < end:
+            return False
+        self.head = bytes(memoryview(self._buffer)[self._pos : end])
+        return True
+
     def _read_header(self) -> bool:
         buffer, start = self._buffer, self._pos
         length = shift = 0
@@ -174,6 +188,7 @@ class FrameReader:
             raise RemoteProtocolError(
                 f"malformed frame: unknown type 0x{buffer[pos + 1]:02x}", close=True
             )
+        self.head = b"" if frame_type is FrameType.BLOB else None
         self._keep = self._admit(frame_type, length)
         self._type = frame_type
         self._need = length

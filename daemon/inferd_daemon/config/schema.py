@@ -23,8 +23,12 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     `state_dir` holds what outlives the daemon: the logs of runtimes and the journal.
     `socket_group` may connect besides the daemon's user. `log_format` "auto" writes for humans
     on a terminal and JSON elsewhere. A client that takes nothing for `write_timeout_s` while an
-    answer waits for it is disconnected. Members of `admin_group` may do what the daemon's user may
-    on `inferd.sock`. Only with `allow_remote` may a boot spec listen where other machines reach it.
+    answer waits for it is disconnected, and so is one that began a message and sends nothing of its
+    rest for `read_timeout_s`. `max_request_bytes_in_memory` bounds what the requests of all clients
+    take together, from the header that announces the bytes to the request's end (messages up to
+    64 KiB are not counted); what has no room is refused with `queue_full`. Members of `admin_group`
+    may do what the daemon's user may on `inferd.sock`. Only with `allow_remote` may a boot spec
+    listen where other machines reach it.
     """
 
     socket: str | None = None
@@ -36,6 +40,8 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
     drain_timeout_s: Seconds = 30.0
     write_timeout_s: PositiveSeconds = 30.0
+    read_timeout_s: PositiveSeconds = 30.0
+    max_request_bytes_in_memory: Annotated[int, Meta(ge=1)] = 512 * 1024 * 1024
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
 
 

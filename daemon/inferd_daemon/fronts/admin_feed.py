@@ -11,11 +11,13 @@ import trio
 
 from inferd_proto import JsonObject
 
+from ..control.call import Peer
 from ..control.capabilities import describe_backends
 from ..control.route_list import describe_routes
 from ..control.view import DaemonView
 from ..supervision.changes import FellBehind, Subscription
 from .accepting import Acceptor
+from .last_door import last_door
 from .peer import peer_of
 from .writer import ClientGone, SocketWriter
 
@@ -47,14 +49,19 @@ class AdminFeed:
         async with trio.open_nursery() as nursery:
             while True:
                 sock = await self._acceptor.accept()
-                if self._clients >= MAX_CLIENTS or peer_of(sock).uid not in (0, os.geteuid()):
+                peer = peer_of(sock)
+                if self._clients >= MAX_CLIENTS or peer.uid not in (0, os.geteuid()):
                     sock.close()
                     continue
                 sock.setblocking(False)
                 self._clients += 1
-                nursery.start_soon(self._serve, sock)
+                nursery.start_soon(self._serve, sock, peer)
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, peer: Peer) -> None:
+        with last_door("admin feed", peer.pid):
+            await self._feed(sock)
+
+    async def _feed(self, sock: socket.socket) -> None:
         try:
             with sock, self._view.leases.changes.subscribed() as subscription:
                 async with trio.open_nursery() as nursery:

@@ -10,6 +10,7 @@ from inferd_proto import Error, ErrorCode, FrameType, encode, pack
 from ..control.view import DaemonView
 from ..supervision.handover import HandedClient, Handover
 from .accepting import Acceptor
+from .byte_budget import ByteBudget
 from .peer import peer_of
 from .session import Session
 
@@ -24,6 +25,8 @@ class Listener:
         *,
         max_connections: int,
         write_timeout_s: float,
+        read_timeout_s: float,
+        budget: ByteBudget,
         on_disconnect: Callable[[int], None] = lambda _number: None,
         handover: Handover | None = None,
     ) -> None:
@@ -40,6 +43,8 @@ class Listener:
         self._view = view
         self._max_connections = max_connections
         self._write_timeout_s = write_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._budget = budget
         self._sessions: set[Session] = set()
         self._idle = trio.Event()
 
@@ -104,7 +109,14 @@ class Listener:
     def _begin(self, nursery: trio.Nursery, sock: socket.socket, number: int) -> None:
         sock.setblocking(False)
         session = Session(
-            sock, peer_of(sock), number, self._view, self._write_timeout_s, self._on_request_end
+            sock,
+            peer_of(sock),
+            number,
+            self._view,
+            self._write_timeout_s,
+            self._on_request_end,
+            read_timeout_s=self._read_timeout_s,
+            budget=self._budget,
         )
         self._sessions.add(session)
         nursery.start_soon(self._serve, sock, session)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import socket
 from collections.abc import Callable
+from math import inf
 
 import structlog
 import trio
@@ -23,6 +24,8 @@ from inferd_proto import (
 from ..control.call import Peer
 from ..control.view import DaemonView
 from .answering import Answering, Ender
+from .byte_budget import ByteBudget, SessionAccount
+from .last_door import last_door
 from .writer import ClientGone, SocketWriter, WriteTimeout
 
 RECEIVE_BYTES = 65_536
@@ -31,6 +34,10 @@ MAX_TASKS = 320
 to read it. A client that goes on asking without reading is not listened to until it does."""
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
 _log = structlog.get_logger(__name__)
+
+
+class ReadTimeout(Exception):
+    """The client began a message and sent nothing more of it."""
 
 
 class Session:
@@ -44,13 +51,18 @@ class Session:
         view: DaemonView,
         write_timeout_s: float,
         on_request_end: Callable[[], None],
+        *,
+        read_timeout_s: float,
+        budget: ByteBudget,
     ) -> None:
         self._on_request_end = on_request_end
         self._sock = sock
         self._peer = peer
         self.number = number
         self._view = view
-        self._connection = ServerConnection()
+        self._account = SessionAccount(budget)
+        self._connection = ServerConnection(account=self._account)
+        self._read_timeout_s = read_timeout_s
         self._writer = SocketWriter(sock, write_timeout_s)
         self._running: dict[str, Answering] = {}
         self._tasks = 0
@@ -98,20 +110,23 @@ class Session:
                 raise
 
     async def run(self) -> None:
-        """Serve until the client closes, breaks the protocol, or stops reading.
+        """Serve until the client closes, breaks the protocol, or stops reading or writing half-way.
 
-        The daemon's last door: whatever fails in here ends this client's session alone.
+        Whatever fails in here ends this client's session alone.
         """
-        try:
-            async with trio.open_nursery() as nursery:
-                await self._receive(nursery)
-                nursery.cancel_scope.cancel()
-        except* WriteTimeout:
-            _log.warning("client does not read, disconnected", pid=self._peer.pid)
-        except* ClientGone:
-            _log.debug("client left before its answers were out", pid=self._peer.pid)
-        except* Exception:
-            _log.exception("session failed unexpectedly", pid=self._peer.pid)
+        with last_door("session", self._peer.pid):
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._receive(nursery)
+                    nursery.cancel_scope.cancel()
+            except* WriteTimeout:
+                _log.warning("client does not read, disconnected", pid=self._peer.pid)
+            except* ReadTimeout:
+                _log.warning("client stopped in mid-message, disconnected", pid=self._peer.pid)
+            except* ClientGone:
+                _log.debug("client left before its answers were out", pid=self._peer.pid)
+            finally:
+                self._account.close()
 
     async def _receive(self, nursery: trio.Nursery) -> None:
         while True:
@@ -125,9 +140,11 @@ class Session:
             if self._paused and self._connection.at_rest:
                 await self._rest()
             # woken by `pause`, once
-            with trio.CancelScope() as self._wait:
+            with trio.CancelScope(deadline=self._read_deadline()) as self._wait:
                 await trio.lowlevel.wait_readable(self._sock)
             if self._wait.cancelled_caught:
+                if trio.current_time() >= self._wait.deadline:
+                    raise ReadTimeout
                 continue
             try:
                 return self._sock.recv(RECEIVE_BYTES)
@@ -135,6 +152,12 @@ class Session:
                 continue
             except OSError as error:
                 raise ClientGone(error.strerror) from None
+
+    def _read_deadline(self) -> float:
+        """A message that has begun is held in memory; between two a client may take its time."""
+        if self._connection.at_rest:
+            return inf
+        return trio.current_time() + self._read_timeout_s
 
     async def _rest(self) -> None:
         self._resting = True
@@ -151,7 +174,7 @@ class Session:
                     event, self._connection, self._writer, self._view, self._peer, self.number
                 )
                 self._running[event.id] = answering
-                nursery.start_soon(self._answer, event.id, answering)
+                nursery.start_soon(self._answer, event, answering)
                 # tasks that start in the same turn of the loop run in any order: requests of one
                 # client must come to the queue in theirs
                 await trio.lowlevel.checkpoint()
@@ -174,13 +197,15 @@ class Session:
             await self._task_ended.wait()
         self._tasks += 1
 
-    async def _answer(self, request_id: str, answering: Answering) -> None:
+    async def _answer(self, event: RequestReceived, answering: Answering) -> None:
         try:
             await answering.run()
         finally:
             # the id may be in use again: its terminal frame is out before this task ends
-            if self._running.get(request_id) is answering:
-                del self._running[request_id]
+            if self._running.get(event.id) is answering:
+                del self._running[event.id]
+            if event.charged:
+                self._account.give_back(event.charged)
             self._tasks -= 1
             self._task_ended.set()
             self._on_request_end()

@@ -55,11 +55,18 @@ def _is_heavy_msgpack(payload: bytes) -> bool:
         values += 1
         if values > MAX_VALUES:
             return True
-        kind = payload[position]
-        head = _HEADS.get(kind) if 0xC4 <= kind <= 0xDB else None
-        if head is None:
-            position += _SIZES[kind]
-        else:
-            length = int.from_bytes(payload[position + 1 : position + 1 + head], "big")
-            position += 1 + head + length + (kind in _EXTENSIONS)
+        position = end_of_value(payload, position)
     return False
+
+
+def end_of_value(payload: bytes, position: int) -> int:
+    """Where the MessagePack value at `position` ends, of a list or map where its first item begins.
+
+    That may lie beyond the end of a payload that is cut short.
+    """
+    kind = payload[position]
+    if not 0xC4 <= kind <= 0xDB or kind not in _HEADS:
+        return position + _SIZES[kind]
+    begin = position + 1 + _HEADS[kind]
+    length = int.from_bytes(payload[position + 1 : begin], "big")
+    return begin + length + (kind in _EXTENSIONS)

@@ -11,6 +11,7 @@ import trio
 from inferd_daemon.backends.base import Backend
 from inferd_daemon.config import Config, MockConfig, RouteConfig
 from inferd_daemon.control.view import DaemonView
+from inferd_daemon.fronts.byte_budget import ByteBudget
 from inferd_daemon.fronts.peer import peer_of
 from inferd_daemon.fronts.session import Session
 from inferd_daemon.routing.table import build_router
@@ -102,8 +103,17 @@ def view_of(backend: Backend, **route: Any) -> DaemonView:  # noqa: ANN401  fiel
 class Daemon:
     """Sessions of one view."""
 
-    def __init__(self, view: DaemonView, nursery: trio.Nursery, write_timeout_s: float) -> None:
+    def __init__(
+        self,
+        view: DaemonView,
+        nursery: trio.Nursery,
+        write_timeout_s: float,
+        read_timeout_s: float,
+        budget: ByteBudget,
+    ) -> None:
         self.view = view
+        self.budget = budget
+        self._read_timeout_s = read_timeout_s
         self.sessions: list[Session] = []
         self._connected = 0
         self._clients: list[Conversation] = []
@@ -116,7 +126,14 @@ class Daemon:
         theirs.setblocking(False)
         self._connected += 1
         session = Session(
-            theirs, peer_of(theirs), self._connected, self.view, self._write_timeout_s, nothing
+            theirs,
+            peer_of(theirs),
+            self._connected,
+            self.view,
+            self._write_timeout_s,
+            nothing,
+            read_timeout_s=self._read_timeout_s,
+            budget=self.budget,
         )
         self.sessions.append(session)
         self._nursery.start_soon(self._serve, theirs, session)
@@ -140,10 +157,16 @@ def nothing() -> None:
 
 
 @asynccontextmanager
-async def daemon(view: DaemonView, *, write_timeout_s: float = 5.0) -> AsyncIterator[Daemon]:
+async def daemon(
+    view: DaemonView,
+    *,
+    write_timeout_s: float = 5.0,
+    read_timeout_s: float = 5.0,
+    limit: int = 512 * 1024 * 1024,
+) -> AsyncIterator[Daemon]:
     """Serves until the block ends, then drops everyone."""
     async with trio.open_nursery() as nursery:
-        running = Daemon(view, nursery, write_timeout_s)
+        running = Daemon(view, nursery, write_timeout_s, read_timeout_s, ByteBudget(limit))
         try:
             yield running
         finally:
