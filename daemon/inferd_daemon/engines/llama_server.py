@@ -91,7 +91,7 @@ class LlamaServerEngine(Engine):
             self.endpoint = self._claim_port()
         return Launch(
             argv=render_argv(
-                self.spec, command, self.endpoint, slot_save_path=self._slot_directory
+                self.spec, command, self.endpoint, slot_save_path=self._make_slot_directory()
             ),
             environment=render_environment(self.spec, self._environment, self._key, {}),
             directory=self._directory,
@@ -165,8 +165,15 @@ class LlamaServerEngine(Engine):
     def _make_directories(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700 if self._group is None else 0o710)
+
+    def _make_slot_directory(self) -> Path | None:
+        """None where it cannot be made: a server that forgets is better than none."""
         if self._slot_directory is not None:
-            self._slot_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._slot_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError:
+                return None
+        return self._slot_directory
 
     def _claim_port(self) -> Endpoint:
         endpoint = self.endpoint

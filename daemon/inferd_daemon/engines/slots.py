@@ -17,6 +17,10 @@ class SlotError(Exception):
     """The server did not do it; the text says why."""
 
 
+class SlotRefused(SlotError):
+    """The server lives, and said that it would not."""
+
+
 class Slot(Struct, frozen=True):
     """One slot as the server lists it."""
 
@@ -58,7 +62,10 @@ async def save_slot(endpoint: Endpoint, slot: int, name: str) -> int:
 
 
 async def restore_slot(endpoint: Endpoint, slot: int, name: str) -> int:
-    """Read the file `name` into a slot: how many tokens that were. Raises SlotError."""
+    """Read the file `name` into a slot: how many tokens that were. Raises SlotError.
+
+    Where it is no SlotRefused, the file may have killed the server.
+    """
     path = f"/slots/{slot}?action=restore"
     return (await _ask(endpoint, path, _Restored, {"filename": name})).n_restored
 
@@ -72,7 +79,7 @@ async def _ask(endpoint: Endpoint, path: str, reply: type[Reply], body: object =
     try:
         status, text = await fetch(endpoint, path, body)
         if status != 200:
-            raise SlotError(f"{path} answers {status}: {text[:200].decode(errors='replace')}")
+            raise SlotRefused(f"{path} answers {status}: {text[:200].decode(errors='replace')}")
         return msgspec.json.decode(text, type=reply)
     except (ProbeError, msgspec.DecodeError) as error:
         raise SlotError(f"{path}: {error}") from error

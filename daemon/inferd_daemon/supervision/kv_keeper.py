@@ -13,7 +13,7 @@ import trio
 
 from ..engines.cache_identity import take_identity
 from ..engines.llama_server import LlamaServerEngine
-from ..engines.slots import SlotError, list_slots, read_build, restore_slot, save_slot
+from ..engines.slots import SlotError, SlotRefused, list_slots, read_build, restore_slot, save_slot
 from ..engines.thread import in_thread
 from .kv_manifest import KvFile, KvManifest, merged, restorable
 from .kv_store import KvStore
@@ -96,7 +96,7 @@ class KvKeeper:
         for file in files:
             try:
                 await restore_slot(self._engine.endpoint, file.slot, file.name)
-            except SlotError as error:
+            except SlotRefused as error:
                 _log.warning("kv refused", runtime=self._engine.name, reason=str(error))
             else:
                 restored.append(file)

@@ -191,6 +191,9 @@ class Supervisor(RuntimeLife):
         if self._kv is not None and self.process is not None:
             # Before anybody's request has taken a slot.
             await self._kv.ready(self.process)
+            # A cache that it did not survive must not be taken for a runtime that serves.
+            with trio.move_on_after(allowed):
+                await wait_ready(self.engine)
         self._looked(Health.HEALTHY)
         seconds = round(trio.current_time() - begun, 3)
         _log.info("runtime ready", runtime=self.engine.name, seconds=seconds)
