@@ -203,6 +203,7 @@ def _handover(
         upgrades=view.upgrades,
         accepted=accepted,
         began=time.monotonic(),
+        code=None if view.upgrade is None else view.upgrade.code,
         clients=list(clients),
         runtimes=describe_runtimes(parts.leasing.runtimes),
     )

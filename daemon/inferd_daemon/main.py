@@ -4,10 +4,15 @@ Exit status: 0 stopped as asked, 1 the configuration or the start failed (standa
 why), 2 the command line makes no sense.
 """
 
-from . import lean_imports  # isort: skip  # before all that it makes quicker
+# ruff: noqa: E402 (the imports that are made quicker come after what does it)
+
+import os
+
+from . import lean_imports
+
+lean_imports.begin(os.environ)
 
 import importlib
-import os
 import pkgutil
 import sys
 from argparse import Namespace
@@ -69,8 +74,10 @@ def _run(config: Config) -> None:
 def _preflight(config: Config) -> None:
     """Whether this code could serve `config`, and go on from what the environment hands over.
 
-    Raises OperatorError, or whatever the code does where it is broken.
+    Raises OperatorError, or whatever the code does where it is broken. Who wants the code that was
+    checked gets it: what is installed may change before it is loaded.
     """
+    needed = list(sys.modules)
     for module in pkgutil.walk_packages(inferd_daemon.__path__, "inferd_daemon."):
         if module.name not in _NOT_THE_DAEMONS:
             importlib.import_module(module.name)
@@ -78,6 +85,10 @@ def _preflight(config: Config) -> None:
     places = find_places(config, os.environ, os.getuid())
     if handover is not None and (reason := handover.misfit(places)):
         raise OperatorError(reason)
+    wanted = os.environ.get(lean_imports.PACK_VARIABLE)
+    if wanted is not None:
+        with open(int(wanted), "wb", closefd=False) as file:
+            file.write(lean_imports.pack(needed))
 
 
 def _configuration(arguments: Namespace) -> Config:

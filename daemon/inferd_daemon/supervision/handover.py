@@ -83,8 +83,9 @@ class HandedRuntime(Struct, frozen=True, kw_only=True):
 class Handover(Struct, frozen=True, kw_only=True):
     """Everything. `pid` is the one and only process that may take it over.
 
-    `accepted` counts the connections so far, `upgrades` the times the daemon went over to a next
-    self; `began` is when it stopped accepting, on the monotonic clock.
+    `code` is a descriptor of the next self's code, for its start only. `accepted` counts the
+    connections so far, `upgrades` the times the daemon went over to a next self; `began` is when it
+    stopped accepting, on the monotonic clock.
     """
 
     version: int = HANDOVER_VERSION
@@ -94,6 +95,7 @@ class Handover(Struct, frozen=True, kw_only=True):
     upgrades: int
     accepted: int = 0
     began: float = 0.0
+    code: int | None = None
     clients: list[HandedClient] = []
     runtimes: list[HandedRuntime] = []
 
@@ -106,7 +108,7 @@ class Handover(Struct, frozen=True, kw_only=True):
         return frozenset(client.number for client in self.clients)
 
     def descriptors(self) -> Iterator[int]:
-        """All that must stay open from one self to the next."""
+        """All that must stay open from one self to the next, less `code`."""
         for handed in (self.files.socket, self.files.admin):
             yield handed.descriptor
             if handed.lock >= 0:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from .. import lean_imports
 from ..errors import OperatorError
 from .handover import Handover, HandoverError, decode, encode
 
@@ -80,6 +81,9 @@ def become_next(handover: Handover, kept: KeptSignals) -> NoReturn:
     inherited = [state, *handover.descriptors()]
     argv = command()
     environment = {**os.environ, VARIABLE: str(state)}
+    if handover.code is not None:
+        inherited.append(handover.code)
+        environment[lean_imports.VARIABLE] = str(handover.code)
     try:
         _set_inheritable(inherited, True)
         kept.hold()
@@ -88,6 +92,8 @@ def become_next(handover: Handover, kept: KeptSignals) -> NoReturn:
     except OSError:
         _set_inheritable(inherited, False)
         os.close(state)
+        if handover.code is not None:
+            os.close(handover.code)
         raise
 
 

@@ -6,12 +6,14 @@ goes on as it is. Changes nothing itself.
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import structlog
 import trio
 
 from inferd_proto import ErrorCode
 
+from .. import lean_imports
 from ..engines.base import EngineFailure, Launch
 from ..errors import RequestError
 from .handover import Handover, encode
@@ -39,6 +41,8 @@ class Upgrade:
 
     def __init__(self, snapshot: Callable[[], Handover]) -> None:
         self.asked = trio.Event()
+        self.code: int | None = None
+        """A descriptor of the code that was checked, once it is asked for."""
         self._snapshot = snapshot
         self._checking = False
 
@@ -57,37 +61,39 @@ class Upgrade:
         self.asked.set()
 
     async def _preflight(self) -> str | None:
-        try:
-            state = memory_file(encode(self._snapshot()))
+        with ExitStack() as files:
             try:
-                output = memory_file(b"")
-            except OSError:
-                os.close(state)
-                raise
-        except OSError as error:
-            return f"no room to check the new code: {error.strerror}"
-        try:
-            process = spawn(_launch(state), log_fd=output)
+                state, output, code = (
+                    _open_memory(files, data) for data in (encode(self._snapshot()), b"", b"")
+                )
+                process = spawn(_launch(state, code), log_fd=output)
+            except OSError as error:
+                return f"no room to check the new code: {error.strerror}"
+            except EngineFailure as error:
+                return str(error)
             status = await _ended(process)
             if status == 0:
+                self.code = os.dup(code)
+                os.lseek(code, 0, os.SEEK_SET)  # of both
                 return None
-            said = os.pread(output, MAX_REASON_BYTES, 0).decode(errors="replace").strip()
             if status is None:
                 return f"the new code was not through its check after {PREFLIGHT_TIMEOUT_S:g} s"
+            said = os.pread(output, MAX_REASON_BYTES, 0).decode(errors="replace").strip()
             return _last_words(said) or f"the check of the new code ended with {status}"
-        except EngineFailure as error:
-            return str(error)
-        finally:
-            os.close(state)
-            os.close(output)
 
 
-def _launch(state: int) -> Launch:
+def _open_memory(files: ExitStack, data: bytes) -> int:
+    descriptor = memory_file(data)
+    files.callback(os.close, descriptor)
+    return descriptor
+
+
+def _launch(state: int, code: int) -> Launch:
     kept = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_PREFLIGHT}
     return Launch(
         argv=[*command(), PREFLIGHT_FLAG],
-        environment={**kept, VARIABLE: str(state)},
-        pass_fds=(state,),
+        environment={**kept, VARIABLE: str(state), lean_imports.PACK_VARIABLE: str(code)},
+        pass_fds=(state, code),
     )
 
 
