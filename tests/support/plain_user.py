@@ -42,7 +42,7 @@ def plain_daemon(directory: Path, server: str | Path) -> Iterator[RunningDaemon]
     """A daemon of that user that listens; the block's end ends it and looks what it left."""
     daemon = RunningDaemon(directory, launch(directory, server))
     try:
-        wait_until(lambda: _listens(daemon), 10, f"a listening daemon; it said:\n{daemon.log}")
+        wait_listening(daemon)
         yield daemon
         status = daemon.stop()
         assert status == 0, f"the daemon ended with {status}:\n{daemon.log}"
@@ -65,6 +65,11 @@ def launch(directory: Path, server: str | Path) -> subprocess.Popen[bytes]:
             cwd=directory,
             start_new_session=True,
         )
+
+
+def wait_listening(daemon: RunningDaemon) -> None:
+    """Until it takes clients."""
+    wait_until(lambda: _listens(daemon), 10, f"a listening daemon; it said:\n{daemon.log}")
 
 
 def _as_nobody() -> list[str]:
@@ -90,7 +95,9 @@ def limit_processes(daemon: RunningDaemon, number: int | None) -> None:
 
     def set_limit() -> None:
         hard = resource.prlimit(daemon.pid, resource.RLIMIT_NPROC)[1]
-        resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, (hard if number is None else number, hard))
+        resource.prlimit(
+            daemon.pid, resource.RLIMIT_NPROC, (hard if number is None else number, hard)
+        )
 
     if os.geteuid() == 0:
         as_user(NOBODY, NOBODY, set_limit)

@@ -170,6 +170,9 @@ class Runtimes:
         runtime.refusal = None
         runtime.restarts_before = runtime.supervisor.machine.restarts
         runtime.last_used = self._clock()
+        if runtime.state is State.FAILED:
+            # What its former start ended with must not be taken for the end of this one.
+            runtime.supervisor.stop()
         self._ended.pop(runtime.key, None)
         assert self._nursery is not None
         self._nursery.start_soon(self._begin, runtime)
