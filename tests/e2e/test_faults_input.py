@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,7 +152,7 @@ def test_models_that_are_none(daemon: RunningDaemon, client: WireClient, tmp_pat
         with pytest.raises(Refused, match=cause) as refused:
             ensure(client, boot(model=str(name)))
         assert refused.value.code == "invalid_request"
-    spoilers = {
+    spoilers: dict[str, list[Callable[[], object]]] = {
         "model_corrupt": [
             lambda: path.write_bytes(b""),
             lambda: path.write_bytes(b"GGUF"),

@@ -23,6 +23,8 @@ from ..supervision.handover import HandedSocket
 from .peer import peer_of
 
 BACKLOG = 1024
+INTERIM = ".new"
+"""A socket is bound under its own name with this, and renamed when it is ready."""
 DYING_S = 0.2
 """A process that is being torn down closes its sockets well within this."""
 DYING_LOOKS = 10
@@ -99,8 +101,8 @@ class SocketFile:
 
     def _listen(self) -> None:
         group = -1 if self._group is None else _group_id(self._group)
-        # bound under the pid: a leftover of that name can only be our own predecessor's
-        interim = self.path.with_name(f".{self.path.name[:40]}.{os.getpid()}")
+        # The lock is ours: of this name there can only be what a killed predecessor left.
+        interim = self.path.with_name(f".{self.path.name[:40]}{INTERIM}")
         try:
             interim.unlink(missing_ok=True)
             os.fchmod(self.socket.fileno(), 0o600)
@@ -126,7 +128,7 @@ class SocketFile:
 
 
 def _check_path(path: Path) -> None:
-    longest = MAX_SOCKET_PATH_BYTES - len(".") - len(f".{os.getpid()}")
+    longest = MAX_SOCKET_PATH_BYTES - len(".") - len(INTERIM)
     if len(os.fsencode(path)) > longest:
         raise OperatorError(
             f"the socket path {path} is over {longest} bytes; set INFERD_SOCKET to a shorter one"

@@ -44,6 +44,14 @@ def test_listens_with_the_right_modes_and_leaves_nothing_but_the_lock(path: Path
     assert leftovers(path) == ["d.sock.lock"]
 
 
+def test_what_a_predecessor_left_that_was_killed_as_it_bound_is_cleared_away(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path.with_name(".d.sock.new")))
+    with SocketFile(path):
+        assert leftovers(path) == ["d.sock", "d.sock.lock"]
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
 def test_the_mode_does_not_depend_on_the_umask(path: Path, umask: int) -> None:
     path.parent.mkdir(mode=0o700)
