@@ -93,14 +93,14 @@ class Reply(NamedTuple):
     body: Json
 
 
-def complete(endpoint: Json, *, key: bool = True, **body: object) -> Reply:
+def complete(endpoint: Json, *, key: bool = True, timeout_s: float = 10, **body: object) -> Reply:
     """One completion straight at an endpoint. Raises OSError, http.client.HTTPException."""
     url = urlsplit(endpoint["base_url"])
-    connection = HTTPConnection(url.hostname or "", url.port, timeout=10)
+    connection = HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
     with closing(connection):
         if endpoint["uds"]:
             connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(10)
+            connection.sock.settimeout(timeout_s)
             connection.sock.connect(endpoint["uds"])
         asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, **body}
         headers = {"Content-Type": "application/json", **(endpoint["headers"] if key else {})}

@@ -87,8 +87,8 @@ class KvKeeper:
             if await _thread(self._store.is_whole, self._key, file)
         ]
         saved_at = 0.0 if manifest is None else manifest.saved_at
-        # Durable before the server sees a file: what kills it must not kill the next one.
-        await self._write(identity, files, saved_at, restoring=bool(files))
+        # Noted before the server sees a file: what kills it must not kill the next one.
+        await self._write(identity, files, saved_at, restoring=bool(files), durable=False)
         self._identity = identity
         if not files:
             return
@@ -100,7 +100,7 @@ class KvKeeper:
                 _log.warning("kv refused", runtime=self._engine.name, reason=str(error))
             else:
                 restored.append(file)
-        await self._write(identity, restored, saved_at)
+        await self._write(identity, restored, saved_at, durable=False)
         tokens = sum(file.tokens for file in restored)
         _log.info("kv restored", runtime=self._engine.name, slots=len(restored), tokens=tokens)
 
@@ -137,7 +137,13 @@ class KvKeeper:
         _log.info("kv saved", runtime=self._engine.name, slots=len(fresh), tokens=tokens)
 
     async def _write(
-        self, identity: str, files: list[KvFile], saved_at: float, *, restoring: bool = False
+        self,
+        identity: str,
+        files: list[KvFile],
+        saved_at: float,
+        *,
+        restoring: bool = False,
+        durable: bool = True,
     ) -> None:
         manifest = KvManifest(
             instance_key=self._key,
@@ -147,7 +153,7 @@ class KvKeeper:
             saved_at=saved_at if files else 0.0,
             files=files,
         )
-        await in_thread(self._store.write, None, manifest)
+        await in_thread(self._store.write, None, manifest, durable=durable)
         self._files = files
 
 

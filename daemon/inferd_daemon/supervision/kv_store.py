@@ -94,8 +94,11 @@ class KvStore:
             raise
         return KvFile(slot, file_name(slot), size, digest, tokens)
 
-    def write(self, manifest: KvManifest) -> None:
-        """Make a manifest durable, and remove what it does not name. Raises OSError."""
+    def write(self, manifest: KvManifest, *, durable: bool = True) -> None:
+        """Put a manifest in place, and remove what it does not name. Raises OSError.
+
+        Not `durable` it outlives the daemon, but perhaps not the machine.
+        """
         place = self.place(manifest.instance_key)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.chmod(0o700)
@@ -103,10 +106,12 @@ class KvStore:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(encode(manifest))
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.replace(place / MANIFEST)
-        _sync_directory(place)
+        if durable:
+            _sync_directory(place)
         self._tidy(place, manifest)
 
     def make_room(self, instance_key: str) -> bool:
