@@ -1,8 +1,8 @@
 """Wires the rooms into a running daemon; owns the outermost nursery and the order of shutdown.
 
 Shutdown, first signal: new requests are refused, running ones have `drain_timeout_s`, then each
-gets its error frame. Second signal: everyone is dropped at once. Either way the backends are
-stopped after the last request and the socket file goes last.
+gets its error frame. Then the backends are stopped, and the socket file goes last. A second
+signal, whenever it comes, drops everyone and kills the backends' processes at once.
 
 Upgrade in place (leases.md section 6): requests wait unread, running ones have the same time, then
 everything ends except processes and descriptors, which go to the next self.
@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -30,16 +30,15 @@ from .fronts.byte_budget import ByteBudget
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.socket_file import SocketFile
+from .orders import SIGNALS, Order, Orders
 from .supervision.handover import HandedClient, HandedFiles, Handover
+from .supervision.runtimes import Runtimes
 from .supervision.state_directory import StateDirectory
 from .supervision.takeover import describe_runtimes, leave
 from .supervision.upgrade import Upgrade, UpgradeRefused
 
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
-UPGRADE_SIGNAL = signal.SIGUSR2
-SIGNALS = (signal.SIGTERM, signal.SIGINT, UPGRADE_SIGNAL)
-Order = Literal["stop", "upgrade"]
 _log = structlog.get_logger(__name__)
 
 
@@ -80,37 +79,46 @@ async def serve(
         view.upgrades = 0 if former is None else former.upgrades + 1
         view.upgrade = Upgrade(lambda: _handover(files.describe(), parts, view))
         clients: list[HandedClient] | None = None
-        async with trio.open_nursery() as nursery:
-            await nursery.start(parts.leasing.run)
+        orders = Orders(signals)
+        async with trio.open_nursery() as outer:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(parts.leasing.run)
+                for backend in parts.backends.values():
+                    nursery.start_soon(backend.run)
+                nursery.start_soon(parts.router.run)
+                nursery.start_soon(watch_state, view)
+                nursery.start_soon(AdminFeed(files.admin.socket, view).run)
+                listener = _listener(files.socket.socket, view, parts, config, former)
+                nursery.start_soon(listener.run)
+                _log.info(
+                    "listening", socket=str(places.socket), pid=os.getpid(), version=view.version
+                )
+                if on_listening is not None:
+                    on_listening()
+                if former is not None:
+                    _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
+                timeout_s = config.daemon.drain_timeout_s
+                if await _told(orders, view) == "upgrade" and await _rest(
+                    listener, timeout_s, orders
+                ):
+                    parts.leasing.let_go()
+                    clients = listener.hand_over()
+                else:
+                    view.draining = True
+                    parts.leasing.changes.tell({"type": "daemon", "state": view.state})
+                    listener.end_streams()
+                    if not await _drain(listener, listener.drained, timeout_s, orders):
+                        parts.leasing.runtimes.kill()
+                    # An upgrade leaves what comes from here on to the next self.
+                    outer.start_soon(_kill_when_told, orders, parts.leasing.runtimes)
+                # Whose connection ends from here on did not end it: its leases wait for the next
+                # start.
+                parts.leasing.stopping = True
+                listener.abort()
+                nursery.cancel_scope.cancel()
             for backend in parts.backends.values():
-                nursery.start_soon(backend.run)
-            nursery.start_soon(parts.router.run)
-            nursery.start_soon(watch_state, view)
-            nursery.start_soon(AdminFeed(files.admin.socket, view).run)
-            listener = _listener(files.socket.socket, view, parts, config, former)
-            nursery.start_soon(listener.run)
-            _log.info("listening", socket=str(places.socket), pid=os.getpid(), version=view.version)
-            if on_listening is not None:
-                on_listening()
-            if former is not None:
-                _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
-            timeout_s = config.daemon.drain_timeout_s
-            if await _told(signals, view) == "upgrade" and await _rest(
-                listener, timeout_s, signals
-            ):
-                parts.leasing.let_go()
-                clients = listener.hand_over()
-            else:
-                view.draining = True
-                parts.leasing.changes.tell({"type": "daemon", "state": view.state})
-                listener.end_streams()
-                await _drain(listener, listener.drained, timeout_s, signals)
-            # Whose connection ends from here on did not end it: its leases wait for the next start.
-            parts.leasing.stopping = True
-            listener.abort()
-            nursery.cancel_scope.cancel()
-        for backend in parts.backends.values():
-            await backend.close()
+                await backend.close()
+            outer.cancel_scope.cancel()
         if clients is not None:
             handover = _handover(files.hand_over(), parts, view, clients, listener.accepted)
             leave(parts.leasing.runtimes)
@@ -119,7 +127,7 @@ async def serve(
     return None
 
 
-async def _told(signals: AsyncIterator[int], view: DaemonView) -> Order:
+async def _told(told: Orders, view: DaemonView) -> Order:
     """Wait for an order, by signal or by verb."""
     orders: list[Order] = []
     assert view.upgrade is not None
@@ -132,14 +140,14 @@ async def _told(signals: AsyncIterator[int], view: DaemonView) -> Order:
 
         nursery.start_soon(by_verb, view.stop_asked, "stop")
         nursery.start_soon(by_verb, view.upgrade.asked, "upgrade")
-        async for number in signals:
-            if number == UPGRADE_SIGNAL:
-                nursery.start_soon(_ask, view.upgrade)
-                continue
-            _log.info("stopping", signal=signal.Signals(number).name)
-            orders.append("stop")
-            nursery.cancel_scope.cancel()
-            break
+        while True:
+            order, by = await told.next()
+            if order == "stop":
+                break
+            nursery.start_soon(_ask, view.upgrade)
+        _log.info("stopping", signal=by)
+        orders.append("stop")
+        nursery.cancel_scope.cancel()
     # a stop that came with an upgrade counts
     return "stop" if "stop" in orders else "upgrade"
 
@@ -149,19 +157,19 @@ async def _ask(upgrade: Upgrade) -> None:
         await upgrade.ask()
 
 
-async def _rest(listener: Listener, timeout_s: float, signals: AsyncIterator[int]) -> bool:
+async def _rest(listener: Listener, timeout_s: float, orders: Orders) -> bool:
     """Have everything at rest for the next self; False where a signal asks for a stop instead."""
     _log.info("upgrading", pid=os.getpid())
     listener.pause()
     listener.end_streams()
-    return await _drain(listener, listener.rested, timeout_s, signals)
+    return await _drain(listener, listener.rested, timeout_s, orders)
 
 
 async def _drain(
     listener: Listener,
     finished: Callable[[], Awaitable[None]],
     timeout_s: float,
-    signals: AsyncIterator[int],
+    orders: Orders,
 ) -> bool:
     """Let running requests finish; a signal ends the patience, and makes it False."""
     patient = False
@@ -180,13 +188,24 @@ async def _drain(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(finish)
-        async for number in signals:
-            if number == UPGRADE_SIGNAL:
-                continue  # it is under way, or too late
-            _log.warning("stopping at once", signal=signal.Signals(number).name)
-            nursery.cancel_scope.cancel()
-            break
+        _log.warning("stopping at once", signal=await _stop_from(orders))
+        nursery.cancel_scope.cancel()
     return patient
+
+
+async def _kill_when_told(orders: Orders, runtimes: Runtimes) -> None:
+    """While processes are being stopped, a signal ends them at once."""
+    while True:
+        _log.warning("killing what still runs", signal=await _stop_from(orders))
+        runtimes.kill()
+
+
+async def _stop_from(orders: Orders) -> str:
+    """Wait for a signal that asks for a stop; its name."""
+    while True:
+        order, by = await orders.next()
+        if order == "stop":  # an upgrade is under way, or comes too late
+            return by
 
 
 def _handover(

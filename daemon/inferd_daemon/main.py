@@ -22,11 +22,12 @@ import trio
 
 import inferd_daemon
 
-from .app import SIGNALS, serve
+from .app import serve
 from .arguments import parse_arguments, quick_config, with_overrides
 from .config import Config, find_config_file, find_places, load_config, render_config
 from .errors import OperatorError
 from .log import configure
+from .orders import SIGNALS
 from .supervision.reexec import become_next, read_handover, receive, signals_kept
 
 lean_imports.done()

@@ -198,3 +198,90 @@ def test_closed_standard_error_does_not_stop_it() -> None:
                     assert client.hear()["code"] == "invalid_request"
             process.terminate()
             assert process.wait(5) == 0
+
+
+STUBBORN = """\
+[daemon]
+log_format = "json"
+drain_timeout_s = 20
+[backends.b]
+kind = "libllama"
+model = "demo"
+threads = 1
+stop_timeout_s = 30
+[backends.mock]
+kind = "mock"
+token_ms = 10
+[routes.b]
+backends = ["b"]
+[routes.mock]
+backends = ["mock"]
+"""
+
+
+def _worker_of(daemon: RunningDaemon) -> int:
+    (worker,) = (pid for pid in daemon.processes() if pid != daemon.pid)
+    return worker
+
+
+def test_a_signal_while_a_backend_does_not_stop_kills_it() -> None:
+    with running_daemon(config=STUBBORN) as daemon:
+        daemon.wait_for("runtime ready", 15)
+        worker = _worker_of(daemon)
+        os.kill(worker, signal.SIGSTOP)  # it heeds no SIGINT
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("stopping")
+        time.sleep(0.3)
+        assert daemon.process.poll() is None  # it waits for the worker
+        started = time.monotonic()
+        for number in (signal.SIGHUP, signal.SIGTERM):  # the first is no stop here
+            daemon.process.send_signal(number)
+        assert daemon.process.wait(5) == 0
+        assert time.monotonic() - started < 2.0
+        assert "killing what still runs" in daemon.events()
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_second_signal_in_the_drain_kills_what_would_not_stop() -> None:
+    with running_daemon(config=STUBBORN) as daemon, connected(daemon.socket) as client:
+        daemon.wait_for("runtime ready", 15)
+        os.kill(_worker_of(daemon), signal.SIGSTOP)
+        client.generate("long", model="mock", max_tokens=100_000)
+        client.hear()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("stopping")
+        started = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - started < 2.0
+        assert "stopping at once" in daemon.events()
+
+
+def test_sighup_begins_anew_and_ends_nothing() -> None:
+    with running_daemon("--backend", "mock") as daemon:
+        pid = daemon.pid
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("upgraded", 10)
+        with connected(daemon.socket) as client:
+            client.say(op="status", id="s")
+            assert client.hear()["value"]["pid"] == pid
+
+
+def test_sighup_is_the_end_of_one_that_runs_in_a_terminal() -> None:
+    ours, theirs = os.openpty()
+    with temporary_directory() as directory:
+        process = subprocess.Popen(
+            daemon_command(directory, ("--backend", "mock"), None),
+            stdin=theirs,
+            stderr=subprocess.DEVNULL,
+            env=environment(directory, {}),
+        )
+        os.close(theirs)
+        try:
+            with process:
+                path = directory / "run" / "inferd.sock"
+                wait_until(lambda: _answers(path), 10, "an answer")
+                process.send_signal(signal.SIGHUP)
+                assert process.wait(5) == 0
+                assert not path.exists()
+        finally:
+            os.close(ours)
