@@ -1,5 +1,6 @@
 """Leases on services that someone else runs: a fake Ollama, a real llama-server by its API."""
 
+import signal
 import socket
 import subprocess
 import time
@@ -220,6 +221,19 @@ def test_its_leases_come_back_after_a_restart_even_before_the_service() -> None:
             wait_runtime(client, key_of(ensured), "restarting")
             with fake_ollama(port, installed={"qwen3:latest": None}):
                 wait_runtime(client, key_of(ensured), "degraded")
+
+
+def test_its_leases_outlive_an_upgrade(daemon: RunningDaemon) -> None:
+    with fake_ollama(installed={"qwen3:latest": None}) as fake:
+        with connected(daemon.socket) as client:
+            ensured = ensure(client, ollama(fake.root_url), bind="none")
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgraded" in daemon.events(), 20, "the upgrade")
+        with connected(daemon.socket) as client:
+            assert leases(client) == [ensured["lease"]["lease_ref"]]
+            wait_runtime(client, key_of(ensured), "degraded")
+            fake.running["qwen3:latest"] = 1
+            wait_runtime(client, key_of(ensured), "ready")
 
 
 # -- openai ------------------------------------------------------------------------------------

@@ -71,16 +71,22 @@ async def look(endpoint: Endpoint) -> Health:
         if status == 404:
             status, body = await fetch(endpoint, "/v1/models")
     except ProbeError as error:
-        return Health.UNSEEN if _out_of_resources(error) else Health.NO_ANSWER
+        return missed(error)
     return judge(status, body)
 
 
-def _out_of_resources(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
-            return True
-        error = error.__cause__
-    return False
+def missed(error: ProbeError) -> Health:
+    """What a look that brought no answer says: of the runtime, or only of the daemon."""
+    return Health.UNSEEN if _is_ours(error) else Health.NO_ANSWER
+
+
+def _is_ours(error: BaseException | None) -> bool:
+    if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        # Of a host with several addresses, each attempt has an error.
+        return any(_is_ours(each) for each in error.exceptions)
+    return error is not None and _is_ours(error.__cause__ or error.__context__)
 
 
 def judge(status: int, body: bytes) -> Health:

@@ -11,7 +11,7 @@ from ..backends.runtime import ModelFacts
 from .attached import AttachedService, Sight
 from .base import Health
 from .failures import Cause
-from .http_probe import ProbeError
+from .http_probe import ProbeError, missed
 
 CAPABILITIES = {
     "completion": "streaming",
@@ -63,7 +63,7 @@ class OllamaService(AttachedService):
                 if missing is not None:
                     return missing
         except ProbeError as error:
-            return Sight(Health.NO_ANSWER, f"{root} does not answer: {error}")
+            return Sight(missed(error), f"{root} does not answer: {error}")
         if running is None:
             return Sight(Health.DEGRADED, f"{self._model} is installed but not loaded")
         if self.facts is not None and running.context_length:

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from ..backends.runtime import ModelFacts
 from .attached import AttachedService, Sight
 from .base import Health
-from .http_probe import ProbeError
+from .http_probe import ProbeError, missed
 
 
 class _Meta(Struct):
@@ -37,7 +37,7 @@ class OpenAIService(AttachedService):
         try:
             status, body = await self.ask("/v1/models")
         except ProbeError as error:
-            return Sight(Health.NO_ANSWER, f"{root} does not answer: {error}")
+            return Sight(missed(error), f"{root} does not answer: {error}")
         if refused := self.refused(status):
             return refused
         if status != 200:

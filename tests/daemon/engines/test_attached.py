@@ -1,6 +1,7 @@
 """What the answers of attached services mean: a fake Ollama, and any server of the API."""
 
 import json
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,20 @@ async def test_nobody_there(kind: str) -> None:
     assert asked.sight is not None
     assert not asked.sight.settled  # it may yet be started
     assert NOBODY in words(asked)
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_without_descriptors_nothing_is_said_of_the_service(kind: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with fake_ollama(installed={"qwen3:latest": None}) as fake:
+        asked = service(fake.root_url, kind)
+        await asked.open()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            assert await asked.look() is Health.UNSEEN
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await asked.look() in (Health.DEGRADED, Health.HEALTHY)
 
 
 @pytest.mark.parametrize(
