@@ -28,7 +28,7 @@ from .config import Config, find_config_file, find_places, load_config, render_c
 from .errors import OperatorError
 from .log import configure
 from .orders import SIGNALS
-from .supervision.reexec import become_next, read_handover, receive, signals_kept
+from .supervision.reexec import become_next, not_gone_over, read_handover, receive, signals_kept
 
 lean_imports.done()
 
@@ -70,6 +70,7 @@ def _run(config: Config) -> None:
                 become_next(handover, kept)
             except OSError as error:
                 _log.error("upgrade failed, going on", reason=error.strerror)
+                handover = not_gone_over(handover)
 
 
 def _preflight(config: Config) -> None:

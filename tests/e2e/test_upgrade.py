@@ -166,7 +166,7 @@ def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -
         before = descriptors(daemon.pid)
         upgrade(daemon)
         upgrade(daemon)
-        assert descriptors(daemon.pid) == before
+        wait_until(lambda: descriptors(daemon.pid) == before, 2, "what was open before")
         ensure(client, boot(ctx_size=256))
         for runtime in runtimes(client):
             environ = Path(f"/proc/{runtime['pid']}/environ").read_bytes()
@@ -282,6 +282,54 @@ def test_half_a_message_is_heard_to_its_end() -> None:
         assert client.hear()["value"]["upgrades"] == 0
         wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
         assert ask(client, "status")["upgrades"] == 1
+
+
+def test_who_stalls_in_a_message_keeps_nobody_waiting() -> None:
+    with (
+        running_daemon("--backend", "mock") as daemon,
+        connected(daemon.socket) as stalled,
+        connected(daemon.socket, WITHIN_S) as client,
+    ):
+        stalled.sock.sendall(b"\x7f")
+        ask(client, "status")
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrading" in daemon.events(), WITHIN_S, "its decision")
+        started = time.monotonic()
+        wait_until(lambda: upgrades(daemon) == 1, 10, "an upgrade")
+        assert time.monotonic() - started > 0.9
+        assert ask(client, "status")["connections"] == 1
+        with pytest.raises(EOFError):
+            stalled.hear()
+
+
+FAILING_EXEC = """
+import os
+real = os.execve
+def fail_once(*_):
+    os.execve = real
+    raise OSError(7, "Argument list too long")
+os.execve = fail_once
+"""
+
+
+def test_an_exec_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING_EXEC)
+    with (
+        running_daemon("--demo", environ={"PYTHONPATH": str(tmp_path)}) as daemon,
+        connected(daemon.socket) as client,
+    ):
+        wait_until(lambda: "runtime ready" in daemon.events(), 10, "the worker")
+        worker, before = worker_of(client), descriptors(daemon.pid)
+        daemon.process.send_signal(signal.SIGUSR2)
+        daemon.wait_for("upgrade failed, going on", WITHIN_S)
+        assert ask(client, "status")["upgrades"] == 0
+        assert worker_of(client) == worker
+        wait_until(lambda: descriptors(daemon.pid) == before, 2, "what was open before")
+        client.generate(max_tokens=2)
+        assert client.hear_end()["type"] == "done"
+        upgrade(daemon)
+        assert ask(client, "status")["upgrades"] == 1
+        assert worker_of(client) == worker
 
 
 def test_signals_that_come_between_two_selves_are_heard() -> None:

@@ -14,6 +14,9 @@ from .byte_budget import ByteBudget
 from .peer import peer_of
 from .session import Session
 
+HALF_MESSAGE_S = 1.0
+"""A whole message of a client that means it is here by then; its next one waits."""
+
 
 class Listener:
     """All sessions of `inferd.sock`."""
@@ -71,10 +74,16 @@ class Listener:
             session.pause()
 
     async def rested(self) -> None:
-        """Returns once every paused session rests; what was under way has ended by then."""
-        while not all(session.resting for session in self._sessions):
-            self._idle = trio.Event()
-            await self._idle.wait()
+        """Returns once what was under way in the paused sessions has ended, so that they rest.
+
+        Who does not finish the message that it is sending keeps nobody waiting for long.
+        """
+        with trio.move_on_after(HALF_MESSAGE_S):
+            while not all(session.resting for session in self._sessions):
+                self._idle = trio.Event()
+                await self._idle.wait()
+            return
+        await self.drained()
 
     def hand_over(self) -> list[HandedClient]:
         """The clients of the sessions that rest; the others lose their connection."""

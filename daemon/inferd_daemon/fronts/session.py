@@ -4,7 +4,6 @@ Nothing outlives the connection: when the client leaves, its requests are cancel
 """
 
 import errno
-import fcntl
 import socket
 from collections.abc import Callable
 from math import inf
@@ -82,8 +81,8 @@ class Session:
         self._wait.cancel()
 
     def hand_over(self) -> int:
-        """A descriptor of the resting client's socket, for its next owner."""
-        return fcntl.fcntl(self._sock, fcntl.F_DUPFD_CLOEXEC, 3)
+        """The descriptor of the resting client's socket, which is its next owner's from here on."""
+        return self._sock.detach()
 
     @property
     def busy(self) -> bool:

@@ -126,8 +126,11 @@ class Leasing:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        with scope:
-            await self._journal.run(task_status=task_status)
+        try:
+            with scope:
+                await self._journal.run(task_status=task_status)
+        finally:
+            self._journal.close()
 
     async def _begin(self, nursery: trio.Nursery) -> None:
         former = self._journal.entries

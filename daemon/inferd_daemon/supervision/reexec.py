@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+import msgspec
+
 from .. import lean_imports
 from ..errors import OperatorError
 from .handover import Handover, HandoverError, decode, encode
@@ -77,10 +79,10 @@ def become_next(handover: Handover, kept: KeptSignals) -> NoReturn:
 
     Raises OSError where that fails; nothing has changed then, but that signals wait.
     """
-    state = memory_file(encode(handover))
-    inherited = [state, *handover.descriptors()]
     argv = command()
+    state = memory_file(encode(handover))
     environment = {**os.environ, VARIABLE: str(state)}
+    inherited = [state, *handover.descriptors()]
     if handover.code is not None:
         inherited.append(handover.code)
         environment[lean_imports.VARIABLE] = str(handover.code)
@@ -92,9 +94,14 @@ def become_next(handover: Handover, kept: KeptSignals) -> NoReturn:
     except OSError:
         _set_inheritable(inherited, False)
         os.close(state)
-        if handover.code is not None:
-            os.close(handover.code)
         raise
+
+
+def not_gone_over(handover: Handover) -> Handover:
+    """For this self, which gets back what it wanted to hand over."""
+    if handover.code is not None:
+        os.close(handover.code)
+    return msgspec.structs.replace(handover, upgrades=handover.upgrades - 1, code=None)
 
 
 def read_handover(environ: MutableMapping[str, str]) -> Handover | None:
