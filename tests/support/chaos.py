@@ -220,18 +220,14 @@ class Chaos:
     def kill_daemon(self) -> None:
         """SIGKILL, then start it again."""
         children = self._children()
-        self.ledger.daemon_dies()
-        self.daemon.process.kill()
-        self.daemon.process.wait()
+        self._kill()
         self._expect_gone(children)
         self._start("started after SIGKILL")
 
     def kill_daemon_again_and_again(self) -> None:
         """Killed while it starts, and while it starts its runtimes."""
         for _ in range(3):
-            self.ledger.daemon_dies()
-            self.daemon.process.kill()
-            self.daemon.process.wait()
+            self._kill()
             self._launch()
             time.sleep(self._chance.uniform(0, 0.8))
         self.kill_daemon()
@@ -250,9 +246,10 @@ class Chaos:
 
     def stop_daemon_in_order(self) -> None:
         """SIGTERM, then start it again."""
-        self.ledger.daemon_dies()
+        self.ledger.another_life()
         if (status := self.daemon.stop()) != 0:
             self.complaints.complain(f"the daemon ended with {status}")
+        self.ledger.another_life()
         if left := self.daemon.processes():
             self.complaints.complain(f"{left} outlive an orderly stop")
         self._start("started after SIGTERM")
@@ -333,6 +330,13 @@ class Chaos:
 
     def _children(self) -> list[int]:
         return [pid for pid in self.daemon.processes() if pid != self.daemon.pid]
+
+    def _kill(self) -> None:
+        self.ledger.another_life()
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        # Who left between these two left a daemon that did not see it.
+        self.ledger.another_life()
 
     def _expect_gone(self, pids: list[int]) -> None:
         with contextlib.suppress(AssertionError):

@@ -44,8 +44,8 @@ class LeaseLedger:
         self._left: dict[str, tuple[int, float]] = {}
         self._life = 0
 
-    def daemon_dies(self) -> None:
-        """From here on the daemon may not see which connections end."""
+    def another_life(self) -> None:
+        """The daemon is about to die, or has died: it need not see which connections end now."""
         with self._lock:
             self._life += 1
 
