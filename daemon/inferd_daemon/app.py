@@ -76,7 +76,7 @@ async def serve(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         parts = assemble(config, places, former)
         view = _view(parts, config, places)
-        view.upgrades = 0 if former is None else former.upgrades + 1
+        view.upgrades = 0 if former is None else former.upgrades
         view.upgrade = Upgrade(lambda: _handover(files.describe(), parts, view))
         clients: list[HandedClient] | None = None
         orders = Orders(signals)
@@ -95,7 +95,7 @@ async def serve(
                 )
                 if on_listening is not None:
                     on_listening()
-                if former is not None:
+                if former is not None and former.code is not None:
                     _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
                 timeout_s = config.daemon.drain_timeout_s
                 if await _told(orders, view) == "upgrade" and await _rest(
@@ -219,7 +219,7 @@ def _handover(
         pid=os.getpid(),
         mark=parts.leasing.mark,
         files=files,
-        upgrades=view.upgrades,
+        upgrades=view.upgrades + 1,
         accepted=accepted,
         began=time.monotonic(),
         code=None if view.upgrade is None else view.upgrade.code,
