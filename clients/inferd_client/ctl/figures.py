@@ -7,6 +7,10 @@ from inferd_proto import TextDelta, ThinkingDelta, ToolUse
 from ..answers import Done, Event
 from .render import duration
 
+_DECODING_SHARE = 0.25
+"""Of the whole time, at least: an answer that comes in one burst was made before it came, and the
+time of its arrival says nothing of how fast."""
+
 
 class Stopwatch:
     """Keeps the first and the last moment of an answer; times in seconds of one clock."""
@@ -30,12 +34,15 @@ class Stopwatch:
         first_at = self._last_at if self._first_at is None else self._first_at
         tokens = done.usage.output_tokens
         decoding = self._last_at - first_at
-        # A call comes whole: the time of its tokens lies before it, with the prompt's.
-        streamed = self._deltas > 1 and tokens > 1 and decoding > 0
-        rate = (tokens - 1) / decoding if streamed else None
+        whole = self._last_at - self._asked_at
+        streamed = tokens > 1 and self._deltas > 1 and decoding >= _DECODING_SHARE * whole
+        if streamed:
+            rate: float | None = (tokens - 1) / decoding
+        else:
+            rate = tokens / whole if tokens and whole > 0 else None
         return Figures(
             first_s=first_at - self._asked_at,
-            whole_s=self._last_at - self._asked_at,
+            whole_s=whole,
             tokens=tokens,
             tokens_per_s=rate,
         )
@@ -46,8 +53,8 @@ class Stopwatch:
 
 
 class Figures(NamedTuple):
-    """`first_s` from the question to the first token or call; `tokens_per_s` from there on, None
-    where nothing streamed."""
+    """`first_s` from the question to the first token or call that came; `tokens_per_s` from there
+    on, over the whole time where decoding was no large part of it, None without tokens."""
 
     first_s: float
     whole_s: float
@@ -56,11 +63,13 @@ class Figures(NamedTuple):
 
     def in_words(self) -> str:
         """One line."""
-        whole = f"{self.tokens} tokens in {duration(self.whole_s)}"
+        plural = "" if self.tokens == 1 else "s"
+        whole = f"{self.tokens} token{plural} in {duration(self.whole_s)}"
         if self.tokens_per_s is None:
             return whole
         first = f"first token after {duration(self.first_s)}"
-        return f"{first}, {whole}, {self.tokens_per_s:,.0f} tokens/s"
+        digits = 0 if self.tokens_per_s >= 10 else 1
+        return f"{first}, {whole}, {self.tokens_per_s:,.{digits}f} tokens/s"
 
     def as_fields(self) -> dict[str, float | int | None]:
         """For JSON; milliseconds with three digits."""

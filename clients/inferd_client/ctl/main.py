@@ -4,7 +4,9 @@ Start-up time is part of the product: a verb is imported when it is called, and 
 imports rich, anyio or a socket.
 """
 
+import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -78,6 +80,19 @@ def main() -> None:
 def run(argv: list[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up_output()
+        what = f"{error.filename}: " if error.filename else ""
+        with suppress(OSError):
+            click.echo(f"inferdctl: {what}{error.strerror or error}", err=True)
+        return exits.FAILED
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    try:
         code = cli.main(argv, prog_name="inferdctl", standalone_mode=False)
     except click.Abort:
         return exits.INTERRUPTED
@@ -93,3 +108,14 @@ def run(argv: list[str]) -> int:
         click.echo(f"inferdctl: {in_one_line(error)}", err=True)
         return exits.NO_DAEMON if isinstance(error, ConnectError) else exits.FAILED
     return code if isinstance(code, int) else exits.DONE
+
+
+def _give_up_output() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

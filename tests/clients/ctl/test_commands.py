@@ -230,6 +230,22 @@ def test_a_reader_that_leaves_ends_it_quietly(daemon: ScriptedDaemon) -> None:
     assert (ran.stdout, ran.stderr) == (b"more", b"")
 
 
+@pytest.mark.parametrize("argv", [["run", "Hi"], ["run", "Hi", "--json"], ["status"], ["--help"]])
+def test_a_full_disk_is_one_line(daemon: ScriptedDaemon, argv: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "inferd_client.ctl", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            env=os.environ | {"INFERD_SOCKET": str(daemon.path)},
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == b"inferdctl: No space left on device\n"
+
+
 # -- the other verbs -----------------------------------------------------------------------
 
 

@@ -97,15 +97,32 @@ def test_figures_of_a_streamed_answer() -> None:
     watch.saw(done, 102.5)
     figures = watch.measure(done)
     assert tuple(figures) == (0.5, 2.5, 9, 4.0)
-    assert figures.in_words() == "first token after 500 ms, 9 tokens in 2.5 s, 4 tokens/s"
+    assert figures.in_words() == "first token after 500 ms, 9 tokens in 2.5 s, 4.0 tokens/s"
 
 
-def test_a_call_has_no_rate() -> None:
+def test_a_burst_is_measured_by_the_whole_time() -> None:
+    watch = Stopwatch(0.0)
+    done = Done("end_turn", Usage(1, 81))
+    for step in range(81):
+        watch.saw(TextDelta("x"), 0.0698 + step * 0.0000037)
+    watch.saw(done, 0.0701)
+    assert watch.measure(done).tokens_per_s == pytest.approx(81 / 0.0701)
+
+
+def test_a_call_is_measured_by_the_whole_time() -> None:
     watch = Stopwatch(0.0)
     done = Done("tool_use", Usage(1, 26))
     watch.saw(ToolUse("c", "f", {}), 0.5)
-    watch.saw(done, 0.500001)
+    watch.saw(done, 0.5)
     figures = watch.measure(done)
-    assert figures.tokens_per_s is None
-    assert figures.in_words() == "26 tokens in 500 ms"
+    assert figures.in_words() == "first token after 500 ms, 26 tokens in 500 ms, 52 tokens/s"
+    assert figures.as_fields()["tokens_per_s"] == 52.0
+
+
+def test_no_tokens_have_no_rate() -> None:
+    watch = Stopwatch(0.0)
+    done = Done("cancelled", Usage(1, 0))
+    watch.saw(done, 0.5)
+    figures = watch.measure(done)
+    assert figures.in_words() == "0 tokens in 500 ms"
     assert figures.as_fields()["tokens_per_s"] is None
