@@ -10,7 +10,7 @@ from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, Readiness
 from ..errors import BackendFault, ModelFault
-from .breaker import Breaker
+from .breaker import Breaker, Pass
 
 Clock = Callable[[], float]
 MAX_REASON_CHARS = 200
@@ -18,11 +18,16 @@ MAX_REASON_CHARS = 200
 
 
 class Attempt(NamedTuple):
-    """One request at the backend. `trial`: it decides whether the breaker closes; `counts`: the
-    backend had said that it was ready."""
+    """One request at the backend, with what its breaker said; `counts`: the backend had said that
+    it was ready."""
 
-    trial: bool
+    passed: Pass
     counts: bool
+
+    @property
+    def trial(self) -> bool:
+        """It decides whether the breaker closes."""
+        return self.passed.trial
 
 
 class Upstream:
@@ -35,6 +40,7 @@ class Upstream:
         self.last_begun = float("-inf")
         self._clock = clock
         self._last_failure = ""
+        self._was_ready = True
 
     def __repr__(self) -> str:
         return f"<Upstream {self.backend.name}, {self.in_flight} in flight, {self.breaker!r}>"
@@ -51,38 +57,50 @@ class Upstream:
 
     def readiness(self) -> Readiness:
         """The backend's own, unless its breaker lets no request through."""
+        own = self._look()
         if self.breaker.closed:
-            return self.backend.readiness()
+            return own
         refusal = self.breaker.refusal(self._clock())
         if refusal is None:
-            return self.backend.readiness()
+            return own
         return Readiness(False, f"{refusal}; its last failure: {self._last_failure}")
 
     def begin(self) -> Attempt:
         """A request goes to it, now that `readiness` allows it; ends with `end`."""
         self.in_flight += 1
         self.last_begun = self._clock()
-        counts = self.backend.readiness().ready
+        counts = self._look().ready
         return Attempt(self.breaker.begin(self.last_begun), counts)
 
     def answered(self, attempt: Attempt) -> Attempt:
         """The first of its answer is there: proof enough for a trial."""
-        if attempt.trial:
-            self.breaker.succeeded(trial=True)
-        return attempt._replace(trial=False)
+        self.breaker.succeeded(attempt.passed)
+        return attempt._replace(passed=attempt.passed._replace(trial=False))
 
     def end(self, attempt: Attempt, error: BaseException | None) -> None:
         """The request is over: answered, or ended by `error`."""
         self.in_flight -= 1
+        self._look()
         if error is None:
-            self.breaker.succeeded(trial=attempt.trial)
+            self.breaker.succeeded(attempt.passed)
         elif counts_against_backend(error) and (attempt.counts or attempt.trial):
             assert isinstance(error, BackendFault)
             # after a colon come the upstream's words, which may quote the request of another user
             self._last_failure = error.message.partition(": ")[0][:MAX_REASON_CHARS]
-            self.breaker.failed(self._clock(), trial=attempt.trial)
+            # a crash breaks all requests at once, but each runs out of its own time
+            alone = error.code is ErrorCode.TIMEOUT
+            self.breaker.failed(self._clock(), attempt.passed, alone=alone)
         else:
-            self.breaker.abandoned(trial=attempt.trial)
+            self.breaker.abandoned(attempt.passed)
+
+    def _look(self) -> Readiness:
+        """The backend's readiness. One that was not ready and is so again began anew: what runs now
+        is not what failed."""
+        own = self.backend.readiness()
+        if own.ready and not self._was_ready:
+            self.breaker.reset()
+        self._was_ready = own.ready
+        return own
 
 
 def counts_against_backend(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import trio
 from inferd_daemon.errors import BackendFault, CallerFault, ModelFault, RequestError
 from inferd_daemon.routing.breaker import BreakerState
 from inferd_proto import ErrorCode
-from tests.daemon.routing.upstreams import BROKEN, COMING, Told, upstream
+from tests.daemon.routing.upstreams import BROKEN, COMING, READY, Told, upstream
 
 DOWN = BackendFault("upstream answered 502")
 
@@ -85,13 +85,48 @@ def test_who_said_that_it_is_not_ready_is_not_blamed() -> None:
     for _ in range(5):
         asked.end(asked.begin(), DOWN)
     assert asked.breaker.closed
+    backend.told = READY
+    attempt = asked.begin()
     backend.told = BROKEN  # it became unready under the request: that is its failure
-    for _ in range(3):
-        backend.told = upstream(Told("b")).readiness()
-        attempt = asked.begin()
-        backend.told = BROKEN
+    asked.end(attempt, DOWN)
+    assert asked.breaker.failures(0.0) == 1
+
+
+def test_a_crash_with_many_requests_running_is_one_failure() -> None:
+    asked = upstream(Told("a"))
+    for attempt in [asked.begin() for _ in range(5)]:
         asked.end(attempt, DOWN)
+    assert asked.breaker.failures(0.0) == 1
+    assert asked.readiness().ready
+
+
+def test_requests_that_run_out_of_time_count_each() -> None:
+    asked = upstream(Told("a"))
+    for attempt in [asked.begin() for _ in range(3)]:
+        asked.end(attempt, BackendFault("too slow", ErrorCode.TIMEOUT))
+    assert not asked.readiness().ready
+
+
+def test_who_is_ready_again_is_asked_again() -> None:
+    backend = Told("a")
+    asked = upstream(backend)
+    late = asked.begin()
+    for _ in range(3):
+        attempt = asked.begin()
+        backend.told = COMING
+        asked.end(attempt, DOWN)
+        backend.told = READY
+        assert asked.readiness().ready
+        assert asked.breaker.failures(0.0) == 0
+    for _ in range(3):
+        asked.end(asked.begin(), DOWN)
     assert asked.breaker.state(0.0) is BreakerState.OPEN
+    backend.told = COMING
+    assert "its breaker is open" in asked.readiness().reason
+    backend.told = READY
+    assert asked.readiness().ready
+    asked.end(late, DOWN)  # of a former life
+    assert asked.breaker.failures(0.0) == 0
 
 
 def test_the_first_of_an_answer_is_enough_for_a_trial() -> None:
