@@ -1,7 +1,7 @@
 """Structured log lines on standard error: JSON for machines, coloured text for people.
 
 Prompts, answers and secrets have no field here: callers log ids, counts and reasons, and of an
-exception only its type and its path through the code are shown. Never fails who logs.
+exception only its type and its path through the code are shown. Never fails, or holds up, who logs.
 """
 
 import logging
@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from .config.schema import LogFormat, LogLevel
+from .log_stream import LogStream
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -39,10 +40,11 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
         )
     else:
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+    stream = _stream_to(sys.stderr)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[_Losses(stream), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: _Lines(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr, stream),
         cache_logger_on_first_use=True,
     )
     # httpx logs every request's URL at INFO
@@ -71,13 +73,36 @@ def _describe(error: BaseException) -> list[str]:
     return lines
 
 
+def _stream_to(file: TextIO) -> LogStream | None:
+    try:
+        return LogStream(file.fileno())
+    except (OSError, ValueError):  # it has no descriptor, or a closed one
+        return None
+
+
+class _Losses:
+    """Tells in the next line how many before it could not be written."""
+
+    def __init__(self, stream: LogStream | None) -> None:
+        self._stream = stream
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if self._stream is not None and self._stream.lost:
+            event["lines_lost"] = self._stream.lost
+        return event
+
+
 class _Lines:
     """Writes lines; one that nobody can take is lost, and the daemon goes on."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, stream: LogStream | None) -> None:
         self._file = file
+        self._stream = stream
 
     def msg(self, line: str) -> None:
+        if self._stream is not None:
+            self._stream.write(line + "\n")
+            return
         try:
             self._file.write(line + "\n")
             self._file.flush()

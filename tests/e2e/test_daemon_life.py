@@ -285,3 +285,40 @@ def test_sighup_is_the_end_of_one_that_runs_in_a_terminal() -> None:
                 assert not path.exists()
         finally:
             os.close(ours)
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
+    with temporary_directory() as directory:
+        command = daemon_command(directory, ("--backend", "mock", "--log-level", "debug"), None)
+        process = subprocess.Popen(
+            command, env=environment(directory, {}), stderr=subprocess.PIPE, bufsize=0
+        )
+        assert process.stderr is not None
+        with process, process.stderr as pipe:
+            assert b"listening" in pipe.readline()
+            with connected(directory / "run" / "inferd.sock") as client:
+                for number in range(
+                    1000
+                ):  # each is a line of over 100 bytes: more than a pipe holds
+                    client.generate(f"{number}", max_tokens=1)
+                    client.hear_end(f"{number}")
+                os.set_blocking(pipe.fileno(), False)
+                _drain(pipe.fileno())
+                client.generate("last", max_tokens=1)
+                client.hear_end("last")
+                seen = bytearray()
+                wait_until(lambda: seen.extend(_drain(pipe.fileno())) or seen, 5, "a line")
+            process.terminate()
+            assert process.wait(5) == 0
+        assert b'"lines_lost":' in seen
+
+
+def _drain(descriptor: int) -> bytes:
+    """What a pipe holds now."""
+    got = b""
+    try:
+        while piece := os.read(descriptor, 65_536):
+            got += piece
+    except BlockingIOError:
+        pass
+    return got
