@@ -173,7 +173,7 @@ def test_an_owner_that_leaves_before_its_runtime_is_ready_leaves_nothing(
             time.sleep(wait_s)
         wait_until(lambda: not leases(client), 2, "the end of its lease")
         wait_until(lambda: daemon.processes() == [daemon.pid], 5, "the end of its runtime")
-    assert wrong_traces(daemon, runtimes(client)) == []
+    wait_until(lambda: not wrong_traces(daemon, runtimes(client)), 2, "order")
 
 
 def test_a_port_that_another_takes_while_the_server_is_down_is_had_again(
