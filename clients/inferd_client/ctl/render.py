@@ -75,7 +75,10 @@ def status_line(status: Status) -> str:
 
 
 def routes_table(routes: list[RouteStatus]) -> "Table":
-    """One row a route, the default one with a star; a line each for backends and who waits."""
+    """One row a route, the default one with a star; a line each for backends and who waits.
+
+    Why something is not ready is for `reason_lines`: a sentence in a column cannot be read.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -87,12 +90,32 @@ def routes_table(routes: list[RouteStatus]) -> "Table":
     return table
 
 
+def reason_lines(routes: list[RouteStatus]) -> list[str]:
+    """Why backends and routes are not ready, a line for each reason; empty where all are."""
+    whose: dict[str, list[str]] = {}
+
+    def tell(name: str, reason: str) -> None:
+        names = whose.setdefault(" ".join(printable(reason).split()), [])
+        if name not in names:
+            names.append(name)
+
+    for route in routes:
+        reasons = {b.name: b.reason for b in route.backends if not b.ready and b.reason}
+        for name, reason in reasons.items():
+            tell(name, reason)
+        # the route's own words are those of its backends, with their names before them
+        told = any(reason in route.reason for reason in reasons.values())
+        if not route.ready and route.reason and not told:
+            tell(route.name, route.reason)
+    return [f"{printable(', '.join(names))}: {reason}" for reason, names in whose.items()]
+
+
 def _route_row(route: RouteStatus) -> tuple[str, ...]:
     ranked = len({backend.priority for backend in route.backends}) > 1
     waiting = [f"{_peer(peer)}: {peer.queued}" for peer in route.peers if peer.queued]
     return (
         route.name + ("*" if route.default else ""),
-        "ready" if route.ready else route.reason or "not ready",
+        "ready" if route.ready else "unready",
         f"{route.active}/{route.permits}",
         "\n".join([f"{route.queued}/{route.queue_depth}", *waiting]),
         "\n".join(_backend_line(backend, ranked=ranked) for backend in route.backends),
@@ -106,13 +129,13 @@ def _backend_line(backend: BackendStatus, *, ranked: bool) -> str:
     notes: list[str] = []
     if backend.in_flight:
         notes.append(f"{backend.in_flight} of {backend.slots} slots in use")
-    if breaker.state == "half_open":
-        notes.append("its breaker is half open")
-    elif breaker.state == "closed" and breaker.failures:
+    if breaker.state != "closed":
+        notes.append(f"its breaker is {breaker.state.replace('_', ' ')}")
+    elif breaker.failures:
         plural = "" if breaker.failures == 1 else "s"
         notes.append(f"{breaker.failures} failure{plural} lately")
-    if not backend.ready:  # of an open breaker the reason tells
-        notes.append(backend.reason or "not ready")
+    if not backend.ready and breaker.state != "open":
+        notes.append("unready")
     rank = f"{backend.priority}. " if ranked else ""
     return f"{rank}{backend.name} ({backend.kind})" + (f": {'; '.join(notes)}" if notes else "")
 

@@ -8,10 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .render import printable
+from .render import printable, reason_lines, routes_table
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ..status import RouteStatus
 
 _PIPE_WIDTH = 250
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
@@ -72,3 +74,10 @@ def print_table(table: "Table") -> None:
 
     wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
     Console(width=wide).print(table)
+
+
+def print_routes(routes: "list[RouteStatus]") -> None:
+    """The table of routes, and below it, at full width, why any is not ready."""
+    print_table(routes_table(routes))
+    for line in reason_lines(routes):
+        sys.stdout.write(f"{line}\n")

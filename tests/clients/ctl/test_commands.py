@@ -290,7 +290,9 @@ def test_routes(ctl: Ctl, daemon: ScriptedDaemon) -> None:
         "─" * len(ctl("routes").out.splitlines()[2].split()[0]),
         "demo*",
         "big",
+        "big:",
     ]
+    assert "\nbig: the model is loading\n" in ctl("routes").out
     assert ctl("routes", "-q").out == "demo\nbig\n"
     assert json.loads(ctl("routes", "--json").out) == {"routes": STATUS["routes"]}
     daemon.script = lambda asked: asked.send(Result(asked.id, {"routes": []}))

@@ -80,7 +80,7 @@ def test_routes_in_a_table() -> None:
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns == {
         "NAME": ["demo*", "big", "\\[red]x"],
-        "STATE": ["ready", "the model is loading", "ready"],
+        "STATE": ["ready", "unready", "ready"],
         "ACTIVE": ["1/4", "0/0", "0/0"],
         "QUEUED": ["0/10", "0/0", "0/0"],
         "BACKENDS": ["demo (libllama)", "", ""],

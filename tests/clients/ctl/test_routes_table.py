@@ -1,6 +1,6 @@
 """The table of routes: ranks, load, breakers, and who waits."""
 
-from inferd_client.ctl.render import routes_table
+from inferd_client.ctl.render import reason_lines, routes_table
 from inferd_client.status import to_routes
 
 READY = {"kind": "mock", "ready": True, "slots": 4}
@@ -37,10 +37,32 @@ def test_a_busy_route() -> None:
     assert cells["ACTIVE"] == "4/4"
     assert str(cells["QUEUED"]).splitlines() == ["3/64", "uid 1000 batch: 2", "uid 1001: 1"]
     assert str(cells["BACKENDS"]).splitlines() == [
-        "1. a (openai_compat): its breaker is open for another 9.0 s; its last failure: 502",
+        "1. a (openai_compat): its breaker is open",
         "2. b (mock): 4 of 4 slots in use",
         "2. c (mock): its breaker is half open",
         "2. d (mock): 2 failures lately",
+    ]
+
+
+def test_reasons_stand_below_the_table() -> None:
+    down = {"name": "a", "kind": "llama_server", "reason": "it ended by itself\nwith 1: no memory"}
+    routes = to_routes(
+        {
+            "routes": [
+                CHAT,
+                {"name": "x", "reason": f"a: {down['reason']}", "backends": [down]},
+                {"name": "y", "backends": [{**down, "name": "b"}]},
+                {"name": "\x1b[2Jz", "reason": "it has no backends"},
+            ]
+        }
+    )
+    states = {str(column.header): list(column.cells) for column in routes_table(routes).columns}
+    assert states["STATE"] == ["ready", "unready", "unready", "unready"]
+    assert states["BACKENDS"][1:] == ["a (llama_server): unready", "b (llama_server): unready", ""]
+    assert reason_lines(routes) == [
+        "a: its breaker is open for another 9.0 s; its last failure: 502",
+        "a, b: it ended by itself with 1: no memory",
+        "\N{REPLACEMENT CHARACTER}[2Jz: it has no backends",
     ]
 
 

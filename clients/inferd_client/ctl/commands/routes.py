@@ -25,7 +25,7 @@ is left alone for a while: its breaker is open.
 def command(json_: bool, quiet: bool, socket: str | None, wait_s: float) -> None:
     """List the routes: what each is called, how busy it is, what stands behind it."""
     from ...status import to_routes
-    from ..render import json_line, printable, routes_table
+    from ..render import json_line, printable
 
     with connect(socket, wait_s) as client:
         value = client.call("route.list")
@@ -36,8 +36,8 @@ def command(json_: bool, quiet: bool, socket: str | None, wait_s: float) -> None
         for route in routes:
             click.echo(printable(route.name))
     elif routes:
-        from rich.console import Console
+        from ..terminal import print_routes
 
-        Console().print(routes_table(routes))
+        print_routes(routes)
     else:
         click.echo("The daemon has no routes.")

@@ -23,7 +23,7 @@ def command(json_: bool, socket: str | None, wait_s: float) -> int:
     """Tell whether the daemon is ready, and show its routes."""
     from ...errors import ConnectError
     from ...status import to_status
-    from ..render import json_line, routes_table, status_line
+    from ..render import json_line, status_line
 
     try:
         with connect(socket, wait_s) as client:
@@ -36,9 +36,9 @@ def command(json_: bool, socket: str | None, wait_s: float) -> int:
     if json_:
         click.echo(json_line(value))
     else:
-        from rich.console import Console
+        from ..terminal import print_routes
 
         click.echo(status_line(status))
         if status.routes:
-            Console().print(routes_table(status.routes))
+            print_routes(status.routes)
     return exits.DONE if status.ready else exits.FAILED
