@@ -83,6 +83,7 @@ async def serving(
         if wait:
             with trio.fail_after(DEADLINE_S):
                 await supervisor.wait_settled()
+        nursery.start_soon(backend.run)
         yield Serving(backend, supervisor, directory)
         await backend.close()
         nursery.cancel_scope.cancel()

@@ -4,9 +4,8 @@ Requests go straight to the worker's Unix socket; its process is the supervisor'
 seen here as a `Runtime` only.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import httpx
 import trio
@@ -26,11 +25,9 @@ from .base import (
 )
 from .chat_client import ChatClient, Deadlines
 from .chat_completions import DIALECTS
+from .engine_turns import EngineTurns
 from .runtime import ModelFacts, Runtime
 from .transport import PlainTransport
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 PATIENCE_S = 5.0
 """How long a request waits for a worker that loads or restarts: longer than a crash and a small
@@ -62,12 +59,12 @@ class LibllamaBackend(Backend):
         self._patience_s = patience_s
         # Each request holds one of the worker's HTTP threads. Were all held, health checks would
         # wait behind them, and a worker that is only busy would be taken for hung.
-        self._turns = trio.CapacityLimiter(config.parallel)
+        self._turns = EngineTurns(config.parallel)
         endpoint = runtime.endpoint
         if endpoint.uds is None:
             raise OperatorError(f"backend {name}: its runtime has no Unix socket")
         self._client = ChatClient(
-            PlainTransport(uds=str(endpoint.uds)),
+            PlainTransport(uds=str(endpoint.uds), leave=self._turns.leave),
             dialect=DIALECTS["llama_server"],
             api_key=endpoint.key,
             deadlines=DEADLINES,
@@ -107,54 +104,36 @@ class LibllamaBackend(Backend):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
         """As the interface says. Raises BackendFault with the worker's reason while it is down."""
         await self._wait_ready()
-        can = self.capabilities
-        if not can.generate:
+        if not self.capabilities.generate:
             raise BackendFault(f"backend {self.name} serves a model that generates no text")
-        async with self._turn():
-            try:
-                async with aclosing(self._client.generate(request, can)) as batches:
-                    async for batch in batches:
-                        yield batch
-                return
-            except BackendFault as fault:
-                await self._wait_restarted(fault)
-            async with aclosing(self._client.generate(request, can)) as batches:
-                async for batch in batches:
-                    yield batch
+        answer = self._turns.generate(
+            lambda: self._client, request, lambda: self.capabilities, self._wait_restarted
+        )
+        async with aclosing(answer) as batches:
+            async for batch in batches:
+                yield batch
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """As the interface says."""
         if not self.capabilities.embed:
             return await super().embed(request)
-        return await self._ask(self._client.embed, request)
+        await self._wait_ready()
+        return await self._turns.ask(lambda: self._client.embed, request, self._wait_restarted)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """As the interface says."""
         if not self.capabilities.rerank:
             return await super().rerank(request)
-        return await self._ask(self._client.rerank, request)
+        await self._wait_ready()
+        return await self._turns.ask(lambda: self._client.rerank, request, self._wait_restarted)
+
+    async def run(self) -> None:
+        """Own the connections that were left early, until cancelled."""
+        await self._turns.run()
 
     async def close(self) -> None:
         """Close idle connections to the worker."""
         await self._client.aclose()
-
-    async def _ask(self, operation: Callable[[T], Awaitable[R]], request: T) -> R:
-        await self._wait_ready()
-        async with self._turn():
-            try:
-                return await operation(request)
-            except BackendFault as fault:
-                await self._wait_restarted(fault)
-            return await operation(request)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None, None]:
-        turn = object()  # not the task: another one may close a generator
-        await self._turns.acquire_on_behalf_of(turn)
-        try:
-            yield
-        finally:
-            self._turns.release_on_behalf_of(turn)
 
     async def _wait_ready(self) -> None:
         """Wait a short while for a worker that is on its way. Raises BackendFault."""

@@ -4,9 +4,8 @@ Requests go straight to the server's own socket; each holds the runtime while it
 stopping and making room for it is others' business, seen here as an `OnDemandRuntime` only.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
 
 import httpx
 
@@ -25,11 +24,9 @@ from .base import (
 )
 from .chat_client import ChatClient, Deadlines
 from .chat_completions import DIALECTS
+from .engine_turns import EngineTurns
 from .runtime import Endpoint, OnDemandRuntime
 from .transport import PlainTransport
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 DEFAULT_SLOTS = 4
 """What llama-server makes where `parallel` is not given."""
@@ -47,6 +44,7 @@ class LlamaServerBackend(Backend):
         self.name = name
         self._config = config
         self._runtime = runtime
+        self._turns = EngineTurns(self.slots)
         self._client: ChatClient | None = None
         self._client_for: Endpoint | None = None
 
@@ -87,14 +85,10 @@ class LlamaServerBackend(Backend):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
         """As the interface says. Raises BackendFault where the server cannot be had."""
         async with self._runtime.holding():
-            try:
-                async with aclosing(self._open().generate(request, self.capabilities)) as batches:
-                    async for batch in batches:
-                        yield batch
-                return
-            except BackendFault as fault:
-                await self._wait_replaced(fault)
-            async with aclosing(self._open().generate(request, self.capabilities)) as batches:
+            answer = self._turns.generate(
+                self._open, request, lambda: self.capabilities, self._wait_replaced
+            )
+            async with aclosing(answer) as batches:
                 async for batch in batches:
                     yield batch
 
@@ -102,26 +96,24 @@ class LlamaServerBackend(Backend):
         """As the interface says."""
         if not self.capabilities.embed:
             return await super().embed(request)
-        return await self._ask(lambda: self._open().embed, request)
+        async with self._runtime.holding():
+            return await self._turns.ask(lambda: self._open().embed, request, self._wait_replaced)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """As the interface says."""
         if not self.capabilities.rerank:
             return await super().rerank(request)
-        return await self._ask(lambda: self._open().rerank, request)
+        async with self._runtime.holding():
+            return await self._turns.ask(lambda: self._open().rerank, request, self._wait_replaced)
+
+    async def run(self) -> None:
+        """Own the connections that were left early, until cancelled."""
+        await self._turns.run()
 
     async def close(self) -> None:
         """Close idle connections to the server."""
         if self._client is not None:
             await self._client.aclose()
-
-    async def _ask(self, operation: Callable[[], Callable[[T], Awaitable[R]]], request: T) -> R:
-        async with self._runtime.holding():
-            try:
-                return await operation()(request)
-            except BackendFault as fault:
-                await self._wait_replaced(fault)
-            return await operation()(request)
 
     async def _wait_replaced(self, fault: BackendFault) -> None:
         """Where the server could not even be reached, wait for its next life; else raise `fault`.
@@ -139,7 +131,9 @@ class LlamaServerBackend(Backend):
         if self._client is None or endpoint != self._client_for:
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
             self._client = ChatClient(
-                PlainTransport(uds=str(endpoint.uds) if endpoint.uds else None),
+                PlainTransport(
+                    uds=str(endpoint.uds) if endpoint.uds else None, leave=self._turns.leave
+                ),
                 base_url="http://localhost" if endpoint.uds else f"http://{host}:{endpoint.port}",
                 dialect=DIALECTS["llama_server"],
                 api_key=endpoint.key,

@@ -15,8 +15,9 @@ from .machine_memory import refuse_beyond_free, total_bytes
 
 MAX_WHOLE_TOKENS = 8192
 """A text to embed or rank is computed in one piece; the buffers for it grow with its square."""
-SPARE_HTTP_THREADS = 4
-"""A stream holds a thread to its end; these are for health checks and other short requests."""
+SPARE_HTTP_THREADS = 16
+"""Each open connection holds a thread to its end, an idle one for some seconds more. These are for
+health checks, and for connections that were given up a moment ago."""
 
 
 def load(boot: Boot) -> "xllamacpp.Server":
@@ -55,6 +56,8 @@ def parameters(boot: Boot) -> Any:  # noqa: ANN401 (xllamacpp has no types)
     params.n_ctx = boot.ctx_size
     params.n_parallel = boot.parallel
     params.n_threads_http = boot.parallel + SPARE_HTTP_THREADS
+    # One text may fill the whole context; else each slot would get its share and no more.
+    params.kv_unified = not (boot.embeddings or boot.reranking)
     params.n_gpu_layers = boot.gpu_layers
     params.verbosity = boot.verbosity
     params.ui = False

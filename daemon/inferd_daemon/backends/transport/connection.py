@@ -1,7 +1,7 @@
 """One socket to an upstream: send, receive, close.
 
-A plain non-blocking socket that waits through trio. It must close fully and at once, never by
-halves: llama-server frees the slot of a request at a full close, and does not notice a half one.
+A plain non-blocking socket that waits through trio. It must never be left half open without an
+owner: a peer that does not understand a half close would keep it for ever.
 """
 
 import socket
@@ -76,6 +76,26 @@ class Connection:
         except OSError:
             return False
         return False
+
+    def half_close(self) -> bool:
+        """Say that nothing more will be sent and nothing is waited for; False where it is closed.
+
+        To llama-server this is as good as a full close, and it closes its own side when it has
+        let go of the request.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer closes, whatever it still sends; the caller sets the deadline."""
+        try:
+            while await self.receive():
+                pass
+        except (OSError, trio.ClosedResourceError):
+            return
 
     def close(self) -> None:
         """Close fully, at once; who waits on it is woken. Closing again does nothing."""

@@ -4,7 +4,7 @@ Backpressure is the consumer's: bytes are received only when it asks for more. A
 again only where a reused connection died before any byte of the response, and only once.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +26,7 @@ class StaleConnection(Exception):
 
 
 class ResponseBody(httpx.AsyncByteStream):
-    """The body, one piece for each receive. Closing it before its end closes the connection."""
+    """The body, one piece for each receive. Closing it before its end gives up the connection."""
 
     __slots__ = ("_connection", "_origin", "_parser", "_read_timeout_s", "_transport")
 
@@ -84,11 +84,15 @@ class ResponseBody(httpx.AsyncByteStream):
             connection.close()
 
     async def aclose(self) -> None:
-        """Keep the connection if the response was whole, else close it at once."""
-        if self._connection is not None and self._parser.complete and self._parser.reusable:
-            self._transport.release(self._origin, self._connection)
-            self._connection = None
-        self._close()
+        """Keep the connection if the response was whole, else give it up."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if not self._parser.complete:
+                self._transport.leave(connection)
+            elif self._parser.reusable:
+                self._transport.release(self._origin, connection)
+            else:
+                connection.close()
         self._parser.release()
 
 
@@ -99,8 +103,12 @@ class PlainTransport(httpx.AsyncBaseTransport):
     receive of the body. Request bodies are gathered before they are sent.
     """
 
-    def __init__(self, *, uds: str | None = None) -> None:
+    def __init__(
+        self, *, uds: str | None = None, leave: Callable[[Connection], None] = Connection.close
+    ) -> None:
+        """`leave` gets each connection whose response nobody waits for any more."""
         self._uds = uds
+        self.leave = leave
         self._idle: IdlePool[Connection] = IdlePool()
         self._closed = False
 
@@ -170,8 +178,11 @@ class PlainTransport(httpx.AsyncBaseTransport):
             await _send_and_read_head(
                 connection, parser, data, timeout.get("write"), timeout.get("read")
             )
-        except BaseException:
+        except (StaleConnection, httpx.TransportError):
             connection.close()
+            raise
+        except BaseException:
+            self.leave(connection)
             raise
         return httpx.Response(
             parser.status,
