@@ -12,9 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import structlog
 import trio
@@ -29,33 +28,17 @@ from .fronts.admin_feed import AdminFeed
 from .fronts.byte_budget import ByteBudget
 from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
-from .fronts.socket_file import SocketFile
+from .fronts.open_files import open_files
 from .orders import SIGNALS, Order, Orders
 from .supervision.handover import HandedClient, HandedFiles, Handover
 from .supervision.runtimes import Runtimes
-from .supervision.state_directory import StateDirectory
 from .supervision.takeover import describe_runtimes, leave
 from .supervision.upgrade import Upgrade, UpgradeRefused
+from .systemd import ServiceManager
 
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
 _log = structlog.get_logger(__name__)
-
-
-class OpenFiles(NamedTuple):
-    """What the daemon holds in the file system while it runs."""
-
-    socket: SocketFile
-    admin: SocketFile
-    state: StateDirectory
-
-    def describe(self) -> HandedFiles:
-        """As the next self would get them."""
-        return HandedFiles(self.socket.describe(), self.admin.describe(), self.state.describe())
-
-    def hand_over(self) -> HandedFiles:
-        """Leave them open for the next self."""
-        return HandedFiles(self.socket.hand_over(), self.admin.hand_over(), self.state.hand_over())
 
 
 async def serve(
@@ -70,7 +53,7 @@ async def serve(
     places = find_places(config, os.environ, os.getuid())
     with (
         trio.open_signal_receiver(*SIGNALS) as signals,
-        _open_files(config, places, former) as files,
+        open_files(config, places, None if former is None else former.files) as files,
     ):
         # What came between two selves waited; see `reexec`.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -78,6 +61,7 @@ async def serve(
         view = _view(parts, config, places)
         view.upgrades = 0 if former is None else former.upgrades
         view.upgrade = Upgrade(lambda: _handover(files.describe(), parts, view))
+        manager = ServiceManager(os.environ)
         clients: list[HandedClient] | None = None
         orders = Orders(signals)
         async with trio.open_nursery() as outer:
@@ -93,17 +77,20 @@ async def serve(
                 _log.info(
                     "listening", socket=str(places.socket), pid=os.getpid(), version=view.version
                 )
+                nursery.start_soon(manager.run)
+                manager.ready(f"{len(config.routes)} routes")
                 if on_listening is not None:
                     on_listening()
                 if former is not None and former.code is not None:
                     _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
                 timeout_s = config.daemon.drain_timeout_s
                 if await _told(orders, view) == "upgrade" and await _rest(
-                    listener, timeout_s, orders
+                    listener, timeout_s, orders, manager
                 ):
                     parts.leasing.let_go()
                     clients = listener.hand_over()
                 else:
+                    manager.stopping()
                     view.draining = True
                     parts.leasing.changes.tell({"type": "daemon", "state": view.state})
                     listener.end_streams()
@@ -120,7 +107,7 @@ async def serve(
                 await backend.close()
             outer.cancel_scope.cancel()
         if clients is not None:
-            handover = _handover(files.hand_over(), parts, view, clients, listener.accepted)
+            handover = _handover(files.hand_over(), parts, view, listener, clients)
             leave(parts.leasing.runtimes)
             return handover
     _log.info("stopped")
@@ -157,9 +144,12 @@ async def _ask(upgrade: Upgrade) -> None:
         await upgrade.ask()
 
 
-async def _rest(listener: Listener, timeout_s: float, orders: Orders) -> bool:
+async def _rest(
+    listener: Listener, timeout_s: float, orders: Orders, manager: ServiceManager
+) -> bool:
     """Have everything at rest for the next self; False where a signal asks for a stop instead."""
     _log.info("upgrading", pid=os.getpid())
+    manager.reloading()
     listener.pause()
     listener.end_streams()
     return await _drain(listener, listener.rested, timeout_s, orders)
@@ -212,37 +202,20 @@ def _handover(
     files: HandedFiles,
     parts: Assembly,
     view: DaemonView,
+    listener: Listener | None = None,
     clients: Sequence[HandedClient] = (),
-    accepted: int = 0,
 ) -> Handover:
     return Handover(
         pid=os.getpid(),
         mark=parts.leasing.mark,
         files=files,
         upgrades=view.upgrades + 1,
-        accepted=accepted,
-        began=time.monotonic(),
+        accepted=0 if listener is None else listener.accepted,
+        began=0.0 if listener is None else listener.paused_at,
         code=None if view.upgrade is None else view.upgrade.code,
         clients=list(clients),
         runtimes=describe_runtimes(parts.leasing.runtimes),
     )
-
-
-@contextmanager
-def _open_files(config: Config, places: Places, former: Handover | None) -> Iterator[OpenFiles]:
-    handed = None if former is None else former.files
-    with (
-        SocketFile(
-            places.socket,
-            group=config.daemon.socket_group,
-            handed=None if handed is None else handed.socket,
-        ) as socket_file,
-        SocketFile(
-            places.admin_socket, mode=0o600, handed=None if handed is None else handed.admin
-        ) as admin_file,
-        StateDirectory(places.state, None if handed is None else handed.state) as directory,
-    ):
-        yield OpenFiles(socket_file, admin_file, directory)
 
 
 def _view(parts: Assembly, config: Config, places: Places) -> DaemonView:

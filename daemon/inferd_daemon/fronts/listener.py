@@ -1,6 +1,7 @@
 """Accepts clients on a listening socket and owns their sessions."""
 
 import socket
+import time
 from collections.abc import Callable
 
 import trio
@@ -42,6 +43,8 @@ class Listener:
         self.accepted = 0 if handover is None else handover.accepted
         """How many connections there have been; each is named by its number."""
         self._accepting = trio.CancelScope()
+        self.paused_at = 0.0
+        """When it stopped accepting, on the monotonic clock."""
         self._acceptor = Acceptor(sock)
         self._view = view
         self._max_connections = max_connections
@@ -70,6 +73,7 @@ class Listener:
     def pause(self) -> None:
         """Accept nobody and read no further requests: they wait for the daemon's next self."""
         self._accepting.cancel()
+        self.paused_at = time.monotonic()
         for session in list(self._sessions):
             session.pause()
 

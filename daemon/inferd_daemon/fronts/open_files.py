@@ -1,0 +1,57 @@
+"""What the daemon holds in the file system while it runs: its two sockets and its state directory.
+
+Made anew, handed over by the daemon's former self, or passed by the service manager.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ..config import Config, Places
+from ..supervision.handover import HandedFiles, HandedSocket
+from ..supervision.state_directory import StateDirectory
+from ..systemd import inherited_sockets
+from .socket_file import SocketFile
+
+ACTIVATED_NAME = "inferd.sock"
+"""`FileDescriptorName=` of the socket unit."""
+ADMIN_MODE = 0o600
+
+
+class OpenFiles(NamedTuple):
+    """All of them, open."""
+
+    socket: SocketFile
+    admin: SocketFile
+    state: StateDirectory
+
+    def describe(self) -> HandedFiles:
+        """As the next self would get them."""
+        return HandedFiles(self.socket.describe(), self.admin.describe(), self.state.describe())
+
+    def hand_over(self) -> HandedFiles:
+        """Leave them open for the next self."""
+        return HandedFiles(self.socket.hand_over(), self.admin.hand_over(), self.state.hand_over())
+
+
+@contextmanager
+def open_files(config: Config, places: Places, handed: HandedFiles | None) -> Iterator[OpenFiles]:
+    """Hold them for the block. Raises OperatorError."""
+    group = config.daemon.socket_group
+    given = _activated(places) if handed is None else handed.socket
+    admin = None if handed is None else handed.admin
+    with (
+        SocketFile(places.socket, group=group, handed=given) as socket_file,
+        SocketFile(places.admin_socket, mode=ADMIN_MODE, handed=admin) as admin_file,
+        StateDirectory(places.state, None if handed is None else handed.state) as directory,
+    ):
+        yield OpenFiles(socket_file, admin_file, directory)
+
+
+def _activated(places: Places) -> HandedSocket | None:
+    """The socket that the service manager listens on for us; its file is the manager's."""
+    descriptor = inherited_sockets(os.environ).get(ACTIVATED_NAME)
+    if descriptor is None:
+        return None
+    return HandedSocket(str(places.socket), descriptor, lock=-1, inode=0)
