@@ -60,6 +60,8 @@ def turn(client: WireClient, route: str, prompt: str) -> Turn:
     ready_ms = (time.perf_counter() - began) * 1000
     messages = [{"role": "user", "content": prompt}]
     reply = complete(ensured["endpoint"], messages=messages, max_tokens=1, timeout_s=600)
+    if reply.status != 200:
+        raise SystemExit(f"{route} answers {reply.status}: {reply.body}; try fewer --tokens")
     timings: Json = reply.body["timings"]
     ask(client, "lease.release", lease_ref=ensured["lease"]["lease_ref"])
     return Turn(timings["cache_n"], timings["prompt_n"], timings["prompt_ms"], ready_ms)
