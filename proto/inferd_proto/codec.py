@@ -26,6 +26,7 @@ _OURS = re.compile(r"^`([^`]+)`: (.*)$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(\w+)`$")
 _ENUM = re.compile(r"^Invalid enum value '(.*)'$", re.DOTALL)
 _TAG = re.compile(r"^Invalid value '(.*)'$", re.DOTALL)
+_TRUNCATED = "Input data was truncated"
 _TAG_FIELD = re.compile(r"\.?(?:type|kind)$")
 
 _encode_json = msgspec.json.Encoder().encode
@@ -54,7 +55,8 @@ class Codec(Generic[T]):
                 return self._msgpack.decode(payload)
             return self._json.decode(payload)
         except msgspec.DecodeError as error:
-            raise RemoteProtocolError(_reason(str(error))) from None
+            reason = _reason(str(error)) if payload else "the message is empty"
+            raise RemoteProtocolError(reason) from None
         except UnicodeDecodeError:
             raise RemoteProtocolError("the message is not valid UTF-8") from None
         except RecursionError:
@@ -96,7 +98,9 @@ def _reason(text: str) -> str:
     """msgspec's words as `path`: reason, with what the peer wrote cut short."""
     at = _AT.match(text)
     text, path = at.groups() if at else (text, "")
-    if ours := _OURS.match(text):
+    if text == _TRUNCATED:
+        text = "the message ends in the middle of a value"
+    elif ours := _OURS.match(text):
         path, text = _join(path, ours[1]), ours[2]
     elif missing := _MISSING.match(text):
         path, text = _join(path, missing[1]), "is missing"
@@ -104,6 +108,8 @@ def _reason(text: str) -> str:
         text = f"{quoted(enum[1])} is not one of its values"
     elif tag := _TAG.match(text):
         path, text = _TAG_FIELD.sub("", path) or "message", f"unknown type {quoted(tag[1])}"
+    elif not path and text.startswith("Expected "):
+        path = "message"
     if len(text) > MAX_REASON_CHARS:
         text = text[:MAX_REASON_CHARS] + "…"
     return f"`{path}`: {text}" if path else text

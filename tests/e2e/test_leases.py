@@ -143,7 +143,7 @@ def test_what_is_leased_is_stopped_by_force_alone(client: WireClient) -> None:
     ensured = ensure(client, boot())
     key, ref = ensured["lease"]["instance_key"], ensured["lease"]["lease_ref"]
     for op in ("runtime.stop", "runtime.restart"):
-        with pytest.raises(Refused, match="1 leases hold it") as refused:
+        with pytest.raises(Refused, match="1 lease holds it") as refused:
             ask(client, op, instance_key=key)
         assert refused.value.code == "conflict"
     before = ask(client, "runtime.get", instance_key=key)

@@ -5,6 +5,7 @@ import pytest
 
 from inferd_proto import FrameType, LocalProtocolError, RemoteProtocolError, encode
 from inferd_proto.codec import MAX_REASON_CHARS, Codec, check_utf8
+from inferd_proto.messages import decode_request
 
 
 class Talkative(msgspec.Struct):
@@ -19,6 +20,23 @@ def test_a_reason_has_an_end() -> None:
         Codec(Talkative).decode(FrameType.JSON, b'{"x":1}')
     assert caught.value.message.endswith("…")
     assert len(caught.value.message) == MAX_REASON_CHARS + 1
+
+
+@pytest.mark.parametrize(
+    ("frame_type", "payload", "words"),
+    [
+        (FrameType.JSON, b"", "the message is empty"),
+        (FrameType.MSGPACK, b"", "the message is empty"),
+        (FrameType.JSON, b'{"a":', "the message ends in the middle of a value"),
+        (FrameType.MSGPACK, b"\x81\xa1a", "the message ends in the middle of a value"),
+        (FrameType.JSON, b"[]", "`message`: Expected `object`, got `array`"),
+        (FrameType.MSGPACK, b"\x05", "`message`: Expected `object`, got `int`"),
+    ],
+)
+def test_what_is_no_message_at_all(frame_type: FrameType, payload: bytes, words: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_request(frame_type, payload)
+    assert caught.value.message == words
 
 
 @pytest.mark.parametrize("at", [65_534, 65_535, 65_536, 131_071])

@@ -33,10 +33,16 @@ def refuse_held(call: Call, runtime: Managed, *, force: bool) -> None:
     if force or not keeper.held(runtime.key):
         return
     owners = keeper.count(runtime.key)
-    held = f"{owners} leases hold it" if owners else "it works on requests"
+    match owners:
+        case 0:
+            why = "it works on requests; let them end"
+        case 1:
+            why = "1 lease holds it; release it"
+        case _:
+            why = f"{owners} leases hold it; release them"
     raise RequestError(
         ErrorCode.CONFLICT,
-        f"{runtime.blueprint.name} is in use: {held}; release them, or use `force`",
+        f"{runtime.blueprint.name} is in use: {why}, or use `force`",
         details={"leases": owners},
     )
 

@@ -94,7 +94,7 @@ def _check_version(version: object, op: object) -> None:
     match version:
         case UnsetType():
             said = "wire_version is missing"
-        case int() | float() if MIN_INTEGER <= version <= MAX_INTEGER:
+        case int() | float() if type(version) is not bool and MIN_INTEGER <= version <= MAX_INTEGER:
             said = f"wire_version {version!r} is not supported"
         case _:
             said = f"wire_version is not the number {WIRE_VERSION}"

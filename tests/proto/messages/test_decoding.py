@@ -75,7 +75,7 @@ def test_op_and_api_version_choose_the_message(
         (2, "wire_version 2 is not supported"),
         (-1, "wire_version -1 is not supported"),
         (1.0, "wire_version 1.0 is not supported"),
-        (True, "wire_version True is not supported"),
+        (True, "wire_version is not the number 1"),
         (2**63, "wire_version 9223372036854775808 is not supported"),
         (None, "wire_version is missing"),
         ("1", "wire_version is not the number 1"),
