@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from inferd_daemon.supervision.journal import DaemonEntry, Gone, Live, ProcessEntry
 from inferd_daemon.supervision.process import read_start_ticks
@@ -114,6 +115,7 @@ async def test_a_pid_that_really_was_used_again_is_left_alone(children: Children
     entry = _entry(former)
     former.kill()
     former.wait()
+    await trio.sleep(2 / os.sysconf("SC_CLK_TCK"))  # start times are told in these ticks
     stranger = _start_with_pid(children, former.pid)
     children.started.remove(former)  # its group is the stranger's now
     former.stdout.close()  # type: ignore[union-attr]
