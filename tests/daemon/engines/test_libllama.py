@@ -105,10 +105,10 @@ async def test_it_tells_what_it_serves(tmp_path: Path) -> None:
     async with serving(tmp_path, "demo", parallel=2, ctx_size=2048) as demo:
         facts = demo.supervisor.facts
         assert facts is not None
-        assert (facts.model, facts.slots, facts.n_ctx) == ("demo", 2, 1024)
+        assert (facts.model, facts.slots, facts.n_ctx) == ("demo", 2, 2048)
         assert facts.accelerator
         assert facts.template_tools
-        assert demo.backend.capabilities.n_ctx == 1024
+        assert demo.backend.capabilities.n_ctx == 2048
 
 
 async def test_unloading_leaves_nothing(tmp_path: Path) -> None:
