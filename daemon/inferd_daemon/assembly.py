@@ -2,6 +2,9 @@
 
 import grp
 import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -9,8 +12,9 @@ from .backends.base import Backend
 from .backends.libllama import LibllamaBackend
 from .backends.llama_server import LlamaServerBackend
 from .backends.mock import MockBackend
-from .backends.openai_compat import OpenAICompatBackend
+from .backends.openai_compat import OpenAICompatBackend, unfit_keys
 from .config import (
+    BackendConfig,
     BootFields,
     Config,
     LibllamaConfig,
@@ -20,6 +24,9 @@ from .config import (
     Places,
     idle_seconds,
 )
+from .config.lines import Path as KeyPath
+from .engines.base import EngineFailure
+from .engines.binary import find_command
 from .engines.boot_spec import BootSpec, BootSpecError, normalise
 from .engines.machine_memory import total_bytes
 from .errors import OperatorError
@@ -35,6 +42,17 @@ from .supervision.kv_store import KvStore
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
 from .supervision.resident import ResidentBlueprint
+
+
+class Unmet(NamedTuple):
+    """What the configuration names at `path` and this machine does not have.
+
+    `stops`: nothing starts without it; else the backend says so until it is there.
+    """
+
+    path: KeyPath
+    message: str
+    stops: bool
 
 
 class Assembly(Struct, frozen=True):
@@ -67,6 +85,67 @@ def assemble(config: Config, places: Places, handover: Handover | None = None) -
                 blueprint = leasing.blueprints.configured[name]
                 backends[name] = LlamaServerBackend(name, table, OnDemand(blueprint, leasing))
     return Assembly(backends, leasing, build_router(config, backends))
+
+
+def look_around(config: Config) -> Iterator[Unmet]:
+    """Everything that `config` needs of this machine and that is not there now."""
+    for key in ("socket_group", "admin_group"):
+        try:
+            group_id(getattr(config.daemon, key), key)
+        except OperatorError as error:
+            yield Unmet(("daemon", key), str(error).removeprefix(f"{key}: "), True)
+    for name, table in config.backends.items():
+        for path, message, stops in _unmet(table, allow_remote=config.daemon.allow_remote):
+            yield Unmet(("backends", name, *path), message, stops)
+
+
+def _unmet(table: BackendConfig, *, allow_remote: bool) -> Iterator[Unmet]:
+    match table:
+        case OpenAICompatConfig():
+            for path, why in unfit_keys(table):
+                yield Unmet(path, why, True)
+        case LibllamaConfig():
+            yield from _missing("model", None if table.model == "demo" else table.model)
+            yield from _missing("mmproj", table.mmproj)
+        case LlamaServerConfig():
+            try:
+                spec = normalise(_given(table), allow_remote=allow_remote)
+            except BootSpecError as error:
+                for field, why in error.mistakes:
+                    yield Unmet(_path(field), why, True)
+                return
+            for key in ("model", "mmproj", "api_key_file"):
+                yield from _missing(key, getattr(spec, key))
+            try:
+                find_command(spec, os.environ)
+            except EngineFailure as error:
+                yield Unmet(("binary_path",), str(error), False)
+
+
+def _missing(key: str, named: str | None) -> Iterator[Unmet]:
+    """Looks only: to open a pipe would wait, and take from it."""
+    if named is None:
+        return
+    try:
+        mode = os.stat(named).st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+    else:
+        if stat.S_ISDIR(mode):
+            why = "it is a directory"
+        elif not os.access(named, os.R_OK):
+            why = "Permission denied"
+        else:
+            return
+    yield Unmet((key,), f"{named!r} cannot be read: {why}", False)
+
+
+def _path(field: str) -> KeyPath:
+    """`extra_args[0]` and `environment.NAME`, as boot specs name what is inside a field."""
+    if field.endswith("]"):
+        name, _, index = field[:-1].partition("[")
+        return (name, int(index))
+    return tuple(field.split(".", 1))
 
 
 def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasing:
@@ -106,6 +185,13 @@ def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasi
 
 
 def _boot_spec(name: str, table: LlamaServerConfig, *, allow_remote: bool) -> BootSpec:
+    try:
+        return normalise(_given(table), allow_remote=allow_remote)
+    except BootSpecError as error:
+        raise OperatorError(f"backend {name}: {error.message}") from error
+
+
+def _given(table: LlamaServerConfig) -> dict[str, object]:
     given = {
         field: getattr(table, field)
         for field in BootFields.__struct_fields__
@@ -114,10 +200,7 @@ def _boot_spec(name: str, table: LlamaServerConfig, *, allow_remote: bool) -> Bo
     if table.model == "demo":
         given["model"] = str(demo_model_path())
         given.setdefault("model_identity", "demo")
-    try:
-        return normalise(given, allow_remote=allow_remote)
-    except BootSpecError as error:
-        raise OperatorError(f"backend {name}: {error.message}") from error
+    return given
 
 
 def _limits(config: Config) -> Limits:

@@ -24,7 +24,17 @@ import inferd_daemon
 
 from .app import serve
 from .arguments import parse_arguments, quick_config, with_overrides
-from .config import Config, find_config_file, find_places, load_config, render_config
+from .assembly import look_around
+from .config import (
+    Config,
+    Draft,
+    draft_of,
+    find_config_file,
+    find_places,
+    read_draft,
+    render_config,
+)
+from .config.checking import dotted
 from .errors import OperatorError
 from .log import configure
 from .orders import SIGNALS
@@ -42,18 +52,24 @@ def main(argv: list[str] | None = None) -> int:
     """The `inferd` command."""
     arguments = parse_arguments(argv)
     try:
-        config = with_overrides(_configuration(arguments), arguments)
+        draft = _draft(arguments)
         if arguments.print_config:
-            print(render_config(config))
+            print(render_config(with_overrides(draft.finish(), arguments)))
             return 0
+        unmet = list(look_around(draft.sound))
         if arguments.check_config:
+            draft.finish((path, message) for path, message, _ in unmet)
             print("configuration is valid")
             return 0
+        config = draft.finish((path, message) for path, message, stops in unmet if stops)
+        config = with_overrides(config, arguments)
         if arguments.preflight:
             _preflight(config)
             print("ready to take over")
             return 0
         configure(config.daemon.log_format, config.daemon.log_level)
+        for path, message, _ in unmet:
+            _log.warning("not there yet", key=dotted(path), reason=message)
         _run(config)
     except OperatorError as error:
         print(f"inferd: {error}", file=sys.stderr)
@@ -93,12 +109,12 @@ def _preflight(config: Config) -> None:
             file.write(lean_imports.pack(needed))
 
 
-def _configuration(arguments: Namespace) -> Config:
-    """Raises OperatorError where there is none, or it is wrong."""
+def _draft(arguments: Namespace) -> Draft:
+    """Raises OperatorError where there is none, or it cannot be read."""
     quick = quick_config(arguments)
     if quick is not None:
-        return quick
+        return draft_of(quick, "command line")
     path = arguments.config or find_config_file(os.environ)
     if path is None:
         raise OperatorError(_HINT)
-    return load_config(path)
+    return read_draft(path)

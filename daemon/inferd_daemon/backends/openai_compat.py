@@ -6,15 +6,19 @@ business.
 """
 
 import ssl
-from collections.abc import AsyncGenerator
+import stat
+from collections.abc import AsyncGenerator, Callable, Iterator
 from math import inf
 from pathlib import Path
 
 import httpx
 import trio
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from ..config import OpenAICompatConfig
+from ..config.backend_rules import base_url_mistake, broken_rules, is_key
+from ..config.checking import dotted
+from ..config.lines import Path as KeyPath
 from ..errors import BackendFault, OperatorError
 from .base import (
     Backend,
@@ -35,6 +39,15 @@ from .upstream_facts import read_facts
 PROBE_INTERVAL_S = 10.0
 PROBE_TIMEOUT_S = 5.0
 MAX_KEY_BYTES = 64 * 1024
+
+
+class UnfitKey(OperatorError):
+    """What stands at `key` of the backend's table cannot work."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"{key}: {why}")
+        self.key = key
+        self.why = why
 
 
 class OpenAICompatBackend(Backend):
@@ -60,6 +73,8 @@ class OpenAICompatBackend(Backend):
             embed=config.embed,
             rerank=config.rerank,
         )
+        for path, why in broken_rules(self.kind, asdict(config)):
+            raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
         try:
             base_url = normalise_base_url(config.base_url)
             self._client = ChatClient(
@@ -68,7 +83,7 @@ class OpenAICompatBackend(Backend):
                 dialect=self._dialect,
                 model=config.model,
                 api_key=_read_key(config),
-                headers=_check_headers(config.headers),
+                headers=config.headers,
                 deadlines=Deadlines(
                     total_s=config.timeout_s,
                     connect_s=config.connect_timeout_s,
@@ -152,63 +167,79 @@ class OpenAICompatBackend(Backend):
         return status
 
 
+def unfit_keys(config: OpenAICompatConfig) -> Iterator[tuple[KeyPath, str]]:
+    """What of the table breaks a rule, or does not fit this machine: each key and why."""
+    broken = list(broken_rules(OpenAICompatBackend.kind, asdict(config)))
+    yield from broken
+    if broken:
+        return
+    steps: list[Callable[[OpenAICompatConfig], object]] = [_ready_url]
+    if config.api_key_file is not None and not _is_pipe(config.api_key_file):
+        steps.append(_read_key)
+    if config.tls_ca_file is not None:
+        steps.append(_tls_context)
+    for attempt in steps:
+        try:
+            attempt(config)
+        except UnfitKey as error:
+            yield (error.key,), error.why
+
+
+def _is_pipe(name: str) -> bool:
+    """Such as the shell's `<(…)`: what is read from it once is gone."""
+    try:
+        return stat.S_ISFIFO(Path(name).stat().st_mode)
+    except OSError:
+        return False
+
+
 def normalise_base_url(base_url: str) -> str:
-    """Scheme and host alone; a trailing slash and `/v1` are dropped. Raises OperatorError."""
+    """Scheme and host alone; a trailing slash and `/v1` are dropped. Raises UnfitKey."""
+    mistake = base_url_mistake(base_url)
+    if mistake is not None:
+        raise UnfitKey("base_url", mistake)
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
-        raise OperatorError(f"base_url: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host or {" ", "%"} & set(url.host):
-        raise OperatorError("base_url: must be http://host or https://host, with a port if needed")
-    if url.userinfo:
-        raise OperatorError("base_url: must hold no user or password; use api_key_file")
-    path = url.path.rstrip("/").removesuffix("/v1")
-    if path or url.query or url.fragment:
-        raise OperatorError("base_url: must end after the host; `/v1/…` is appended")
+        raise UnfitKey("base_url", str(error)) from None
     return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _ready_url(config: OpenAICompatConfig) -> str:
+    return normalise_base_url(config.base_url)
 
 
 def _transport(config: OpenAICompatConfig, base_url: str) -> httpx.AsyncBaseTransport:
     if base_url.startswith("http://"):
-        if config.tls_ca_file is not None:
-            raise OperatorError("tls_ca_file: needs a base_url with https://")
         return PlainTransport(uds=config.uds)
+    context = _tls_context(config)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0)
+    return httpx.AsyncHTTPTransport(verify=context, limits=limits, uds=config.uds, trust_env=False)
+
+
+def _tls_context(config: OpenAICompatConfig) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if config.tls_ca_file is not None:
         try:
             context.load_verify_locations(cafile=config.tls_ca_file)
         except OSError as error:
-            raise OperatorError(f"tls_ca_file: cannot be used: {error}") from None
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0)
-    return httpx.AsyncHTTPTransport(verify=context, limits=limits, uds=config.uds, trust_env=False)
+            raise UnfitKey("tls_ca_file", f"cannot be used: {error}") from None
+    return context
 
 
 def _read_key(config: OpenAICompatConfig) -> str | None:
-    """Raises OperatorError, without a word of the key."""
+    """Raises UnfitKey, without a word of the key."""
     if config.api_key_file is None:
-        key = config.api_key or ""
-    else:
-        if config.api_key is not None:
-            raise OperatorError("api_key_file: excludes api_key")
-        try:
-            with Path(config.api_key_file).open("rb") as file:
-                key = file.read(MAX_KEY_BYTES).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise OperatorError(f"api_key_file: cannot be read: {reason}") from None
-    if not key.isascii() or not key.isprintable():
-        raise OperatorError("api_key: must be one line of ASCII")
+        return config.api_key or None
+    try:
+        with Path(config.api_key_file).open("rb") as file:
+            key = file.read(MAX_KEY_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UnfitKey("api_key_file", f"cannot be read: {reason}") from None
+    if not is_key(key):
+        raise UnfitKey("api_key_file", "must hold one line of ASCII")
     return key or None
-
-
-def _check_headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        plain = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
-        if not plain or not value.isprintable():
-            raise OperatorError(f"headers: {name!r} is no header that can be sent")
-        if name.lower() in ("content-length", "transfer-encoding", "connection"):
-            raise OperatorError(f"headers: {name!r} is the transport's own")
-    return headers
 
 
 def _judge(status: int) -> Readiness:

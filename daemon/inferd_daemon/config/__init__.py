@@ -12,7 +12,17 @@ from .boot_fields import BootFields
 from .breaker import BreakerConfig
 from .checking import Mistake
 from .idle_ttl import IdleTtl, idle_seconds
-from .loading import ConfigError, find_config_file, load_config, parse_config, render_config
+from .loading import (
+    ConfigError,
+    Draft,
+    draft_of,
+    find_config_file,
+    load_config,
+    parse_config,
+    parse_draft,
+    read_draft,
+    render_config,
+)
 from .places import Places, find_places
 from .routes import RouteConfig, RouteDefaults, RouteLimits, ShareConfig
 from .schema import Config, DaemonConfig, LimitsConfig
@@ -24,6 +34,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DaemonConfig",
+    "Draft",
     "IdleTtl",
     "LibllamaConfig",
     "LimitsConfig",
@@ -37,10 +48,13 @@ __all__ = [
     "RouteLimits",
     "ShareConfig",
     "UpstreamKind",
+    "draft_of",
     "find_config_file",
     "find_places",
     "idle_seconds",
     "load_config",
     "parse_config",
+    "parse_draft",
+    "read_draft",
     "render_config",
 ]

@@ -1,17 +1,23 @@
-"""Configuration files: found, read, checked as a whole, and shown."""
+"""Configuration files: found, read, checked as a whole, and shown.
+
+Looks at no file but the configuration itself: what its words name on the machine is for others.
+"""
 
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from ..errors import OperatorError
+from .backend_rules import broken_rules
 from .checking import Mistake, check, dotted
 from .lines import KeyLines
 from .lines import Path as KeyPath
+from .names import broken_names
 from .schema import Config
 
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -40,8 +46,37 @@ def find_config_file(environ: Mapping[str, str]) -> Path | None:
     return path if os.path.isfile(path) else None  # Path.is_file raises for what may not be read
 
 
-def load_config(path: Path) -> Config:
-    """Read and check the file. Raises ConfigError with every mistake."""
+class Draft(Struct, frozen=True):
+    """A configuration that has been read, right or not.
+
+    `sound` holds those of its backends, and its `[daemon]`, that are right in themselves: they may
+    be checked further, whatever else is wrong.
+    """
+
+    source: str
+    sound: Config
+    _config: Config | None
+    _found: list[tuple[KeyPath, str]]
+    _text: str
+
+    def finish(self, more: Iterable[tuple[KeyPath, str]] = ()) -> Config:
+        """The configuration. Raises ConfigError with every mistake: its own, and `more`."""
+        found = [*self._found, *more]
+        if found:
+            lines = KeyLines(self._text)
+            mistakes = [Mistake(dotted(path), message, lines.find(path)) for path, message in found]
+            raise ConfigError(self.source, sorted(mistakes, key=lambda mistake: mistake.line or 0))
+        assert self._config is not None
+        return self._config
+
+
+def draft_of(config: Config, source: str) -> Draft:
+    """Of a configuration that comes from no file."""
+    return Draft(source, config, config, [], "")
+
+
+def read_draft(path: Path) -> Draft:
+    """Read and check the file. Raises ConfigError where it is no TOML at all."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
@@ -54,11 +89,11 @@ def load_config(path: Path) -> Config:
         text = data.decode()
     except UnicodeDecodeError:
         raise ConfigError(str(path), [Mistake("", "is not valid UTF-8")]) from None
-    return parse_config(text, str(path))
+    return parse_draft(text, str(path))
 
 
-def parse_config(text: str, source: str = "configuration") -> Config:
-    """Check a TOML text as a whole. Raises ConfigError with every mistake."""
+def parse_draft(text: str, source: str = "configuration") -> Draft:
+    """Check a TOML text as a whole. Raises ConfigError where it is no TOML."""
     try:
         data = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and what Python says of a number too long
@@ -66,14 +101,22 @@ def parse_config(text: str, source: str = "configuration") -> Config:
     except RecursionError:
         raise ConfigError(source, [Mistake("", "nests too deep")]) from None
     config, found = check(data, Config)
-    if config is not None:
-        found = _check_meaning(config)
-    if found:
-        lines = KeyLines(text)
-        mistakes = [Mistake(dotted(path), message, lines.find(path)) for path, message in found]
-        raise ConfigError(source, sorted(mistakes, key=lambda mistake: mistake.line or 0))
-    assert config is not None
-    return config
+    found += _broken_backends(data)
+    found += broken_names(data)
+    if not found:
+        assert config is not None
+        return Draft(source, config, config, [], text)
+    return Draft(source, _sound(data, found), None, found, text)
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the file. Raises ConfigError with every mistake."""
+    return read_draft(path).finish()
+
+
+def parse_config(text: str, source: str = "configuration") -> Config:
+    """Check a TOML text as a whole. Raises ConfigError with every mistake."""
+    return parse_draft(text, source).finish()
 
 
 def render_config(config: Config) -> str:
@@ -84,34 +127,29 @@ def render_config(config: Config) -> str:
     return msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()
 
 
-def _check_meaning(config: Config) -> list[tuple[KeyPath, str]]:
-    """What each key alone cannot tell: names that must exist, names that collide."""
-    found: list[tuple[KeyPath, str]] = []
-    for name, route in config.routes.items():
-        named: set[str] = set()
-        for index, tier in enumerate(route.tiers):
-            path = ("routes", name, "backends", index)
-            for backend in tier:
-                if backend not in config.backends:
-                    there_is = _names(config.backends)
-                    found.append((path, f"no backend {backend!r}; there is {there_is}"))
-                elif backend in named:
-                    found.append((path, f"{backend!r} is named already"))
-                named.add(backend)
-    taken = dict.fromkeys(config.routes, "a route")
-    for name, route in config.routes.items():
-        for alias in route.aliases:
-            if alias in taken:
-                found.append((("routes", name, "aliases"), f"{alias!r} is {taken[alias]} already"))
-            taken[alias] = f"an alias of {name!r}"
-    if config.default_route is not None and config.default_route not in taken:
-        message = f"no route {config.default_route!r}; there is {_names(config.routes)}"
-        found.append((("default_route",), message))
-    return found
+def _broken_backends(data: Mapping[str, object]) -> list[tuple[KeyPath, str]]:
+    backends = data.get("backends")
+    return [
+        (("backends", name, *path), message)
+        for name, table in (backends.items() if isinstance(backends, dict) else ())
+        if isinstance(table, dict)
+        for path, message in broken_rules(table.get("kind"), table)
+    ]
 
 
-def _names(table: Mapping[str, object]) -> str:
-    return ", ".join(table) if table else "none"
+def _sound(data: Mapping[str, object], found: list[tuple[KeyPath, str]]) -> Config:
+    wrong = {path[:2] for path, _ in found}
+    sound: dict[str, object] = {}
+    if "daemon" in data and not any(path[:1] == ("daemon",) for path in wrong):
+        sound["daemon"] = data["daemon"]
+    backends = data.get("backends")
+    if isinstance(backends, dict):
+        sound["backends"] = {
+            name: table for name, table in backends.items() if ("backends", name) not in wrong
+        }
+    config, _ = check(sound, Config)
+    assert config is not None
+    return config
 
 
 def _redact(backend: dict[str, object]) -> None:

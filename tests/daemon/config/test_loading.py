@@ -1,6 +1,7 @@
 """Configuration files: every mistake with its key and line, nothing secret shown."""
 
 import os
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -219,7 +220,7 @@ headers = { Authorization = "Bearer sk-4" }
 kind = "mock"
 not_ready = "api_key"
 """
-    printed = render_config(parse_config(text))
+    printed = render_config(msgspec.convert(tomllib.loads(text), Config))
     assert "sk-" not in printed
     shown = msgspec.json.decode(printed)
     assert shown["backends"]["api_key"]["base_url"] == "https://<secret>@host:8080/path?<secret>"
