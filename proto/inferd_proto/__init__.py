@@ -46,6 +46,7 @@ from .events import (
     Event,
     Refused,
     RequestReceived,
+    UploadCancelled,
 )
 from .exchange import (
     Channel,
@@ -259,6 +260,7 @@ __all__ = [
     "ToolResult",
     "ToolUse",
     "Transport",
+    "UploadCancelled",
     "Usage",
     "UsageV1",
     "Video",

@@ -1,17 +1,20 @@
 """The answering side of one connection, without its I/O. See `client_connection` for the other.
 
 Several requests may be in flight when their ids differ. Feed what was received with
-`receive_data`, take events with `next_event` until None; what `send…` and `Refused` return as
-bytes goes to the peer in that order. Never touches a socket, a clock or a task.
+`receive_data`, take events with `next_event` until None; the bytes that `send…` returns, and that
+`Refused` and `UploadCancelled` hold, go to the peer in that order. Never touches a socket, a clock
+or a task.
 """
+
+from msgspec import UNSET
 
 from .account import FREE_MESSAGE_BYTES, Account
 from .codec import TEXT_ENCODERS, encode
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
-from .events import CancelReceived, Closed, Event, Refused, RequestReceived
+from .events import CancelReceived, Closed, Event, Refused, RequestReceived, UploadCancelled
 from .exchange import ANSWERS, Channel, Exchange, kind_of
 from .frames import Frame, FrameReader, FrameType, frame_header, pack
-from .messages import AttachmentBlob, Cancel, Error, Request, decode_request
+from .messages import AttachmentBlob, Cancel, DoneV2, Error, Request, Usage, decode_request
 from .messages.answers import Answer, is_terminal
 from .messages.early_id import find_id
 from .states import Signal, State, step
@@ -240,11 +243,17 @@ class ServerConnection:
         if exchange is None:
             return None  # it ended while the cancel was on its way
         if exchange.state is State.UPLOADING:
-            raise RemoteProtocolError(
-                "cancelled before its attachments were complete", request_id=message.id
-            )
+            return self._cancel_upload()
         exchange.state = step(exchange.state, Signal.CANCEL)
         return CancelReceived(message.id)
+
+    def _cancel_upload(self) -> UploadCancelled:
+        """Nobody else knows of the request yet: its last frame is made here."""
+        request = self._gate.request
+        assert request is not None
+        content = UNSET if request.stream else ""
+        done = DoneV2(request.id, Usage(0, 0), "cancelled", backend="", content=content)
+        return UploadCancelled(request.id, self.send(done))
 
     def _on_blob(self, payload: bytes | None) -> Event | None:
         request = self._gate.take(payload)

@@ -25,6 +25,16 @@ class CancelReceived(NamedTuple):
     id: str
 
 
+class UploadCancelled(NamedTuple):
+    """The peer cancelled the request `id` before its attachments were complete.
+
+    It has ended: write `data`, its last frame. The blobs that are on their way are read past.
+    """
+
+    id: str
+    data: bytes
+
+
 class Refused(NamedTuple):
     """A message was refused: write `data` (an error frame), then close where `close` is true."""
 
@@ -49,5 +59,5 @@ class Closed(NamedTuple):
     clean: bool
 
 
-Event = RequestReceived | CancelReceived | Refused | Closed
+Event = RequestReceived | CancelReceived | UploadCancelled | Refused | Closed
 ClientEvent = AnswerReceived | Closed

@@ -164,6 +164,18 @@ def test_an_upload_that_ends_early_gives_back_what_it_had() -> None:
     assert purse.held == 0
 
 
+def test_an_upload_that_is_cancelled_gives_back_what_it_had() -> None:
+    purse = Purse(10 * LARGE)
+    server = ServerConnection(account=purse)
+    events_of(server, ask("a", LARGE, attachments=2), announce("0", LARGE), blob(LARGE))
+    assert purse.held == 2 * LARGE
+    cancel = pack(FrameType.JSON, b'{"op":"cancel","id":"a"}')
+    assert len(events_of(server, cancel)) == 1
+    assert purse.held == 0
+    assert events_of(server, announce("1", LARGE), blob(LARGE)) == []
+    assert purse.held == 0
+
+
 def test_a_large_message_without_room_in_the_midst_of_an_upload_ends_the_connection() -> None:
     purse = Purse(LARGE)
     server = ServerConnection(account=purse)

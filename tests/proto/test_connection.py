@@ -30,6 +30,7 @@ from inferd_proto import (
     ServerConnection,
     TextDelta,
     Token,
+    UploadCancelled,
     Usage,
     UsageV1,
     encode_length,
@@ -157,7 +158,9 @@ def test_a_refusal_is_in_the_encoding_of_what_it_refuses() -> None:
     server = ServerConnection()
     events_of(server, ask("a"), ask("u", attachments=video(1)))
     cancel = pack(FrameType.MSGPACK, msgspec.msgpack.encode({"op": "cancel", "id": "u"}))
-    assert refused(events_of(server, cancel)).data[1] == FrameType.JSON
+    (cancelled,) = events_of(server, cancel)
+    assert isinstance(cancelled, UploadCancelled)
+    assert cancelled.data[1] == FrameType.JSON
     again = {"wire_version": 1, "id": "a", "messages": HI}
     duplicate = pack(FrameType.MSGPACK, msgspec.msgpack.encode(again))
     assert refused(events_of(server, duplicate)).data[1] == FrameType.MSGPACK
@@ -349,11 +352,36 @@ def test_another_request_is_cancelled_between_the_blobs_of_an_upload() -> None:
 def test_a_request_cancelled_in_its_upload_ends_and_the_rest_is_read_past() -> None:
     server = ServerConnection()
     events_of(server, ask("a", attachments=video(2)), announce("0", 1), blob(b"x"))
-    refusal = refused(events_of(server, frame(op="cancel", id="a")))
-    assert (refusal.id, refusal.close) == ("a", False)
+    (event,) = events_of(server, frame(op="cancel", id="a"))
+    assert isinstance(event, UploadCancelled)
+    assert event.id == "a"
     assert server.in_flight == []
+    assert events_of(server, frame(op="cancel", id="a")) == []
     assert events_of(server, announce("1", 1), blob(b"y")) == []
     assert served(server)
+
+
+@pytest.mark.parametrize(("stream", "whole"), [(True, {}), (False, {"content": ""})])
+def test_a_cancelled_upload_ends_with_its_done(stream: bool, whole: dict[str, str]) -> None:
+    server = ServerConnection()
+    events_of(server, ask("a", attachments=video(1), stream=stream))
+    (event,) = events_of(server, frame(op="cancel", id="a"))
+    assert isinstance(event, UploadCancelled)
+    reader = FrameReader()
+    reader.feed(event.data)
+    last = reader.next()
+    assert last is not None
+    assert (
+        msgspec.json.decode(last.payload or b"")
+        == {
+            "type": "done",
+            "id": "a",
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+            "stop_reason": "cancelled",
+            "backend": "",
+        }
+        | whole
+    )
 
 
 @pytest.mark.parametrize("half", [announce("0", 4), announce("0", 4) + blob(b"wxyz")[:4]])

@@ -18,6 +18,7 @@ from inferd_proto import (
     Refused,
     RequestReceived,
     ServerConnection,
+    UploadCancelled,
 )
 
 from ..control.call import Peer
@@ -180,6 +181,8 @@ class Session:
             case CancelReceived(request_id):
                 if request_id in self._running:
                     self._running[request_id].end("caller")
+            case UploadCancelled(_, data):
+                await self._writer.write(data)
             case Refused(request_id, code, _, data, close):
                 # the reason is the client's to know: it may quote what the client wrote
                 log = _log.info if close else _log.debug

@@ -226,6 +226,20 @@ async def test_cancel_while_it_waits_for_a_permit() -> None:
         await eventually(lambda: admission.active == 0)
 
 
+async def test_cancel_during_an_upload() -> None:
+    async with daemon(view_of(mock())) as running:
+        client = running.connect()
+        picture = {"kind": "image", "id": "p", "width": 1, "height": 1}
+        await client.generate("up", attachments=[picture])
+        await client.say(op="cancel", id="up")
+        end = await client.hear_end("up")
+        assert (end["type"], end["stop_reason"], end["backend"]) == ("done", "cancelled", "")
+        await client.say(type="attachment_blob", attachment_id="p", len=3)
+        await client.say_bytes(pack(FrameType.BLOB, bytes(3)))
+        await client.generate("next", max_tokens=2)
+        assert (await client.hear_end("next"))["type"] == "done"
+
+
 async def test_cancel_of_embeddings_is_an_error_frame() -> None:
     async with daemon(view_of(mock(token_ms=50), active_permits=1)) as running:
         client = running.connect()

@@ -19,6 +19,7 @@ from inferd_proto import (
     ClientConnection,
     Closed,
     Control,
+    DoneV2,
     Embed,
     Error,
     ErrorCode,
@@ -34,6 +35,7 @@ from inferd_proto import (
     ServerConnection,
     Text,
     TextMessage,
+    UploadCancelled,
     pack,
 )
 
@@ -71,11 +73,25 @@ def _serve(pieces: list[bytes]) -> None:
                     assert id_ in server.in_flight
                     if len(server.in_flight) == _IN_FLIGHT:
                         server.send(Error(id_, ErrorCode.INTERNAL, "fuzz"))
+                case UploadCancelled(id_, data):
+                    assert id_ not in server.in_flight
+                    _check_cancelled(id_, data)
                 case CancelReceived(id_):
                     server.send(Error(id_, ErrorCode.INTERNAL, "fuzz"))
                 case Closed():
                     assert not piece
             assert len(server.in_flight) <= _IN_FLIGHT
+
+
+def _check_cancelled(id_: str, data: bytes) -> None:
+    client = ClientConnection()
+    client.send_request(GenerateV2(id=id_, messages=[Message("user", [Text("hi")])]))
+    client.receive_data(data)
+    event = client.next_event()
+    assert isinstance(event, AnswerReceived)
+    assert isinstance(event.answer, DoneV2)
+    assert (event.id, event.answer.stop_reason) == (id_, "cancelled")
+    assert client.next_event() is None
 
 
 def _check_error(event: Refused, data: bytes) -> None:
