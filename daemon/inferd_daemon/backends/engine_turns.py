@@ -14,6 +14,7 @@ import trio
 from ..errors import BackendFault
 from .base import Batch, Capabilities, GenerateRequest
 from .chat_client import ChatClient
+from .silence import Silence
 from .transport import Connection
 
 T = TypeVar("T")
@@ -25,13 +26,14 @@ rest is for a loaded machine and for a long text that is being cut into tokens."
 
 
 class EngineTurns:
-    """The turns of one engine with `slots` slots.
+    """The turns of one engine with `slots` slots, of which `busy` counts those that work.
 
     `leave` is what its transports do with connections that end early, and wants `run` to run;
     without it they are closed at once and their turns end with them.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, busy: Callable[[], Awaitable[int | None]]) -> None:
+        self._silence = Silence(busy)
         self._limiter = trio.CapacityLimiter(slots)
         self._nursery: trio.Nursery | None = None
         # Connections that still wait for the turn they keep occupied. Turns are all alike, so the
@@ -40,11 +42,13 @@ class EngineTurns:
         self._kept: dict[Connection, object] = {}
 
     async def run(self) -> None:
-        """Own the connections that were left, until cancelled; then close them."""
+        """Own the connections that were left, until cancelled; then close them. Find what the
+        engine has forgotten.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await trio.sleep_forever()
+                await self._silence.run()
         finally:
             self._nursery = None
 
@@ -83,12 +87,14 @@ class EngineTurns:
         async with self.turn():
             try:
                 async with aclosing(client().generate(request, can())) as batches:
+                    yield await self._silence.first(anext(batches))
                     async for batch in batches:
                         yield batch
                 return
             except BackendFault as fault:
                 await revive(fault)
             async with aclosing(client().generate(request, can())) as batches:
+                yield await self._silence.first(anext(batches))
                 async for batch in batches:
                     yield batch
 
@@ -101,10 +107,10 @@ class EngineTurns:
         """A whole answer, in one turn; `revive` as in `generate`."""
         async with self.turn():
             try:
-                return await operation()(request)
+                return await self._silence.first(operation()(request))
             except BackendFault as fault:
                 await revive(fault)
-            return await operation()(request)
+            return await self._silence.first(operation()(request))
 
     async def _see_off(self, connection: Connection) -> None:
         try:

@@ -27,6 +27,7 @@ from .chat_client import ChatClient, Deadlines
 from .chat_completions import DIALECTS
 from .engine_turns import EngineTurns
 from .runtime import ModelFacts, Runtime
+from .silence import busy_slots
 from .transport import PlainTransport
 
 PATIENCE_S = 5.0
@@ -59,7 +60,7 @@ class LibllamaBackend(Backend):
         self._patience_s = patience_s
         # Each request holds one of the worker's HTTP threads. Were all held, health checks would
         # wait behind them, and a worker that is only busy would be taken for hung.
-        self._turns = EngineTurns(config.parallel)
+        self._turns = EngineTurns(config.parallel, lambda: busy_slots(self._client))
         endpoint = runtime.endpoint
         if endpoint.uds is None:
             raise OperatorError(f"backend {name}: its runtime has no Unix socket")
@@ -128,7 +129,7 @@ class LibllamaBackend(Backend):
         return await self._turns.ask(lambda: self._client.rerank, request, self._wait_restarted)
 
     async def run(self) -> None:
-        """Own the connections that were left early, until cancelled."""
+        """Watch over its turns until cancelled."""
         await self._turns.run()
 
     async def close(self) -> None:

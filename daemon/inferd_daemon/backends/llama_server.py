@@ -26,6 +26,7 @@ from .chat_client import ChatClient, Deadlines
 from .chat_completions import DIALECTS
 from .engine_turns import EngineTurns
 from .runtime import Endpoint, OnDemandRuntime
+from .silence import busy_slots
 from .transport import PlainTransport
 
 DEFAULT_SLOTS = 4
@@ -44,7 +45,7 @@ class LlamaServerBackend(Backend):
         self.name = name
         self._config = config
         self._runtime = runtime
-        self._turns = EngineTurns(self.slots)
+        self._turns = EngineTurns(self.slots, self._busy_slots)
         self._client: ChatClient | None = None
         self._client_for: Endpoint | None = None
 
@@ -107,13 +108,18 @@ class LlamaServerBackend(Backend):
             return await self._turns.ask(lambda: self._open().rerank, request, self._wait_replaced)
 
     async def run(self) -> None:
-        """Own the connections that were left early, until cancelled."""
+        """Watch over its turns until cancelled."""
         await self._turns.run()
 
     async def close(self) -> None:
         """Close idle connections to the server."""
         if self._client is not None:
             await self._client.aclose()
+
+    async def _busy_slots(self) -> int | None:
+        if self._client is None or self._client_for is None:
+            return None
+        return await busy_slots(self._client, self._client_for.api_prefix)
 
     async def _wait_replaced(self, fault: BackendFault) -> None:
         """Where the server could not even be reached, wait for its next life; else raise `fault`.

@@ -99,6 +99,10 @@ async def test_the_caller_of_a_cancelled_request_waits_for_nothing(tmp_path: Pat
 # -- without an engine ---------------------------------------------------------------------
 
 
+async def unknown() -> None:
+    """An engine that does not say how many of its slots are busy."""
+
+
 def pair() -> tuple[Connection, socket.socket]:
     ours, peers = socket.socketpair()
     ours.setblocking(False)
@@ -115,7 +119,7 @@ async def leave_one(turns: EngineTurns) -> socket.socket:
 async def test_a_turn_lasts_until_the_engine_closes(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    turns = EngineTurns(1)
+    turns = EngineTurns(1, unknown)
     nursery.start_soon(turns.run)
     await trio.testing.wait_all_tasks_blocked()
     with await leave_one(turns) as peer:
@@ -131,7 +135,7 @@ async def test_a_turn_lasts_until_the_engine_closes(
 async def test_an_engine_that_never_closes_costs_its_turn_for_a_while_only(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    turns = EngineTurns(1)
+    turns = EngineTurns(1, unknown)
     nursery.start_soon(turns.run)
     await trio.testing.wait_all_tasks_blocked()
     with await leave_one(turns):
@@ -141,7 +145,7 @@ async def test_an_engine_that_never_closes_costs_its_turn_for_a_while_only(
 
 
 async def test_the_end_of_the_backend_closes_what_was_left_and_frees_its_turn() -> None:
-    turns = EngineTurns(1)
+    turns = EngineTurns(1, unknown)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
         await trio.testing.wait_all_tasks_blocked()
