@@ -32,6 +32,9 @@ def load(boot: Boot) -> "xllamacpp.Server":
         refuse_beyond_free()
         # Fitting the model to a GPU's memory is a dry run of the load, for nothing here.
         params.fit_params = False
+        # Between batches llama.cpp sees that a request was abandoned. Larger ones than it computes
+        # in one piece pay with several devices only.
+        params.n_batch = params.n_ubatch
     return xllamacpp.Server(params)
 
 
