@@ -119,7 +119,8 @@ def _unmet(table: BackendConfig, *, allow_remote: bool) -> Iterator[Unmet]:
             try:
                 find_command(spec, os.environ)
             except EngineFailure as error:
-                yield Unmet(("binary_path",), str(error), False)
+                why = str(error).removeprefix("`binary_path`: ")
+                yield Unmet(("binary_path",), why, False)
 
 
 def _missing(key: str, named: str | None) -> Iterator[Unmet]:

@@ -54,6 +54,46 @@ def test_check_config_lists_what_is_wrong(tmp_path: Path) -> None:
     )
 
 
+LACKING = """\
+[daemon]
+socket_group = "no such group"
+[backends.a]
+kind = "openai_compat"
+base_url = "ftp://x"
+[backends.b]
+kind = "openai_compat"
+api_key_file = "no-key"
+[backends.c]
+kind = "libllama"
+model = "/nowhere/m.gguf"
+"""
+
+
+def test_check_config_tells_what_the_machine_lacks_beside_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(LACKING)
+    done = inferd(tmp_path, "--config", "c.toml", "--check-config")
+    assert (done.returncode, done.stdout) == (1, "")
+    wrong = """\
+  line 2: daemon.socket_group: there is no group 'no such group'
+  line 5: backends.a.base_url: must be http://host or https://host, with a port if needed
+  line 8: backends.b.api_key_file: cannot be read: No such file or directory
+"""
+    missing = "  line 11: backends.c.model: '/nowhere/m.gguf' cannot be read: No such file or"
+    assert done.stderr == f"inferd: c.toml: 4 mistakes\n{wrong}{missing} directory\n"
+    # A model may yet come: without it the others are served.
+    assert inferd(tmp_path, "--config", "c.toml").stderr == f"inferd: c.toml: 3 mistakes\n{wrong}"
+
+
+def test_the_words_of_the_command_line_are_checked_alike(tmp_path: Path) -> None:
+    for arguments in (["--check-config"], []):
+        done = inferd(tmp_path, "--openai", "ftp://x", *arguments)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "inferd: command line: 1 mistake\n  backends.openai.base_url: must be http://host or"
+            " https://host, with a port if needed\n"
+        )
+
+
 def test_print_config_shows_the_whole_without_secrets(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(GOOD)
     arguments = ("--config", "c.toml", "--socket", "s.sock", "--log-level", "debug")

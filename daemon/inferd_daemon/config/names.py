@@ -27,7 +27,7 @@ def broken_names(data: Table) -> Mistakes:
         for alias in _texts(aliases):
             if alias in taken:
                 yield ("routes", name, "aliases"), f"{alias!r} is {taken[alias]} already"
-            taken[alias] = f"an alias of {name!r}"
+            taken.setdefault(alias, f"an alias of {name!r}")
     default = data.get("default_route")
     if isinstance(default, str) and default not in taken:
         yield ("default_route",), f"no route {default!r}; there is {_names(routes)}"
