@@ -7,24 +7,25 @@ installation has it, whatever PYTHONDONTWRITEBYTECODE says.
 """
 
 import argparse
+import json
 import os
+import select
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.e2e.test_upgrade import BOTH, pids, streaming, upgrades
+from tests.e2e.test_upgrade import BOTH, burst, many_files, pids, streaming, upgrades
 from tests.support import models
 from tests.support.daemon import RunningDaemon, running_daemon, wait_until
-from tests.support.lease_client import Refused, ask, boot, ensure
+from tests.support.lease_client import Json, Refused, ask, boot, ensure
 from tests.support.wire_client import connected
 
 
@@ -68,40 +69,50 @@ class Knocking:
             time.sleep(0.002)
 
 
-@contextmanager
-def watched_stream(daemon: RunningDaemon, model: Path) -> Iterator[list[float]]:
-    """Times of the chunks of completions straight from an endpoint, for the block."""
-    models.build_generate_model(model, layers=1, feed_forward=64)
+class WatchedStream:
+    """Completions straight from an endpoint, read by a process that does nothing else."""
+
+    def __init__(self, endpoint: Json) -> None:
+        command = [sys.executable, __file__, "--read"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(endpoint) + "\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> list[float]:
+        """The times of the chunks; NaN between two answers."""
+        told, _ = self._process.communicate(timeout=30)  # closes its standard input
+        times: list[float] = json.loads(told)
+        return times
+
+
+def read_streams() -> None:
+    """The reading process."""
+    endpoint = json.loads(sys.stdin.readline())
     times: list[float] = []
-    over = threading.Event()
-    with connected(daemon.socket) as client:
-        endpoint = ensure(client, boot(model=str(model), ctx_size=0), ttl_ms=600_000, bind="none")
-
-        def read() -> None:
-            while not over.is_set():
-                with streaming(endpoint["endpoint"]) as chunks:
-                    begun = time.monotonic()
-                    for at, _ in chunks:
-                        # between two answers there is a prompt, not a gap
-                        times.append(at if at - begun > 0.05 else float("nan"))
-                        if over.is_set():
-                            break
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
-            yield times
-        finally:
-            over.set()
-            thread.join()
+    while True:
+        with streaming(endpoint) as chunks:
+            times.append(float("nan"))  # between two answers there is a prompt, not a gap
+            for at, line in chunks:
+                if line != b"\n":
+                    times.append(at)
+                if len(times) % 64 == 0 and select.select([sys.stdin], [], [], 0)[0]:
+                    print(json.dumps(times))
+                    return
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--read", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--connects", type=int, default=1000)
     arguments = parser.parse_args()
+    if arguments.read:
+        read_streams()
+        return
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as name:
         environ = {
@@ -112,6 +123,7 @@ def main() -> None:
             wait_until(lambda: "runtime ready" in daemon.events(), 30, "the worker")
             measure_quiet(daemon, arguments.rounds)
             measure_knocked(daemon, arguments.rounds, arguments.connects)
+            measure_burst(daemon, arguments.connects)
             measure_streamed(daemon, arguments.rounds, Path(name) / "endless.gguf")
 
 
@@ -158,15 +170,26 @@ def measure_knocked(daemon: RunningDaemon, rounds: int, connects: int) -> None:
     )
 
 
+def measure_burst(daemon: RunningDaemon, connects: int) -> None:
+    """All connects while nobody accepts."""
+    with many_files(connects + 1024):
+        answered = burst(daemon, connects)
+    print(f"connects between two selves that were answered: {answered} of {connects}")
+
+
 def measure_streamed(daemon: RunningDaemon, rounds: int, model: Path) -> None:
     """A stream straight from an endpoint: its longest pause with upgrades, and without."""
-    with watched_stream(daemon, model) as times:
-        wait_until(lambda: len(times) > 500, 30, "a stream")
-        begun = time.monotonic()
-        for _ in range(rounds):
-            go_over(daemon)
-        middle = time.monotonic()
-        time.sleep(middle - begun)
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    with connected(daemon.socket) as client:
+        lease = ensure(client, boot(model=str(model), ctx_size=0), ttl_ms=600_000, bind="none")
+    stream = WatchedStream(lease["endpoint"])
+    time.sleep(1.0)
+    begun = time.monotonic()
+    for _ in range(rounds):
+        go_over(daemon)
+    middle = time.monotonic()
+    time.sleep(middle - begun)
+    times = stream.stop()
     pauses = [(later, (later - sooner) * 1000) for sooner, later in pairwise(times)]
     during = sorted(pause for at, pause in pauses if begun < at <= middle)
     after = sorted(pause for at, pause in pauses if at > middle)

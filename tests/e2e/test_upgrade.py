@@ -2,13 +2,14 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
@@ -199,6 +200,48 @@ def test_no_connect_fails_and_all_are_answered(daemon: RunningDaemon) -> None:
             thread.join()
     assert not failed
     assert min(answered) > 2
+
+
+@contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """Room for so many open files in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def burst(daemon: RunningDaemon, count: int) -> int:
+    """Upgrade; so many connects while nobody accepts. How many of them are answered.
+
+    Raises BlockingIOError where the backlog is full.
+    """
+    upgrading = daemon.events().count("upgrading")
+    before = upgrades(daemon)
+    daemon.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: daemon.events().count("upgrading") > upgrading, WITHIN_S, "its decision")
+    with ExitStack() as clients:
+        waiting = []
+        for _ in range(count):
+            client = clients.enter_context(closing(socket.socket(socket.AF_UNIX)))
+            client.setblocking(False)
+            client.connect(str(daemon.socket))
+            waiting.append(client)
+        wait_until(lambda: upgrades(daemon) > before, WITHIN_S, "an upgrade")
+        payload = json.dumps({"wire_version": 1, "op": "status", "id": "s"}).encode()
+        answered = 0
+        for client in waiting:
+            client.settimeout(WITHIN_S)
+            client.sendall(inferd_proto.pack(inferd_proto.FrameType.JSON, payload))
+            answered += b'"upgrades"' in client.recv(65_536)
+    return answered
+
+
+def test_a_thousand_connects_between_two_selves() -> None:
+    with running_daemon("--backend", "mock") as daemon, many_files(2048):
+        assert burst(daemon, 1000) == 1000
 
 
 @contextmanager
