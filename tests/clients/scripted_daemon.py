@@ -42,6 +42,7 @@ from inferd_proto import (
     TextDelta,
     Token,
     ToolUse,
+    UploadCancelled,
     Usage,
     UsageV1,
 )
@@ -287,10 +288,10 @@ class _Caller:
                 while (event := self._connection.next_event()) is not None:
                     received.append(event)
             for event in received:
-                if isinstance(event, Refused):
+                if isinstance(event, Refused | UploadCancelled):
                     self.write(event.data)
-                    if event.close:
-                        self.hang_up()
+                if isinstance(event, Refused) and event.close:
+                    self.hang_up()
             yield from received
             if not data:
                 return

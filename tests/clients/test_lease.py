@@ -365,7 +365,9 @@ def test_leases_and_answers_share_a_client(run: Run, daemon: ScriptedDaemon) -> 
             assert TextDelta("Hello") in events
 
     run(main)
-    assert ops(daemon)[-2:] == ["lease.release", "lease.release"]
+    # the outer lease may be renewed once more while the inner one is given back
+    assert ops(daemon)[-1] == "lease.release"
+    assert ops(daemon).count("lease.release") == 2
 
 
 def test_a_lease_is_entered_once(run: Run, daemon: ScriptedDaemon) -> None:
