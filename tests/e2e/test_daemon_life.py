@@ -297,9 +297,8 @@ def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
         with process, process.stderr as pipe:
             assert b"listening" in pipe.readline()
             with connected(directory / "run" / "inferd.sock") as client:
-                for number in range(
-                    1000
-                ):  # each is a line of over 100 bytes: more than a pipe holds
+                # each is a line of over 100 bytes: together more than a pipe holds
+                for number in range(1000):
                     client.generate(f"{number}", max_tokens=1)
                     client.hear_end(f"{number}")
                 os.set_blocking(pipe.fileno(), False)
@@ -307,7 +306,12 @@ def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
                 client.generate("last", max_tokens=1)
                 client.hear_end("last")
                 seen = bytearray()
-                wait_until(lambda: seen.extend(_drain(pipe.fileno())) or seen, 5, "a line")
+
+                def hear_more() -> bool:
+                    seen.extend(_drain(pipe.fileno()))
+                    return bool(seen)
+
+                wait_until(hear_more, 5, "a line")
             process.terminate()
             assert process.wait(5) == 0
         assert b'"lines_lost":' in seen

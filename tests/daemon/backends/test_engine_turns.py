@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from inferd_daemon.backends.base import GenerateRequest
 from inferd_daemon.backends.engine_turns import LET_GO_S, EngineTurns
 from inferd_daemon.backends.transport import Connection
 from inferd_daemon.errors import RequestError
@@ -29,11 +30,11 @@ async def engine(directory: Path, parallel: int) -> AsyncGenerator[Serving, None
         yield endless
 
 
-async def abandon(endless: Serving, after_s: float, **fields: str) -> bool:
+async def abandon(endless: Serving, after_s: float, request: GenerateRequest) -> bool:
     """Send a request and give it up; whether anything came of it before."""
     with trio.move_on_after(after_s) as scope:
         try:
-            async with aclosing(endless.backend.generate(ask(**fields))) as batches:
+            async with aclosing(endless.backend.generate(request)) as batches:
                 async for _ in batches:
                     pass
         except RequestError:
@@ -46,9 +47,9 @@ async def test_an_abandoned_prompt_and_an_abandoned_bad_grammar_leave_nobody_beh
 ) -> None:
     async with engine(tmp_path, parallel=1) as endless:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: abandon(endless, 0.2, text="y " * 3000))
+            nursery.start_soon(lambda: abandon(endless, 0.2, ask(text="y " * 3000)))
             await trio.sleep(0.05)
-            nursery.start_soon(lambda: abandon(endless, 0.1, grammar="root ::= ((("))
+            nursery.start_soon(lambda: abandon(endless, 0.1, ask(grammar="root ::= (((")))
         with trio.fail_after(BYSTANDER_S):
             assert (await answer(endless.backend, ask(max_tokens=2))).finished
 
@@ -64,10 +65,10 @@ async def test_bystanders_of_a_storm_of_cancels_are_answered_in_time(
         async def storm() -> None:
             while True:
                 if dice.random() < 0.3:
-                    await abandon(endless, dice.random() * 0.03, grammar="root ::= (((")
+                    await abandon(endless, dice.random() * 0.03, ask(grammar="root ::= ((("))
                 else:
                     text = "y " * dice.choice((1, 200, 1500))
-                    await abandon(endless, dice.random() * 0.03, text=text)
+                    await abandon(endless, dice.random() * 0.03, ask(text=text))
 
         async def bystand() -> None:
             while True:
@@ -92,7 +93,7 @@ async def test_bystanders_of_a_storm_of_cancels_are_answered_in_time(
 async def test_the_caller_of_a_cancelled_request_waits_for_nothing(tmp_path: Path) -> None:
     async with engine(tmp_path, parallel=1) as endless:
         began = trio.current_time()
-        assert not await abandon(endless, 0.1, text="y " * 3000)
+        assert not await abandon(endless, 0.1, ask(text="y " * 3000))
         assert trio.current_time() - began < 0.4
 
 
