@@ -274,3 +274,47 @@ def _is_let_in(daemon: RunningDaemon) -> object:
     with connected(daemon.socket) as client:
         client.say(op="status", id="s")
         return client.hear()["id"] == "s"
+
+
+FEW_BYTES = """\
+[daemon]
+log_format = "json"
+read_timeout_s = 0.5
+max_request_bytes_in_memory = 20_000_000
+[backends.mock]
+kind = "mock"
+[routes.mock]
+backends = ["mock"]
+"""
+
+
+def half_sent(name: str) -> bytes:
+    """A request of 16 MiB without its end."""
+    start = json.dumps({"wire_version": 1, "id": name})[:-1].encode() + b',"x":"'
+    return b"\x80\x80\x80\x08\x01" + start + b"x" * (16 * 1024 * 1024 - 1000)
+
+
+def test_a_crowd_of_half_sent_requests_is_bounded_and_given_up() -> None:
+    with running_daemon(config=FEW_BYTES) as daemon:
+        before = daemon.rss_kib
+        crowd = [WireClient(daemon.socket) for _ in range(8)]
+        try:
+            for number, client in enumerate(crowd):
+                client.sock.sendall(half_sent(f"r{number}"))
+            grown = daemon.rss_kib - before
+            assert grown < 30_000  # one of them, and what its buffer grew by
+            with connected(daemon.socket) as client:
+                client.generate(max_tokens=1)
+                assert client.hear_end()["type"] == "done"
+            for client in crowd:
+                with pytest.raises((EOFError, ConnectionResetError)):
+                    client.hear()
+        finally:
+            for client in crowd:
+                client.sock.close()
+        assert daemon.events().count("client stopped in mid-message, disconnected") == 8
+        with connected(daemon.socket) as client:  # there is room again, and a refusal names whose
+            client.say(id="big", messages=HELLO, pad="x" * 19_000_000, max_tokens=1)
+            assert client.hear_end("big")["type"] == "done"
+            client.say(id="bigger", messages=HELLO, pad="x" * 21_000_000)
+            assert client.hear_end("bigger")["code"] == "queue_full"
