@@ -6,6 +6,8 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -417,6 +419,30 @@ def test_the_new_code_runs() -> None:
         assert ask(client, "daemon.upgrade") == {"state": "upgrading"}
         wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
         assert ask(client, "status")["version"] == "99.0.0"
+
+
+def ctl(daemon: RunningDaemon, *words: str) -> subprocess.CompletedProcess[str]:
+    """What inferdctl said."""
+    command = [sys.executable, "-m", "inferd_client.ctl", *words, "--socket", str(daemon.socket)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_inferdctl_upgrades_and_drains() -> None:
+    with running_copy() as (code, daemon):
+        done = ctl(daemon, "daemon", "upgrade")
+        assert done.stderr == ""
+        version = inferd_proto.__version__
+        assert done.stdout == f"inferd {version} (pid {daemon.pid}) has taken over\n"
+        done = ctl(daemon, "daemon", "upgrade", "--json")
+        assert json.loads(done.stdout) == {"pid": daemon.pid, "version": version, "upgrades": 2}
+        with (code / "inferd_daemon" / "app.py").open("a") as opened:
+            opened.write("raise RuntimeError('broken')\n")
+        done = ctl(daemon, "daemon", "upgrade")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "RuntimeError: broken" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert ctl(daemon, "daemon", "drain").stdout == "the daemon stops\n"
+        assert daemon.process.wait(5) == 0
 
 
 @pytest.mark.parametrize(

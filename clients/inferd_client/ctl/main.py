@@ -33,6 +33,7 @@ _VERBS = (
     "watch",
     "endpoint",
     "lease",
+    "daemon",
     "completion",
 )
 

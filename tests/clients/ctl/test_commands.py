@@ -351,12 +351,14 @@ VERBS = (
     "watch",
     "endpoint",
     "lease",
+    "daemon",
     "completion",
 )
 LEASE_VERBS = ("lease ensure", "lease renew", "lease release", "lease ls")
+DAEMON_VERBS = ("daemon upgrade", "daemon drain")
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *LEASE_VERBS])
+@pytest.mark.parametrize("verb", [*VERBS, *LEASE_VERBS, *DAEMON_VERBS])
 def test_every_help_has_examples(ctl: Ctl, verb: str) -> None:
     *group, name = verb.split()
     assert f"  {name}" in ctl(*group, "--help").out
@@ -372,7 +374,8 @@ def test_every_verb_is_known() -> None:
 
 def test_no_verb_is_help(ctl: Ctl) -> None:
     assert ctl().out == ctl("--help").out
-    assert ctl("lease").out == ctl("lease", "--help").out
+    for group in ("lease", "daemon"):
+        assert ctl(group).out == ctl(group, "--help").out
 
 
 @pytest.mark.parametrize(
