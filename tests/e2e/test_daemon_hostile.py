@@ -279,7 +279,7 @@ def _is_let_in(daemon: RunningDaemon) -> object:
 FEW_BYTES = """\
 [daemon]
 log_format = "json"
-read_timeout_s = 0.5
+read_timeout_s = 1.5
 max_request_bytes_in_memory = 20_000_000
 [backends.mock]
 kind = "mock"
