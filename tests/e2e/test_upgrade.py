@@ -161,6 +161,28 @@ def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDa
     completes_again(endpoint)
 
 
+def test_a_runtime_that_is_loading_or_has_died_is_taken_over_too() -> None:
+    with (
+        running_daemon("--demo") as daemon,  # its worker loads for a while
+        connected(daemon.socket) as client,
+    ):
+        upgrade(daemon)
+        assert daemon.events().count("runtime started") == 1
+        wait_until(lambda: ask(client, "status")["ready"], 10, "the worker")
+        worker = worker_of(client)
+        daemon.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: daemon.events().count("upgrading") == 2, WITHIN_S, "its decision")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: upgrades(daemon) == 2, WITHIN_S, "an upgrade")
+        wait_until(
+            lambda: daemon.events().count("runtime ready") == 2 and worker_of(client) != worker,
+            10,
+            "another worker",
+        )
+        client.generate(max_tokens=2)
+        assert client.hear_end()["type"] == "done"
+
+
 def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client:
         first = ensure(client, boot())["lease"]["instance_key"]
