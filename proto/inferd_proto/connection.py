@@ -8,7 +8,7 @@ or a task.
 
 from msgspec import UNSET
 
-from .account import FREE_MESSAGE_BYTES, Account
+from .account import Account, Toll
 from .codec import TEXT_ENCODERS, encode
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
 from .events import CancelReceived, Closed, Event, Refused, RequestReceived, UploadCancelled
@@ -42,11 +42,9 @@ class ServerConnection:
     def __init__(
         self, *, max_in_flight: int = MAX_IN_FLIGHT, account: Account | None = None
     ) -> None:
-        self._account = account
-        self._charge = 0  # for the frame that is coming in
-        self._lacked = 0  # bytes of the frame that is read past because the account had no room
         self._gate = BlobGate()
-        self._reader = FrameReader(admit=self._admit)
+        self._toll = Toll(self._gate, account)
+        self._reader = FrameReader(admit=self._toll.admit)
         self._exchanges: dict[str, Exchange] = {}
         self._max_in_flight = max_in_flight
         self._encoding = FrameType.JSON
@@ -69,6 +67,12 @@ class ServerConnection:
         """
         whole = self._gate.request is None and not self._gate.awaits_blob
         return whole and not self._reader.within_frame
+
+    def close(self) -> None:
+        """Forget what was received; nothing comes of it any more."""
+        self._closed = True
+        self._reader.clear()
+        self._gate.discard()
 
     def receive_data(self, data: bytes) -> None:
         """Bytes from the peer; b"" is the end of its stream."""
@@ -142,21 +146,9 @@ class ServerConnection:
 
     def _forget(self, exchange: Exchange) -> None:
         del self._exchanges[exchange.id]
-        self._give_back(exchange.charged)  # of an upload that ends here
+        self._toll.give_back(exchange.charged)  # of an upload that ends here
         if self._gate.request is not None and self._gate.request.id == exchange.id:
             self._gate.discard()
-
-    def _admit(self, frame_type: FrameType, length: int) -> bool:
-        if not self._gate.admit(frame_type, length):
-            return False
-        small = length <= FREE_MESSAGE_BYTES and frame_type is not FrameType.BLOB
-        if small or self._account is None:
-            return True
-        if not self._account.take(length):
-            self._lacked = length
-            return False
-        self._charge = length
-        return True
 
     def _on_frame(self, frame: Frame) -> Event | None:
         try:
@@ -165,21 +157,15 @@ class ServerConnection:
             self._encoding = frame.type
             return self._on_message(frame.type, frame.payload)
         finally:
-            charge, self._charge = self._charge, 0
-            self._give_back(charge)  # of no request that goes on
-
-    def _give_back(self, charge: int) -> None:
-        if charge and self._account is not None:
-            self._account.give_back(charge)
+            self._toll.give_back(self._toll.pass_on())  # it belongs to no request that goes on
 
     def _no_room(self, request_id: str = "", *, close: bool = False) -> RemoteProtocolError:
         """The frame that came was read past for want of room; the same befalls its blobs."""
-        assert self._account is not None
         if self._gate.request is None:
             self._gate.discard()
         return RemoteProtocolError(
-            f"no room for {self._lacked} more bytes of requests: the daemon holds at most"
-            f" {self._account.limit} in memory (max_request_bytes_in_memory); try again when"
+            f"no room for {self._toll.lacked} more bytes of requests: the daemon holds at most"
+            f" {self._toll.limit} in memory (max_request_bytes_in_memory); try again when"
             " other requests have ended, or send less at once",
             code=ErrorCode.QUEUE_FULL,
             request_id=request_id,
@@ -232,7 +218,7 @@ class ServerConnection:
         signal = Signal.REQUEST_WITH_BLOBS if uploading else Signal.REQUEST
         exchange.state = step(exchange.state, signal)
         self._exchanges[request.id] = exchange
-        charge, self._charge = self._charge, 0
+        charge = self._toll.pass_on()
         if not uploading:
             return RequestReceived(request.id, request, (), charge)
         exchange.charged = charge
@@ -262,8 +248,7 @@ class ServerConnection:
         if payload is None:
             raise self._no_room()
         exchange = self._exchanges[request.id]
-        exchange.charged += self._charge
-        self._charge = 0
+        exchange.charged += self._toll.pass_on()
         blobs = self._gate.complete()
         exchange.state = step(exchange.state, Signal.BLOB if blobs is None else Signal.LAST_BLOB)
         if blobs is None:

@@ -143,6 +143,11 @@ class FrameReader:
         if self.within_frame:
             raise RemoteProtocolError("the stream ended inside a frame", close=True)
 
+    def clear(self) -> None:
+        """Let go of what is kept. The reader is spent."""
+        self._buffer = bytearray()
+        self._pos = 0
+
     @property
     def within_frame(self) -> bool:
         """Whether a frame has begun that is not whole yet."""

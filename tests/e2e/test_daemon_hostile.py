@@ -313,6 +313,7 @@ def test_a_crowd_of_half_sent_requests_is_bounded_and_given_up() -> None:
             for client in crowd:
                 client.sock.close()
         assert daemon.events().count("client stopped in mid-message, disconnected") == 8
+        assert daemon.rss_kib - before < 10_000
         with connected(daemon.socket) as client:  # there is room again, and a refusal names whose
             client.say(id="big", messages=HELLO, pad="x" * 19_000_000, max_tokens=1)
             assert client.hear_end("big")["type"] == "done"

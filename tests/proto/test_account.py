@@ -1,6 +1,8 @@
 """Large frames are charged before a byte of them is kept, and what has no room is read past."""
 
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -188,3 +190,20 @@ def test_a_large_message_without_room_whose_id_is_not_found_ends_the_connection(
     server = ServerConnection(account=Purse(0))
     refused = refusal_in(events_of(server, message(LARGE, messages=[], id="a")))
     assert (refused.id, refused.close, refused.code) == ("", True, ErrorCode.QUEUE_FULL)
+
+
+def test_a_connection_goes_with_its_last_owner_and_its_bytes_with_its_end() -> None:
+    gc.disable()
+    try:
+        server = ServerConnection(account=Purse(LARGE))
+        events_of(server, ask("a", LARGE)[:-1])
+        reader = server._reader
+        assert reader.buffered_bytes > LARGE - 10
+        server.close()
+        assert reader.buffered_bytes == 0
+        assert events_of(server, ask("b", 300)) == []
+        watched = weakref.ref(server)
+        del server, reader
+        assert watched() is None
+    finally:
+        gc.enable()

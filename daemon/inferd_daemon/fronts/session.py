@@ -126,6 +126,7 @@ class Session:
             except* ClientGone:
                 _log.debug("client left before its answers were out", pid=self._peer.pid)
             finally:
+                self._connection.close()
                 self._account.close()
 
     async def _receive(self, nursery: trio.Nursery) -> None:
