@@ -1,6 +1,7 @@
 """What the answers of attached services mean: a fake Ollama, and any server of the API."""
 
 import json
+import os
 import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,11 +108,16 @@ async def test_without_descriptors_nothing_is_said_of_the_service(kind: str) -> 
     with fake_ollama(installed={"qwen3:latest": None}) as fake:
         asked = service(fake.root_url, kind)
         await asked.open()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        # Not 0: poll() itself refuses more descriptors than the limit, in the fake's thread too.
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        fillers = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1, hard))
         try:
             assert await asked.look() is Health.UNSEEN
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for filler in fillers:
+                os.close(filler)
         assert await asked.look() in (Health.DEGRADED, Health.HEALTHY)
 
 
