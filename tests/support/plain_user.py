@@ -55,13 +55,18 @@ def plain_daemon(directory: Path, server: str | Path) -> Iterator[RunningDaemon]
 def launch(directory: Path, server: str | Path) -> subprocess.Popen[bytes]:
     """The process, whether it will listen or not. Its output goes to `log`."""
     command = daemon_command(directory, (), "")
+    # a cache in root's home is no place that this user may run a program from
+    reachable = directory / "llama-server"
+    if not reachable.exists():
+        shutil.copy2(server, reachable)
+        reachable.chmod(0o755)
     with (directory / "log").open("ab") as log:
         return subprocess.Popen(
             [*_as_nobody(), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(directory, server_environment(server)),
+            env=environment(directory, server_environment(reachable)),
             cwd=directory,
             start_new_session=True,
         )

@@ -11,9 +11,9 @@ from ..frames import FrameType
 from .limits import MAX_ID_CHARS
 from .weight import end_of_value
 
-_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_STRING = rb'"(?:[^"\\]|\\.)*"'
 _JSON_ID = re.compile(
-    rb'\s*\{(?:\s*"(?!id")[^"\\]*+"\s*:\s*(?:' + _STRING + rb"|[-+.\w]++)\s*,)*+"
+    rb'\s*\{(?:\s*"(?!id")[^"\\]*"\s*:\s*(?:' + _STRING + rb"|[-+.\w]+)\s*,)*"
     rb'\s*"id"\s*:\s*(' + _STRING + rb")",
     re.DOTALL,
 )
