@@ -30,10 +30,10 @@ from .fronts.descriptors import connection_limit
 from .fronts.listener import Listener
 from .fronts.open_files import open_files
 from .orders import SIGNALS, Order, Orders
-from .supervision.handover import HandedClient, HandedFiles, Handover
-from .supervision.runtimes import Runtimes
-from .supervision.takeover import describe_runtimes, leave
-from .supervision.upgrade import Upgrade, UpgradeRefused
+from .supervision.runtimes.registry import Runtimes
+from .supervision.succession.handover import HandedClient, HandedFiles, Handover
+from .supervision.succession.takeover import describe_runtimes, leave
+from .supervision.succession.upgrade import Upgrade, UpgradeRefused
 from .systemd import ServiceManager
 
 LAST_WORDS_S = 2.0

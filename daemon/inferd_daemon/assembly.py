@@ -33,15 +33,15 @@ from .errors import OperatorError
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
-from .supervision.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
-from .supervision.boot_blueprint import BootBlueprint, Site
-from .supervision.eviction import Limits
-from .supervision.handover import Handover
-from .supervision.journal_file import open_journal
-from .supervision.kv_store import KvStore
+from .supervision.kv.store import KvStore
+from .supervision.leases.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
+from .supervision.leases.eviction import Limits
+from .supervision.leases.journal_file import open_journal
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
-from .supervision.resident import ResidentBlueprint
+from .supervision.runtimes.boot_blueprint import BootBlueprint, Site
+from .supervision.runtimes.resident_blueprint import ResidentBlueprint
+from .supervision.succession.handover import Handover
 
 
 class Unmet(NamedTuple):

@@ -38,7 +38,13 @@ from .config.checking import dotted
 from .errors import OperatorError
 from .log import configure
 from .orders import SIGNALS
-from .supervision.reexec import become_next, not_gone_over, read_handover, receive, signals_kept
+from .supervision.succession.reexec import (
+    become_next,
+    not_gone_over,
+    read_handover,
+    receive,
+    signals_kept,
+)
 
 lean_imports.done()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import trio
 
-from inferd_daemon.supervision.journal import Clocks, lease_entry
-from inferd_daemon.supervision.journal_file import JournalFile, open_journal
-from inferd_daemon.supervision.lease import Claimant, Lease
-from inferd_daemon.supervision.lease_table import LeaseTable
+from inferd_daemon.supervision.leases.journal import Clocks, lease_entry
+from inferd_daemon.supervision.leases.journal_file import JournalFile, open_journal
+from inferd_daemon.supervision.leases.lease import Claimant, Lease
+from inferd_daemon.supervision.leases.table import LeaseTable
 from inferd_proto import LeaseEnsure
 
 CLOCKS = Clocks(0.0, 0.0, "boot")

@@ -472,7 +472,11 @@ def test_inferdctl_upgrades_and_drains() -> None:
     [
         ("app.py", "raise RuntimeError('broken')", "RuntimeError: broken"),
         ("backends/sse.py", "}", "SyntaxError: unmatched '}'"),
-        ("supervision/handover.py", "HANDOVER_VERSION = 2", "hands over version 1, this one takes"),
+        (
+            "supervision/succession/handover.py",
+            "HANDOVER_VERSION = 2",
+            "hands over version 1, this one takes",
+        ),
     ],
 )
 def test_code_that_does_not_start_is_refused_and_the_old_goes_on(

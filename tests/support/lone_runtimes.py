@@ -10,15 +10,15 @@ import trio
 
 from inferd_daemon.backends.runtime import Endpoint
 from inferd_daemon.engines.base import Engine, EngineFailure, Health, Launch, Timing
-from inferd_daemon.supervision.blueprint import Blueprint, Former, Hooks
-from inferd_daemon.supervision.blueprints import Blueprints
-from inferd_daemon.supervision.eviction import Limits
-from inferd_daemon.supervision.journal_file import JournalFile, open_journal
-from inferd_daemon.supervision.lease import Claimant
+from inferd_daemon.supervision.leases.blueprints import Blueprints
+from inferd_daemon.supervision.leases.eviction import Limits
+from inferd_daemon.supervision.leases.journal_file import JournalFile, open_journal
+from inferd_daemon.supervision.leases.lease import Claimant
+from inferd_daemon.supervision.leases.socket_access import Owner
 from inferd_daemon.supervision.leasing import Leasing
-from inferd_daemon.supervision.logs import RuntimeLog
-from inferd_daemon.supervision.socket_access import Owner
-from inferd_daemon.supervision.supervisor import Supervisor
+from inferd_daemon.supervision.processes.logs import RuntimeLog
+from inferd_daemon.supervision.runtimes.blueprint import Blueprint, Former, Hooks
+from inferd_daemon.supervision.runtimes.supervisor import Supervisor
 from inferd_proto import (
     BackendManifest,
     EndpointProtocol,

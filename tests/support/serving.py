@@ -21,9 +21,9 @@ from inferd_daemon.backends.libllama import LibllamaBackend
 from inferd_daemon.config import LibllamaConfig
 from inferd_daemon.engines.http_probe import fetch
 from inferd_daemon.engines.libllama import LibllamaEngine
-from inferd_daemon.supervision.backoff import RestartPolicy
-from inferd_daemon.supervision.logs import RuntimeLog
-from inferd_daemon.supervision.supervisor import Supervisor
+from inferd_daemon.supervision.processes.logs import RuntimeLog
+from inferd_daemon.supervision.runtimes.backoff import RestartPolicy
+from inferd_daemon.supervision.runtimes.supervisor import Supervisor
 from inferd_proto import Message, Text
 
 DEADLINE_S = 20.0

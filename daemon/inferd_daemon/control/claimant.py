@@ -5,8 +5,8 @@ import os
 from inferd_proto import ErrorCode
 
 from ..errors import RequestError
-from ..supervision.lease import Claimant
-from ..supervision.socket_access import Owner
+from ..supervision.leases.lease import Claimant
+from ..supervision.leases.socket_access import Owner
 from .call import Call
 
 

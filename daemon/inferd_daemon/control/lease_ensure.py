@@ -5,7 +5,7 @@ import msgspec
 from inferd_proto import ErrorCode, LeaseEnsure
 
 from ..errors import RequestError
-from ..supervision.blueprint import Blueprint
+from ..supervision.runtimes.blueprint import Blueprint
 from .arguments import read_arguments
 from .call import Call
 from .claimant import claimant_of, owner_of

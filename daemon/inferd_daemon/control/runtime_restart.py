@@ -2,7 +2,7 @@
 
 from inferd_proto import JsonObject, RuntimeRef
 
-from ..supervision.machine import SERVING, State
+from ..supervision.runtimes.machine import SERVING, State
 from .arguments import read_arguments
 from .call import Call
 from .claimant import require_admin

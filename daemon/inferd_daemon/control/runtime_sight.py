@@ -3,8 +3,8 @@
 from inferd_proto import ErrorCode
 
 from ..errors import RequestError
-from ..supervision.lease import Claimant
-from ..supervision.runtimes import Managed
+from ..supervision.leases.lease import Claimant
+from ..supervision.runtimes.registry import Managed
 from .view import DaemonView
 
 

@@ -5,7 +5,7 @@ import trio
 from inferd_proto import ErrorCode, JsonObject, RuntimeRef
 
 from ..errors import RequestError
-from ..supervision.runtimes import Managed
+from ..supervision.runtimes.registry import Managed
 from .arguments import read_arguments
 from .call import Call
 from .claimant import require_admin

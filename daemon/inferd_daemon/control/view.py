@@ -8,7 +8,7 @@ import trio
 from ..errors import BackendFault
 from ..routing.router import Router
 from ..supervision.leasing import Leasing
-from ..supervision.upgrade import Upgrade
+from ..supervision.succession.upgrade import Upgrade
 
 DaemonState = Literal["starting", "ready", "draining"]
 

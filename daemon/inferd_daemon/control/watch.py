@@ -8,7 +8,7 @@ from inferd_proto import ErrorCode, JsonObject
 
 from ..errors import RequestError
 from ..supervision.changes import FellBehind
-from ..supervision.lease import Claimant
+from ..supervision.leases.lease import Claimant
 from .call import Call
 from .claimant import claimant_of
 from .route_list import describe_routes

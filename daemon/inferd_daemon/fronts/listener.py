@@ -9,7 +9,7 @@ import trio
 from inferd_proto import Error, ErrorCode, FrameType, encode, pack
 
 from ..control.view import DaemonView
-from ..supervision.handover import HandedClient, Handover
+from ..supervision.succession.handover import HandedClient, Handover
 from .accepting import Acceptor
 from .byte_budget import ByteBudget
 from .peer import peer_of

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..config import Config, Places
-from ..supervision.handover import HandedFiles, HandedSocket
-from ..supervision.state_directory import StateDirectory
+from ..supervision.succession.handover import HandedFiles, HandedSocket
+from ..supervision.succession.state_directory import StateDirectory
 from ..systemd import inherited_sockets
 from .socket_file import SocketFile
 

@@ -19,7 +19,7 @@ from typing import Self
 from inferd_proto import MAX_SOCKET_PATH_BYTES
 
 from ..errors import OperatorError
-from ..supervision.handover import HandedSocket
+from ..supervision.succession.handover import HandedSocket
 from .peer import peer_of
 
 BACKLOG = 1024

@@ -14,13 +14,12 @@ import trio
 from inferd_proto import JsonObject
 
 from ..errors import OperatorError, RequestError
-from .blueprints import Blueprints, kept_address
 from .changes import Changes
-from .ensure import Ensure
-from .eviction import Limits
-from .handover import Handover
-from .idle import Idling
-from .journal import (
+from .leases.blueprints import Blueprints, kept_address
+from .leases.ensure import Ensure
+from .leases.eviction import Limits
+from .leases.idle import Idling
+from .leases.journal import (
     Clocks,
     DaemonEntry,
     LeaseEntry,
@@ -29,14 +28,15 @@ from .journal import (
     RuntimeEntry,
     lease_of,
 )
-from .journal_file import JournalFile
-from .lease_keeper import LeaseKeeper
-from .placing import Placing
-from .process import read_start_ticks
-from .reaper import INSTANCE_VARIABLE, read_boot_id, reap
-from .runtimes import Managed, Runtimes
-from .socket_access import SocketAccess
-from .takeover import end, take_over
+from .leases.journal_file import JournalFile
+from .leases.keeper import LeaseKeeper
+from .leases.placing import Placing
+from .leases.socket_access import SocketAccess
+from .processes.identity import read_boot_id, read_start_ticks
+from .runtimes.registry import Managed, Runtimes
+from .succession.handover import Handover
+from .succession.reaper import INSTANCE_VARIABLE, reap
+from .succession.takeover import end, take_over
 
 RETURN_GRACE_S = 30.0
 """After the daemon's own crash: time for owners of leases without a TTL to come back and renew."""

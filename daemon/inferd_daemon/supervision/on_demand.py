@@ -13,12 +13,12 @@ from inferd_proto import ErrorCode
 from ..backends.base import Readiness
 from ..backends.runtime import Endpoint, ModelFacts
 from ..errors import BackendFault, RequestError
-from .blueprint import Blueprint
-from .eviction import is_refusal
-from .journal_file import JournalUnavailable
+from .leases.eviction import is_refusal
+from .leases.journal_file import JournalUnavailable
 from .leasing import Leasing
-from .machine import SERVING, State
-from .runtimes import Managed
+from .runtimes.blueprint import Blueprint
+from .runtimes.machine import SERVING, State
+from .runtimes.registry import Managed
 
 NOTICE_S = 0.5
 """The kernel tells of a process's end within milliseconds; this is for a loaded machine."""

@@ -10,8 +10,8 @@ from inferd_daemon.control.call import Call, Peer
 from inferd_daemon.control.daemon_upgrade import daemon_upgrade
 from inferd_daemon.control.view import DaemonView
 from inferd_daemon.errors import BackendFault, RequestError
-from inferd_daemon.supervision.handover import Handover
-from inferd_daemon.supervision.upgrade import Upgrade, UpgradeRefused
+from inferd_daemon.supervision.succession.handover import Handover
+from inferd_daemon.supervision.succession.upgrade import Upgrade, UpgradeRefused
 from inferd_proto import ErrorCode
 from tests.daemon.fronts.conversation import view_of
 

@@ -20,7 +20,7 @@ from inferd_daemon.engines.http_probe import fetch
 from inferd_daemon.engines.libllama import LibllamaEngine, engine_environment
 from inferd_daemon.errors import BackendFault, OperatorError
 from inferd_daemon.models.demo import demo_model_path
-from inferd_daemon.supervision.machine import State
+from inferd_daemon.supervision.runtimes.machine import State
 from tests.support import models
 from tests.support.processes import is_alive, until
 from tests.support.serving import answer, ask, serving

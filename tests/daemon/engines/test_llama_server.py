@@ -22,8 +22,8 @@ from inferd_daemon.engines.failures import Cause, Failure
 from inferd_daemon.engines.llama_server import LlamaServerEngine
 from inferd_daemon.engines.secret import Secret
 from inferd_daemon.models.demo import demo_model_path
-from inferd_daemon.supervision.process import Process, spawn
-from inferd_daemon.supervision.readiness import wait_ready
+from inferd_daemon.supervision.processes.process import Process, spawn
+from inferd_daemon.supervision.runtimes.readiness import wait_ready
 from tests.support.llama_server import llama_server_path
 from tests.support.models import (
     build_embedding_model,

@@ -16,8 +16,8 @@ from inferd_daemon.engines.boot_spec import BootSpec, normalise
 from inferd_daemon.engines.gguf import GgufHead, Value, read_head
 from inferd_daemon.engines.llama_server import LlamaServerEngine
 from inferd_daemon.engines.memory_estimate import MIB, MemoryEstimate, estimate
-from inferd_daemon.supervision.process import spawn
-from inferd_daemon.supervision.readiness import wait_ready
+from inferd_daemon.supervision.processes.process import spawn
+from inferd_daemon.supervision.runtimes.readiness import wait_ready
 from tests.support.llama_server import llama_server_path
 from tests.support.models import build_embedding_model, build_generate_model, build_multimodal_model
 

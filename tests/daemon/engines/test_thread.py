@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from inferd_daemon.engines.thread import in_thread
-from inferd_daemon.supervision.journal import Gone
-from inferd_daemon.supervision.journal_file import JournalUnavailable, open_journal
+from inferd_daemon.supervision.leases.journal import Gone
+from inferd_daemon.supervision.leases.journal_file import JournalUnavailable, open_journal
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Prompt caches kept on disk while their server is down."""

@@ -1,0 +1,175 @@
+"""Has a runtime ready and held: for an owner as a lease, for a request of a route while it runs.
+
+Any number of callers share one start. Nothing is started for what does not fit, and nobody waits
+without an end: a start has the deadline of its boot spec.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import msgspec
+import trio
+
+from inferd_proto import (
+    CompatibilityResult,
+    EnsurePlan,
+    LeaseEnsure,
+    LeaseEnsured,
+)
+
+from ...engines.failures import Cause, failure
+from ...engines.thread import in_thread
+from ...errors import BackendFault, RequestError
+from ..runtimes.blueprint import Blueprint
+from ..runtimes.machine import SERVING, State
+from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.start_failure import start_failure
+from .compatibility import explain, incompatible, match
+from .endpoint import describe_endpoint
+from .file_access import require_readable
+from .journal import RuntimeEntry
+from .keeper import LeaseKeeper
+from .lease import Claimant, Lease
+from .placing import Placing
+from .socket_access import Owner, SocketAccess, group_of
+
+START_SLACK_S = 5.0
+"""Above a runtime's own deadline: its stop, and a restart that was under way."""
+
+
+class Ensure:
+    """The flow of `lease.ensure`, and of the implicit leases of requests."""
+
+    def __init__(
+        self, runtimes: Runtimes, keeper: LeaseKeeper, placing: Placing, access: SocketAccess
+    ) -> None:
+        self._runtimes = runtimes
+        self._keeper = keeper
+        self._placing = placing
+        self._access = access
+
+    async def ensure(
+        self, blueprint: Blueprint, asked: LeaseEnsure, owner: Owner
+    ) -> LeaseEnsured | EnsurePlan:
+        """A lease on the runtime of `blueprint`, ready; with `plan` only what it would take.
+
+        Raises RequestError: `incompatible`, the refusal (`conflict`, with the plan), the reason
+        why it does not start, JournalUnavailable.
+        """
+        fits = match(asked.consumer, blueprint.manifest)
+        if not fits.compatible:
+            fits = match(asked.consumer, await blueprint.offer())
+        if not fits.compatible:
+            raise incompatible(explain(fits), fits)
+        asked = _reachable(blueprint, asked, fits)
+        if blueprint.route is None and not owner.claimant.admin:
+            await self._require_readable(blueprint.files, owner)
+        if asked.plan:
+            return await self._placing.tell(blueprint, owner.claimant)
+        key = blueprint.instance_key
+        wait_until = trio.current_time() + asked.wait_ms / 1000
+        with self._keeper.pinned(key, owner.claimant.uid):
+            runtime = await self._have_ready(blueprint, owner.claimant, wait_until)
+            known = self._keeper.knows(f"runtime/{key}")
+            if asked.transport == "uds" and self._access.open_to(runtime, owner, fits) and known:
+                self._keeper.note(runtime_entry(runtime))
+            entry = None if known else runtime_entry(runtime)
+            lease = await self._keeper.grant(key, asked, owner.claimant, entry)
+        return self.describe(lease, runtime, fits)
+
+    async def _require_readable(self, files: Sequence[str], owner: Owner) -> None:
+        try:
+            await in_thread(require_readable, None, files, owner.claimant.uid, owner.groups)
+        except OSError as error:
+            raise BackendFault(f"cannot look at the model's file: {error.strerror}") from error
+
+    def describe(self, lease: Lease, runtime: Managed, fits: CompatibilityResult) -> LeaseEnsured:
+        """The lease as its owner gets it."""
+        supervisor = runtime.supervisor
+        endpoint = describe_endpoint(
+            lease, runtime.blueprint, supervisor.endpoint, supervisor.facts, fits
+        )
+        return LeaseEnsured(lease.to_wire(self._keeper.now()), endpoint, fits)
+
+    def holding(self, blueprint: Blueprint) -> AbstractContextManager[None]:
+        """Hold the runtime for the block, as the daemon's own: to be had ready then."""
+        return self._keeper.pinned(blueprint.instance_key, os.geteuid())
+
+    async def have_ready(self, blueprint: Blueprint, wait_s: float) -> Managed:
+        """The runtime, ready, for a caller that is `holding` it; waits so long for room.
+
+        Raises RequestError as `ensure` does.
+        """
+        wait_until = trio.current_time() + wait_s
+        return await self._have_ready(blueprint, Claimant(os.geteuid(), admin=True), wait_until)
+
+    async def _have_ready(self, blueprint: Blueprint, asks: Claimant, wait_until: float) -> Managed:
+        while True:
+            runtime = await self._placing.place(blueprint, asks, wait_until=wait_until)
+            if runtime.state in SERVING or await self._became_ready(runtime):
+                runtime.last_used = self._keeper.now()
+                return runtime
+
+    async def _became_ready(self, runtime: Managed) -> bool:
+        """False where it was stopped meanwhile, by no fault of its own. Raises RequestError."""
+        supervisor = runtime.supervisor
+        timing = supervisor.engine.timing
+        allowed = timing.ready_timeout_s + timing.stop_timeout_s + START_SLACK_S
+        with trio.move_on_after(allowed):
+            while runtime.state not in SERVING:
+                if runtime.refusal is not None:
+                    raise runtime.refusal
+                if runtime.state is State.FAILED or self._fell_at_once(runtime):
+                    raise self._fell(runtime)
+                if not runtime.wanted:
+                    return False
+                await self._runtimes.wait_changed()
+            return True
+        why = failure(Cause.NOT_READY, f"it was not ready after {allowed:g} s")
+        raise start_failure(runtime.blueprint.name, why)
+
+    def _fell_at_once(self, runtime: Managed) -> bool:
+        """Its first process since it was admitted ended before it was ready."""
+        restarts = runtime.supervisor.machine.restarts
+        return not runtime.was_ready and restarts > runtime.restarts_before
+
+    def _fell(self, runtime: Managed) -> RequestError:
+        supervisor = runtime.supervisor
+        why = supervisor.machine.last_failure or failure(Cause.EXITED, "no reason is known")
+        return start_failure(
+            runtime.blueprint.name,
+            why,
+            exit_code=supervisor.last_returncode,
+            lines=supervisor.log.run_lines(),
+        )
+
+
+def runtime_entry(runtime: Managed) -> RuntimeEntry:
+    """What the journal keeps of a runtime that is leased."""
+    endpoint, blueprint = runtime.supervisor.endpoint, runtime.blueprint
+    return RuntimeEntry(
+        instance_key=blueprint.instance_key,
+        kind=blueprint.kind,
+        spec=blueprint.to_json(),
+        uds=None if endpoint.uds is None else str(endpoint.uds),
+        port=endpoint.port,
+        api_key=endpoint.key,
+        group=group_of(runtime),
+        route=blueprint.route,
+        estimated_bytes=runtime.estimated_bytes,
+    )
+
+
+def _reachable(blueprint: Blueprint, asked: LeaseEnsure, fits: CompatibilityResult) -> LeaseEnsure:
+    """With the transport that there is. Raises RequestError (`incompatible`)."""
+    if asked.transport == blueprint.transport:
+        return asked
+    if asked.transport == "tcp":
+        raise incompatible(
+            "the runtime listens on a Unix socket only: ask for transport uds, or give its boot "
+            "spec a `port`",
+            fits,
+        )
+    # A spec that names a port asks for TCP itself; the lease says so.
+    return msgspec.structs.replace(asked, transport=blueprint.transport)

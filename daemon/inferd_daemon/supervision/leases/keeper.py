@@ -1,0 +1,272 @@
+"""The acting owner of the leases: what it acknowledges is in the journal first.
+
+One task ends leases whose time is over, one settles with the journal what nobody waits for. Stops
+no runtime: it tells which ones are held no more.
+"""
+
+import secrets
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import trio
+
+from inferd_proto import ErrorCode, JsonObject, LeaseEnsure
+
+from ...errors import RequestError
+from ..changes import Changes
+from .journal import Clocks, Entry, Gone, Live, RuntimeEntry, lease_entry
+from .journal_file import JournalFile, JournalUnavailable
+from .lease import Claimant, Lease
+from .table import LeaseLimits, LeaseTable
+
+REF_BYTES = 18
+"""144 random bits: a lease's reference cannot be guessed."""
+RETRY_S = 1.0
+"""Between two tries to settle with a journal that cannot be written."""
+
+
+class LeaseKeeper:
+    """Grants, renews, ends and restores leases. Keep `run` running, and the journal's own.
+
+    `clocks` reads both clocks. `on_unheld` is told of each runtime whose last lease ended.
+    """
+
+    def __init__(
+        self,
+        journal: JournalFile,
+        clocks: Callable[[], Clocks],
+        changes: Changes,
+        *,
+        limits: LeaseLimits | None = None,
+    ) -> None:
+        self.table = LeaseTable(limits)
+        self.on_unheld: Callable[[str], None] = lambda _key: None
+        self._journal = journal
+        self._clocks = clocks
+        self._changes = changes
+        self._pins = 0
+        # Leases out of the table whose release is being written, by reference.
+        self._releasing: dict[str, Lease] = {}
+        # Entries that are in the journal beside the leases, and those that are yet to be.
+        self._known: set[str] = set()
+        self._unsettled: dict[str, Entry] = {}
+        self._settle_asked = trio.Event()
+        self._expiry_moved = trio.Event()
+        self._expires_at = float("inf")
+
+    def now(self) -> float:
+        """Seconds on the monotonic clock of the leases."""
+        return self._clocks().monotonic
+
+    def held(self, instance_key: str) -> bool:
+        """Whether a runtime has a live lease, an implicit one included."""
+        return self.table.held(self.now(), instance_key)
+
+    def count(self, instance_key: str) -> int:
+        """How many owners hold a runtime."""
+        leases = self.table.holders(self.now(), instance_key)
+        return sum(not lease.implicit for lease in leases)
+
+    # -- what owners ask -------------------------------------------------------------------
+
+    async def grant(
+        self, instance_key: str, asked: LeaseEnsure, owner: Claimant, runtime: RuntimeEntry | None
+    ) -> Lease:
+        """A new lease, durable, with the `runtime` that a restart needs for it.
+
+        Raises RequestError: `queue_full` at a limit, `conflict` where the runtime was stopped by
+        force meanwhile, JournalUnavailable.
+        """
+        clocks = self._clocks()
+        ref = f"lease-{secrets.token_urlsafe(REF_BYTES)}"
+        lease = self.table.grant(clocks.monotonic, ref, instance_key, asked, owner)
+        entries: list[Entry] = [lease_entry(lease, clocks)]
+        if runtime is not None and runtime.key not in self._known:
+            entries.insert(0, runtime)
+        try:
+            await self._append(entries)
+        except BaseException:
+            # Nobody was told of it; whether it is on the disk only the next write makes sure.
+            self.table.end(ref)
+            self.forget(lease)
+            raise
+        if self.table.find(ref) is None:
+            raise RequestError(
+                ErrorCode.CONFLICT, "the runtime was stopped by force a moment ago: ensure again"
+            )
+        self._mind_expiry(lease)
+        self._tell("granted", lease)
+        return lease
+
+    async def renew(self, lease_ref: str, ttl_ms: int, by: Claimant) -> Lease:
+        """The lease with new time, durable.
+
+        Raises RequestError as the table does, and JournalUnavailable, which leaves it as it was.
+        """
+        clocks = self._clocks()
+        before = self.table.get(clocks.monotonic, lease_ref, by)
+        lease = self.table.renew(clocks.monotonic, lease_ref, ttl_ms, by)
+        try:
+            await self._append([lease_entry(lease, clocks)])
+        except JournalUnavailable:
+            self.table.put_back(before, instead=lease)
+            self._mind_expiry(before)
+            raise
+        self._mind_expiry(lease)
+        self._tell("renewed", lease)
+        return lease
+
+    async def release(self, lease_ref: str, by: Claimant) -> None:
+        """End a lease, durably; nothing where there is none. Raises RequestError."""
+        lease = self.table.release(self.now(), lease_ref, by)
+        if lease is None:
+            return
+        self._releasing[lease_ref] = lease
+        try:
+            await self._append([Gone(f"lease/{lease_ref}")])
+        except JournalUnavailable:
+            if lease_ref in self._releasing:
+                self.table.put_back(lease)
+                self._mind_expiry(lease)
+            raise
+        except BaseException:
+            self.forget(lease)
+            raise
+        finally:
+            self._releasing.pop(lease_ref, None)
+            if self.table.find(lease_ref) is None:
+                self._over([lease], "released")
+
+    # -- what ends by itself ---------------------------------------------------------------
+
+    def connection_closed(self, connection: int) -> None:
+        """End the leases that were bound to a connection."""
+        for ref, lease in list(self._releasing.items()):
+            if lease.connection == connection:
+                del self._releasing[ref]
+                self.forget(lease)
+        self._end(self.table.connection_closed(connection), "disconnected")
+
+    def runtime_gone(self, instance_key: str) -> None:
+        """End the leases of a runtime that was stopped by force."""
+        self._end(self.table.runtime_gone(instance_key), "runtime stopped")
+
+    @contextmanager
+    def pinned(self, instance_key: str, uid: int) -> Iterator[None]:
+        """Hold a runtime for the block, on the daemon's own account."""
+        self._pins += 1
+        ref = f"pin-{self._pins}"
+        self.table.pin(self.now(), ref, instance_key, uid)
+        try:
+            yield
+        finally:
+            self.table.end(ref)
+            if not self.held(instance_key):
+                self.on_unheld(instance_key)
+
+    def restore(
+        self, lease: Lease, grace_s: float, connections: Container[int] = ()
+    ) -> Lease | None:
+        """Take in a lease of the daemon's former run; None where its time is over.
+
+        `connections` are those that live on from that run.
+        """
+        return self.table.restore(self.now(), lease, grace_s, connections)
+
+    # -- the journal -----------------------------------------------------------------------
+
+    async def remember(self, *entries: Live) -> None:
+        """Make entries durable that are not leases. Raises JournalUnavailable."""
+        fresh = [entry for entry in entries if entry.key not in self._known]
+        if fresh:
+            await self._append(fresh)
+
+    def note(self, entry: Live) -> None:
+        """Have an entry written soon; nobody waits for it."""
+        self._known.add(entry.key)
+        self._settle(entry)
+
+    def forget(self, *gone: Lease | str) -> None:
+        """Have the journal forget leases, or entries by key; where it cannot now, once it can."""
+        for one in gone:
+            key = one if isinstance(one, str) else f"lease/{one.lease_ref}"
+            self._known.discard(key)
+            self._settle(Gone(key))
+
+    def known(self, keys: Iterable[str]) -> None:
+        """Entries of a former run that are in the journal and still hold."""
+        self._known.update(keys)
+
+    def knows(self, key: str) -> bool:
+        """Whether the journal holds an entry beside the leases."""
+        return key in self._known
+
+    # -- its tasks -------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End leases in time and settle with the journal, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expire)
+            nursery.start_soon(self._settle_on)
+            task_status.started()
+
+    async def _expire(self) -> None:
+        while True:
+            self._end(self.table.expire(self.now()), "expired")
+            self._expiry_moved = trio.Event()
+            deadline = self.table.next_deadline()
+            self._expires_at = float("inf") if deadline is None else deadline
+            with trio.move_on_after(max(0.0, self._expires_at - self.now())):
+                await self._expiry_moved.wait()
+
+    async def _settle_on(self) -> None:
+        while True:
+            await self._settle_asked.wait()
+            self._settle_asked = trio.Event()
+            while self._unsettled:
+                entries = list(self._unsettled.values())
+                try:
+                    await self._journal.append(*entries)
+                except JournalUnavailable:
+                    await trio.sleep(RETRY_S)
+                    continue
+                for entry in entries:
+                    if self._unsettled.get(entry.key) is entry:
+                        del self._unsettled[entry.key]
+
+    async def _append(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            # Written later, it would undo this.
+            self._unsettled.pop(entry.key, None)
+        await self._journal.append(*entries)
+        self._known.update(entry.key for entry in entries if entry.key[:6] != "lease/")
+
+    def _settle(self, entry: Entry) -> None:
+        self._unsettled.pop(entry.key, None)
+        self._unsettled[entry.key] = entry
+        self._settle_asked.set()
+
+    def _mind_expiry(self, lease: Lease) -> None:
+        if lease.deadline is not None and lease.deadline < self._expires_at:
+            self._expiry_moved.set()
+
+    def _end(self, leases: list[Lease], why: str) -> None:
+        if leases:
+            self.forget(*leases)
+            self._over(leases, why)
+
+    def _over(self, leases: list[Lease], why: str) -> None:
+        for lease in leases:
+            self._tell(why, lease)
+        for key in {lease.instance_key for lease in leases}:
+            if not self.held(key):
+                self.on_unheld(key)
+
+    def _tell(self, event: str, lease: Lease) -> None:
+        def describe() -> JsonObject:
+            shown: JsonObject = msgspec.to_builtins(lease.to_wire(self.now()))
+            return {"type": "lease", "event": event, "lease": shown}
+
+        if not lease.implicit:
+            self._changes.publish(describe)

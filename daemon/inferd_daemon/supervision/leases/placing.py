@@ -1,0 +1,150 @@
+"""Finds a place for a runtime: starts it, has idle ones go first, waits, or refuses with the plan.
+
+The plan is `eviction.plan`'s; this carries it out. A runtime that is held is never stopped here.
+"""
+
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from inferd_proto import EnsurePlan
+
+from ...engines.base import EngineFailure
+from ...engines.failures import Cause, failure
+from ..runtimes.blueprint import Blueprint
+from ..runtimes.machine import State
+from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.start_failure import start_failure
+from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, plan, refusal, to_wire
+from .keeper import LeaseKeeper
+from .lease import Claimant
+
+_log = structlog.get_logger(__name__)
+
+
+class _Situation(NamedTuple):
+    """The limits, less what resident runtimes take of them, and what competes for the rest."""
+
+    limits: Limits
+    loads: list[Load]
+
+
+class Placing:
+    """Admission of runtimes under `limits`."""
+
+    def __init__(self, runtimes: Runtimes, keeper: LeaseKeeper, limits: Limits) -> None:
+        self._runtimes = runtimes
+        self._keeper = keeper
+        self.limits = limits
+
+    async def place(
+        self, blueprint: Blueprint, asks: Claimant, *, wait_until: float = 0.0
+    ) -> Managed:
+        """The runtime of `blueprint`, running or on its way.
+
+        Where held runtimes are in the way it waits until `wait_until` (trio's clock). The caller
+        holds the key already. Raises RequestError: the refusal, or a model that is not there.
+        """
+        needed: int | None = None
+        while True:
+            runtime = self._runtimes.get(blueprint.instance_key)
+            if runtime is not None and runtime.wanted:
+                return runtime
+            if runtime is not None and runtime.state is State.DRAINING:
+                await self._runtimes.wait_stopped(runtime)
+                continue
+            if needed is None:
+                needed = await self.estimate(blueprint)
+                continue  # the world may have changed meanwhile
+            if await self._make_room(blueprint, needed, asks, wait_until):
+                # No checkpoint since the plan: nobody else took the room.
+                runtime = self._runtimes.get(blueprint.instance_key)
+                if runtime is None:
+                    runtime = self._runtimes.add(blueprint)
+                runtime.estimated_bytes = needed
+                self._runtimes.start(runtime)
+                return runtime
+
+    async def estimate(self, blueprint: Blueprint) -> int:
+        """Bytes that a runtime would take. Raises RequestError where it cannot be started."""
+        try:
+            return await blueprint.estimate()
+        except EngineFailure as error:
+            raise start_failure(blueprint.name, error.failure) from error
+        except OSError as error:
+            why = failure(Cause.NO_PROCESS, error.strerror or str(error))
+            raise start_failure(blueprint.name, why) from error
+
+    async def tell(self, blueprint: Blueprint, asks: Claimant) -> EnsurePlan:
+        """What `place` would do; changes nothing. Raises RequestError as `estimate` does."""
+        runtime = self._runtimes.get(blueprint.instance_key)
+        if runtime is not None and runtime.wanted:
+            return EnsurePlan(
+                verdict="running",
+                needed_bytes=runtime.memory_bytes,
+                free_bytes=self._free_bytes(),
+            )
+        needed = await self.estimate(blueprint)
+        limits, loads = self._situation(blueprint)
+        return to_wire(plan(needed, limits, loads), needed, limits, loads, asks)
+
+    async def _make_room(
+        self, blueprint: Blueprint, needed: int, asks: Claimant, wait_until: float
+    ) -> bool:
+        """True where there is room now; False where things have changed and are to be seen anew."""
+        limits, loads = self._situation(blueprint)
+        verdict = plan(needed, limits, loads)
+        match verdict:
+            case Admit():
+                return True
+            case AwaitStopping():
+                await self._runtimes.wait_changed()
+            case Evict(evicted):
+                for load in evicted:
+                    self._evict(load.instance_key)
+            case Refuse(blocked_by=blocking):
+                refused = refusal(to_wire(verdict, needed, limits, loads, asks))
+                if not blocking:
+                    raise refused  # it is larger than the limits: no waiting helps
+                with trio.CancelScope(deadline=wait_until) as patience:
+                    await self._runtimes.wait_changed()
+                if patience.cancelled_caught:
+                    raise refused
+        return False
+
+    def _evict(self, key: str) -> None:
+        runtime = self._runtimes.get(key)
+        if runtime is not None and not self._keeper.held(key):
+            _log.info("runtime evicted", runtime=runtime.blueprint.name, instance_key=key)
+            self._runtimes.stop(runtime)
+
+    def _situation(self, asked: Blueprint | None = None) -> _Situation:
+        if asked is not None and asked.weightless:
+            return _Situation(Limits(memory_bytes=None, runtimes=None), [])
+        now = self._keeper.now()
+        memory, count = self.limits
+        loads: list[Load] = []
+        for runtime in self._runtimes:
+            if not runtime.occupies or runtime.blueprint.weightless:
+                continue
+            if runtime.blueprint.resident:
+                memory = None if memory is None else max(0, memory - runtime.memory_bytes)
+                continue
+            loads.append(
+                Load(
+                    runtime.key,
+                    runtime.blueprint.name,
+                    runtime.memory_bytes,
+                    runtime.last_used,
+                    self._keeper.table.holders(now, runtime.key),
+                    stopping=not runtime.wanted,
+                )
+            )
+        return _Situation(Limits(memory, count), loads)
+
+    def _free_bytes(self) -> int | None:
+        limits, loads = self._situation()
+        if limits.memory_bytes is None:
+            return None
+        return max(0, limits.memory_bytes - sum(load.memory_bytes for load in loads))

@@ -1,0 +1,1 @@
+"""One operating system process, from its spawn to its end, and what it writes."""

@@ -1,0 +1,18 @@
+"""What makes a process this one and no other: its start time, and the boot it started in."""
+
+from pathlib import Path
+
+
+def read_boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_start_ticks(pid: int) -> int:
+    """Field 22 of /proc/PID/stat; 0 where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The second field is the program's name in brackets and may hold anything.
+    return int(stat.rpartition(")")[2].split()[19])

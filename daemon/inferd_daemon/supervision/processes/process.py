@@ -1,0 +1,166 @@
+"""One child process: spawned, waited for and signalled, by its pidfd and its process group.
+
+Children die with the daemon (see exec_stub.py). That signal follows the *thread* that spawned
+the child, so only the main thread spawns; `trio.run_process` would use a thread that retires.
+Decides nothing: no restart, no health.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import trio
+
+from ...engines.base import EngineFailure, Launch
+from ...engines.failures import Cause, failure
+from .identity import read_start_ticks
+
+EXEC_STUB = Path(__file__).with_name("exec_stub.py")
+CHILD_UMASK = 0o077
+"""llama.cpp creates its socket with 0777 less this."""
+SECOND_INTERRUPT_S = 1.0
+"""llama-server can hang in its clean-up until it is interrupted again."""
+UNKNOWN_STATUS = 255
+KILL_TIMEOUT_S = 10.0
+"""SIGKILL acts at once except on a process in an uninterruptible wait (a dead disk or driver)."""
+
+
+class Process:
+    """A child of this daemon, leader of its own session and process group.
+
+    Use `spawn` to make one. Whoever holds it must call `wait` or `stop` to its end: that reaps
+    it. `pid` stays valid until then.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_ticks = read_start_ticks(pid)
+        """When it started, in clock ticks since boot: with the pid, its identity."""
+        self.returncode: int | None = None
+        """As in subprocess, negative for a signal; None while it runs."""
+        self._watched = False
+        self._watch_over = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"process {self.pid} ({'running' if self.returncode is None else self.returncode})"
+
+    async def wait(self) -> int:
+        """Wait for its end, end what is left of its group, reap it; its return code.
+
+        Any number of tasks may wait. Cancelling a wait leaves the process alone.
+        """
+        while self.returncode is None:
+            # trio lets one task wait on a descriptor; to stop a process must not need another one.
+            if self._watched:
+                await self._watch_over.wait()
+                continue
+            self._watched = True
+            try:
+                await trio.lowlevel.wait_readable(self.pidfd)
+            finally:
+                self._watched = False
+                self._watch_over.set()
+                self._watch_over = trio.Event()
+            self._reap()
+        return self.returncode
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and every process of its group. Nothing after its end."""
+        # Until it is reaped nobody else can get its pid, hence its group's number.
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    async def stop(self, timeout_s: float) -> int:
+        """End the group: SIGINT, again after a second, SIGKILL `timeout_s` after the first.
+
+        Returns the return code. When cancelled it kills at once and still reaps.
+        """
+        try:
+            self.signal_group(signal.SIGINT)
+            with trio.move_on_after(min(SECOND_INTERRUPT_S, timeout_s)):
+                return await self.wait()
+            self.signal_group(signal.SIGINT)
+            with trio.move_on_after(max(timeout_s - SECOND_INTERRUPT_S, 0)):
+                return await self.wait()
+        finally:
+            if self.returncode is None:
+                await self.kill()
+        assert self.returncode is not None  # kill() raises otherwise
+        return self.returncode
+
+    async def kill(self) -> int:
+        """SIGKILL the group and reap; the return code. Not cancellable, but it takes no time.
+
+        Raises EngineFailure where the kernel does not let go of the process within
+        `KILL_TIMEOUT_S`.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_TIMEOUT_S):
+            self.signal_group(signal.SIGKILL)
+            return await self.wait()
+        raise EngineFailure(
+            failure(Cause.HUNG, f"process {self.pid} does not end on SIGKILL (see its wchan)")
+        )
+
+    def close(self) -> None:
+        """Let go of the pidfd. Only after the end."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def _reap(self) -> None:
+        if self.returncode is not None:
+            return
+        # The leader is a zombie now and still holds the group's number: what it left dies here.
+        self.signal_group(signal.SIGKILL)
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            # A daemon that was started with SIGCHLD ignored has its children reaped by the kernel.
+            self.returncode = UNKNOWN_STATUS
+            return
+        if ended is not None:
+            by_exit = ended.si_code == os.CLD_EXITED
+            self.returncode = ended.si_status if by_exit else -ended.si_status
+
+
+def spawn(launch: Launch, *, log_fd: int) -> Process:
+    """Start a child that dies with this process, in a session of its own, stderr to `log_fd`.
+
+    Takes well under a millisecond and must be called in the main thread. Raises EngineFailure
+    where no process can be made (no memory, no descriptors, too many processes).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("children are spawned from the main thread only")
+    stub = [sys.executable, "-IS", str(EXEC_STUB), str(os.getpid())]
+    try:
+        child = subprocess.Popen(
+            [*stub, *launch.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            env=launch.environment,
+            cwd=launch.directory,
+            pass_fds=launch.pass_fds,
+            start_new_session=True,
+            umask=CHILD_UMASK,
+        )
+    except OSError as error:
+        raise EngineFailure(
+            failure(Cause.NO_PROCESS, f"cannot start a process: {error.strerror}")
+        ) from error
+    # From here on it is ours alone: Popen must neither reap it nor warn that nobody did.
+    child.returncode = 0
+    try:
+        return Process(child.pid, os.pidfd_open(child.pid))
+    except OSError as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        raise EngineFailure(
+            failure(Cause.NO_PROCESS, f"cannot watch a process: {error.strerror}")
+        ) from error

@@ -1,0 +1,1 @@
+"""The life of one runtime, and the registry of all of them."""

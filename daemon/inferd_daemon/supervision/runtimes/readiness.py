@@ -1,0 +1,48 @@
+"""Looks at one running process again and again: until it is ready, and from then on.
+
+Says what was seen; the machine decides what it means.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from ...engines.base import Health, Service
+
+BRISK_S = 1.0
+"""So long looks follow each other closely: a small model is ready by then."""
+SLOWEST_LOOK_S = 0.25
+"""After that they are spaced out up to this."""
+
+
+async def wait_ready(engine: Service) -> None:
+    """Return once the runtime is healthy. The caller sets the deadline and watches for its exit."""
+    interval = engine.timing.readiness_interval_s
+    slowest = max(SLOWEST_LOOK_S, interval)
+    brisk_until = trio.current_time() + BRISK_S
+    while await look(engine, engine.timing.health_interval_s) is not Health.HEALTHY:
+        await trio.sleep(interval)
+        if trio.current_time() >= brisk_until:
+            interval = min(interval * 1.5, slowest)
+
+
+async def watch_health(engine: Service, report: Callable[[Health], None]) -> None:
+    """Report one look in each health interval, for ever.
+
+    A look may take half an interval, and a missed one is followed by the next at once: a process
+    that hangs is missed twice within two intervals.
+    """
+    interval = engine.timing.health_interval_s
+    while True:
+        await trio.sleep(interval)
+        seen = await look(engine, interval / 2)
+        report(seen)
+        if seen is Health.NO_ANSWER:
+            report(await look(engine, interval / 2))
+
+
+async def look(engine: Service, timeout_s: float) -> Health:
+    """One look; no answer within `timeout_s` is an answer as well."""
+    with trio.move_on_after(timeout_s):
+        return await engine.look()
+    return Health.NO_ANSWER

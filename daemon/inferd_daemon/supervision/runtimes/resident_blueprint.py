@@ -1,0 +1,89 @@
+"""Blueprints of libllama workers, which run as long as the daemon: it starts them itself."""
+
+import hashlib
+
+import msgspec
+
+from inferd_proto import (
+    BackendManifest,
+    CapabilityValue,
+    EndpointProtocol,
+    JsonObject,
+    ManagementMode,
+    RuntimeKind,
+    StartupKind,
+)
+
+from ...config import LibllamaConfig
+from ...engines.libllama import LibllamaEngine
+from ..processes.logs import RuntimeLog
+from .blueprint import Blueprint, Former, Hooks
+from .boot_blueprint import Site
+from .supervisor import Supervisor
+
+REVIVE_AFTER_S = 60.0
+"""A worker that kept crashing is tried again now and then: no request would ask for it."""
+
+
+class ResidentBlueprint(Blueprint):
+    """One worker, by its backend's table."""
+
+    kind = "resident"
+    idle_ttl_s = None
+    resident = True
+
+    def __init__(self, name: str, config: LibllamaConfig, site: Site) -> None:
+        text = msgspec.json.encode([name, config], order="deterministic")
+        self.instance_key = f"libllama-{hashlib.sha256(text).hexdigest()[:32]}"
+        self.name = self.route = name
+        self.model_identity = config.alias or config.model.rpartition("/")[2].removesuffix(".gguf")
+        self.manifest = _manifest(config)
+        self._config = config
+        self._site = site
+
+    def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
+        """The supervisor of its worker."""
+        engine = LibllamaEngine(
+            self.name,
+            self._config,
+            self._site.runtimes / self.name,
+            key=None if former is None else former.key,
+        )
+        return Supervisor(
+            engine,
+            RuntimeLog(self._site.logs / f"{self.name}.log"),
+            held=hooks.held,
+            on_change=hooks.on_change,
+            marks=hooks.marks,
+            revive_after_s=REVIVE_AFTER_S,
+        )
+
+    async def estimate(self) -> int:
+        """Not counted: it runs in any case."""
+        return 0
+
+    def to_json(self) -> JsonObject:
+        """Nothing: the configuration has it."""
+        return {}
+
+
+def _manifest(config: LibllamaConfig) -> BackendManifest:
+    generates = not (config.embeddings or config.reranking)
+    sees: CapabilityValue = "unknown" if generates and config.mmproj is not None else False
+    return BackendManifest(
+        backend="libllama",
+        runtime_kind=RuntimeKind.SERVICE,
+        management_modes=[ManagementMode.MANAGED],
+        startup_kind=StartupKind.SPAWNED,
+        protocols=[EndpointProtocol.OPENAI_CHAT_COMPLETIONS],
+        capabilities={
+            "streaming": generates,
+            "tool_calling": generates,
+            "structured_output": generates,
+            "embeddings": config.embeddings and not config.reranking,
+            "rerank": config.reranking,
+            "vision": sees,
+            "audio": sees,
+        },
+        supported_surfaces=["local_subprocess"],
+    )

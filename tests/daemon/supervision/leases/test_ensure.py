@@ -1,0 +1,293 @@
+"""Ensure under every order of events: shared starts, cancelled callers, room, failures, idling."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from inferd_daemon.engines.base import EngineFailure, Health
+from inferd_daemon.engines.failures import Cause, failure
+from inferd_daemon.errors import RequestError
+from inferd_daemon.supervision.leases.eviction import Limits
+from inferd_daemon.supervision.leasing import Leasing
+from inferd_daemon.supervision.runtimes.machine import State
+from inferd_proto import ConsumerManifest, EnsurePlan, ErrorCode, LeaseEnsure, LeaseEnsured
+from tests.support.lone_runtimes import (
+    SleepBlueprint,
+    failing_journal,
+    have,
+    leasing,
+    owner,
+)
+
+
+async def until_state(whole: Leasing, key: str, state: State, seconds: float = 3.0) -> None:
+    with trio.fail_after(seconds):
+        while (runtime := whole.runtimes.get(key)) is None or runtime.state is not state:
+            await whole.runtimes.wait_changed()
+
+
+def state_of(whole: Leasing, key: str) -> State:
+    runtime = whole.runtimes.get(key)
+    assert runtime is not None
+    return runtime.state
+
+
+async def test_callers_share_one_start(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    got: list[LeaseEnsured] = []
+    async with leasing(tmp_path) as whole:
+
+        async def one(connection: int) -> None:
+            got.append(await have(whole, blueprint, connection))
+
+        with trio.fail_after(3):
+            async with trio.open_nursery() as nursery:
+                for number in range(50):
+                    nursery.start_soon(one, number)
+        assert blueprint.engine.starts == 1
+        assert len({one.lease.lease_ref for one in got}) == 50
+        assert whole.keeper.count("a") == 50
+        whole.keeper.connection_closed(7)
+        assert whole.keeper.count("a") == 49
+
+
+async def test_a_caller_that_leaves_does_not_take_the_start_from_the_others(
+    tmp_path: Path,
+) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    blueprint.engine.health = Health.LOADING
+    async with leasing(tmp_path) as whole, trio.open_nursery() as nursery:
+        first = trio.CancelScope()
+
+        async def leaves() -> None:
+            with first:
+                await have(whole, blueprint)
+
+        stayed = trio.Event()
+
+        async def stays() -> None:
+            await have(whole, blueprint, 2)
+            stayed.set()
+
+        nursery.start_soon(leaves)
+        await until_state(whole, "a", State.STARTING)
+        nursery.start_soon(stays)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        first.cancel()
+        await trio.sleep(0.02)
+        blueprint.engine.health = Health.HEALTHY
+        await until_state(whole, "a", State.READY)
+        with trio.fail_after(1):
+            await stayed.wait()
+        assert blueprint.engine.starts == 1
+        assert whole.keeper.count("a") == 1
+
+
+async def test_what_cannot_start_is_told_to_every_caller_and_not_tried_on(
+    tmp_path: Path,
+) -> None:
+    blueprint = SleepBlueprint(
+        "a", tmp_path, script="echo couldn\\'t bind HTTP server socket; exit 1"
+    )
+    errors: list[RequestError] = []
+    async with leasing(tmp_path) as whole:
+
+        async def one(connection: int) -> None:
+            with pytest.raises(RequestError) as refused:
+                await have(whole, blueprint, connection)
+            errors.append(refused.value)
+
+        blueprint.engine.health = Health.NO_ANSWER
+        with trio.fail_after(3):
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(one, number)
+        assert {error.code for error in errors} == {ErrorCode.CONFLICT}
+        assert all(error.details and error.details["exit_code"] == 1 for error in errors)
+        await until_state(whole, "a", State.STOPPED)
+        assert blueprint.engine.starts == 1
+        # The next caller gets a try of its own.
+        blueprint.engine.script, blueprint.engine.health = "exec sleep 600", Health.HEALTHY
+        await have(whole, blueprint)
+        assert blueprint.engine.starts == 2
+
+
+async def test_a_refusal_before_the_start_names_its_reason(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    blueprint.engine.refusal = EngineFailure(failure(Cause.BAD_OPTION, "`x` is wrong"))
+    async with leasing(tmp_path) as whole:
+        with pytest.raises(RequestError, match="`x` is wrong") as refused:
+            await have(whole, blueprint)
+        assert refused.value.code is ErrorCode.INVALID_REQUEST
+
+
+async def test_not_ready_in_time_is_a_timeout(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    blueprint.engine.health = Health.LOADING
+    async with leasing(tmp_path) as whole:
+        with (
+            trio.fail_after(4),
+            pytest.raises(RequestError, match="not ready after 2 s") as refused,
+        ):
+            await have(whole, blueprint)
+        assert refused.value.code is ErrorCode.TIMEOUT
+        assert state_of(whole, "a") is State.FAILED
+
+
+async def test_nothing_starts_for_who_does_not_fit(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    async with leasing(tmp_path) as whole:
+        for fields in (
+            {"consumer": ConsumerManifest(accepted_protocols=["x"])},
+            {"transport": "tcp"},
+        ):
+            with pytest.raises(RequestError) as refused:
+                await have(whole, blueprint, **fields)
+            assert refused.value.code is ErrorCode.INCOMPATIBLE
+            assert refused.value.details is not None
+            assert "compatibility" in refused.value.details
+        assert len(whole.runtimes) == 0
+
+
+async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
+    tmp_path: Path,
+) -> None:
+    blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
+    async with leasing(tmp_path) as whole:
+        await have(whole, blueprint)
+        whole.keeper.connection_closed(1)
+        await trio.sleep(0.1)  # until the shell has set its trap
+        runtime = whole.runtimes.get("a")
+        assert runtime is not None
+        whole.runtimes.stop(runtime)
+        assert state_of(whole, "a") is State.DRAINING
+        process = runtime.supervisor.process
+        assert process is not None
+
+        async def kill_soon() -> None:
+            await trio.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_soon)
+            with trio.fail_after(3):
+                await have(whole, blueprint)
+        assert blueprint.engine.starts == 2
+        assert state_of(whole, "a") is State.READY
+
+
+async def test_idle_ones_go_only_as_far_as_needed(tmp_path: Path) -> None:
+    old, young = (SleepBlueprint(key, tmp_path, mib=40) for key in ("old", "young"))
+    async with leasing(tmp_path, limits=Limits(memory_bytes=100 << 20)) as whole:
+        for connection, blueprint in enumerate((old, young)):
+            await have(whole, blueprint, connection)
+            whole.keeper.connection_closed(connection)
+        await have(whole, SleepBlueprint("new", tmp_path, mib=40))
+        assert state_of(whole, "old") is State.STOPPED
+        assert state_of(whole, "young") is State.READY
+
+
+async def test_a_plan_changes_nothing(tmp_path: Path) -> None:
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+        await have(whole, SleepBlueprint("a", tmp_path))
+        for key, verdict in (("a", "running"), ("b", "refused")):
+            told = await whole.ensure.ensure(
+                SleepBlueprint(key, tmp_path), LeaseEnsure(target=key, plan=True), owner()
+            )
+            assert isinstance(told, EnsurePlan)
+            assert told.verdict == verdict
+        whole.keeper.connection_closed(1)
+        told = await whole.ensure.ensure(
+            SleepBlueprint("b", tmp_path), LeaseEnsure(target="b", plan=True), owner()
+        )
+        assert isinstance(told, EnsurePlan)
+        assert (told.verdict, [one.name for one in told.evict]) == ("evicts", ["a"])
+        assert state_of(whole, "a") is State.READY
+        assert len(whole.runtimes) == 1
+
+
+async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path) -> None:
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+        await have(whole, SleepBlueprint("a", tmp_path))
+        with trio.fail_after(1), pytest.raises(RequestError) as refused:
+            await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=50)
+        assert refused.value.code is ErrorCode.CONFLICT
+
+        async def release_soon() -> None:
+            await trio.sleep(0.05)
+            whole.keeper.connection_closed(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(release_soon)
+            with trio.fail_after(3):
+                await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=2000)
+        assert state_of(whole, "a") is State.STOPPED
+
+
+async def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
+    async with leasing(tmp_path, limits=Limits(memory_bytes=1 << 20)) as whole:
+        with trio.fail_after(1), pytest.raises(RequestError, match="larger than the limits"):
+            await have(whole, SleepBlueprint("a", tmp_path), wait_ms=60_000)
+
+
+async def test_two_that_race_for_the_last_place_do_not_both_get_it(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+
+        async def one(key: str, connection: int) -> None:
+            try:
+                await have(whole, SleepBlueprint(key, tmp_path), connection)
+                outcomes.append("ready")
+            except RequestError as error:
+                outcomes.append(error.code.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "a", 1)
+            nursery.start_soon(one, "b", 2)
+        assert sorted(outcomes) == ["conflict", "ready"]
+
+
+@pytest.mark.parametrize(("ttl_s", "stays"), [(0.0, False), (0.05, False), (None, True)])
+async def test_idle_time_runs_from_the_last_release(
+    tmp_path: Path, ttl_s: float | None, stays: bool
+) -> None:
+    blueprint = SleepBlueprint("a", tmp_path, idle_ttl_s=ttl_s)
+    async with leasing(tmp_path) as whole:
+        await have(whole, blueprint)
+        await trio.sleep(0.1)
+        assert state_of(whole, "a") is State.READY
+        whole.keeper.connection_closed(1)
+        if stays:
+            await trio.sleep(0.1)
+            assert state_of(whole, "a") is State.READY
+        else:
+            await until_state(whole, "a", State.STOPPED)
+
+
+async def test_a_disk_that_takes_nothing_lets_nothing_start_and_recovers(tmp_path: Path) -> None:
+    journal = failing_journal(tmp_path / "journal")
+    blueprint = SleepBlueprint("a", tmp_path)
+    async with leasing(tmp_path, journal=journal) as whole:
+        journal.failing = True
+        with pytest.raises(RequestError, match="journal") as refused:
+            await have(whole, blueprint)
+        assert refused.value.code is ErrorCode.BACKEND_UNAVAILABLE
+        assert len(whole.keeper.table) == 0
+        journal.failing = False
+        await have(whole, blueprint)
+        assert state_of(whole, "a") is State.READY
+
+
+async def test_runtimes_that_ended_are_kept_but_not_for_ever(tmp_path: Path) -> None:
+    async with leasing(tmp_path) as whole:
+        for number in range(40):
+            blueprint = SleepBlueprint(f"r{number}", tmp_path)
+            blueprint.engine.refusal = EngineFailure(failure(Cause.BAD_OPTION, "no"))
+            with pytest.raises(RequestError):
+                await have(whole, blueprint)
+        assert len(whole.runtimes) == 32
+        assert whole.runtimes.get("r39") is not None

@@ -1,0 +1,303 @@
+"""A supervised worker that is killed, hung or crashed under load comes back; no more is lost."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import trio
+
+from inferd_daemon.backends.runtime import Endpoint
+from inferd_daemon.engines.base import Engine, Health, Launch, Timing
+from inferd_daemon.engines.failures import Cause
+from inferd_daemon.errors import BackendFault, RequestError
+from inferd_daemon.supervision.processes.logs import RuntimeLog
+from inferd_daemon.supervision.processes.process import spawn
+from inferd_daemon.supervision.runtimes.backoff import RestartPolicy
+from inferd_daemon.supervision.runtimes.machine import State
+from inferd_daemon.supervision.runtimes.supervisor import Supervisor
+from inferd_proto import ErrorCode
+from tests.support import models
+from tests.support.processes import is_alive
+from tests.support.serving import Serving, answer, ask, serving
+
+
+@pytest.fixture
+async def endless(tmp_path: Path) -> AsyncIterator[Serving]:
+    model = tmp_path / "endless.gguf"
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    async with serving(tmp_path, model, health_interval_s=0.3) as served:
+        yield served
+
+
+async def until_state(supervisor: Supervisor, state: State, seconds: float = 5.0) -> None:
+    with trio.fail_after(seconds):
+        while supervisor.state is not state:
+            await supervisor.wait_changed()
+
+
+async def stream_until_error(served: Serving, started: trio.Event) -> list[RequestError]:
+    """Generate without an end; every error that came, in the one place where errors come."""
+    errors: list[RequestError] = []
+    try:
+        async with aclosing(served.backend.generate(ask())) as batches:
+            async for _ in batches:
+                started.set()
+    except RequestError as error:
+        errors.append(error)
+    return errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+async def test_a_killed_worker_costs_one_error_per_request_and_a_restart(
+    endless: Serving, number: signal.Signals
+) -> None:
+    errors: list[list[RequestError]] = []
+    started = [trio.Event() for _ in range(4)]
+    pid, path = endless.pid, endless.supervisor.endpoint.uds
+    ended: list[float] = []
+
+    async def run_one(event: trio.Event) -> None:
+        errors.append(await stream_until_error(endless, event))
+        ended.append(trio.current_time())
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for event in started:
+                nursery.start_soon(run_one, event)
+            for event in started:
+                await event.wait()
+            killed_at = trio.current_time()
+            os.kill(pid, number)
+    assert [len(found) for found in errors] == [1] * 4
+    assert {found[0].code for found in errors} == {ErrorCode.BACKEND_UNAVAILABLE}
+    assert all(number.name in found[0].message for found in errors)
+    assert max(ended) - killed_at < 0.1
+    with trio.fail_after(1):
+        while endless.supervisor.state is State.READY:
+            await endless.supervisor.wait_changed()
+    # Asked while it restarts, a request waits for it.
+    assert (await answer(endless.backend, ask(max_tokens=5))).finished.usage.output_tokens == 5
+    assert trio.current_time() - killed_at < 2
+    assert endless.pid != pid
+    assert endless.supervisor.endpoint.uds == path
+    assert endless.supervisor.status().restarts == 1
+
+
+async def test_a_hung_worker_is_noticed_within_two_intervals_and_replaced(
+    endless: Serving,
+) -> None:
+    pid = endless.pid
+    interval = endless.supervisor.engine.timing.health_interval_s
+    os.kill(pid, signal.SIGSTOP)
+    stopped_at = trio.current_time()
+    await until_state(endless.supervisor, State.UNAVAILABLE)
+    assert trio.current_time() - stopped_at < 2 * interval
+    await until_state(endless.supervisor, State.RESTARTING)
+    assert trio.current_time() - stopped_at < 2 * interval + 0.3
+    failure = endless.supervisor.machine.last_failure
+    assert failure is not None
+    assert failure.cause is Cause.HUNG
+    await until_state(endless.supervisor, State.READY)
+    assert endless.pid != pid
+    assert not is_alive(pid)
+
+
+async def test_a_worker_that_is_only_busy_is_left_alone(endless: Serving) -> None:
+    pid = endless.pid
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(stream_until_error, endless, trio.Event())
+        await trio.sleep(1.2)
+        assert endless.supervisor.state is State.READY
+        assert endless.pid == pid
+        nursery.cancel_scope.cancel()
+
+
+async def test_cancelling_the_owner_in_mid_stream_ends_the_worker_at_once(tmp_path: Path) -> None:
+    model = tmp_path / "endless.gguf"
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    async with serving(tmp_path, model) as served:
+        pid = served.pid
+        started = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream_until_error, served, started)
+            await started.wait()
+            nursery.cancel_scope.cancel()
+        left_at = trio.current_time()
+    assert trio.current_time() - left_at < 0.5
+    assert not is_alive(pid)
+    assert served.supervisor.state is State.STOPPED
+
+
+async def test_a_worker_that_always_dies_is_given_up(tmp_path: Path) -> None:
+    policy = RestartPolicy(first_s=0.01, limit=2)
+    async with serving(tmp_path, "demo", policy=policy) as demo:
+        for _ in range(3):
+            with trio.fail_after(10):
+                assert (await demo.supervisor.wait_settled()).ready
+            os.kill(demo.pid, signal.SIGKILL)
+            with trio.fail_after(5):
+                while demo.supervisor.state is State.READY:
+                    await demo.supervisor.wait_changed()
+        assert demo.supervisor.state is State.FAILED
+        with pytest.raises(BackendFault, match="SIGKILL"):
+            await answer(demo.backend, ask())
+        demo.supervisor.start()
+        assert (await answer(demo.backend, ask())).text
+
+
+async def test_many_deaths_leave_no_descriptor_and_no_process(endless: Serving) -> None:
+    async def die_once() -> None:
+        pid = endless.pid
+        os.kill(pid, signal.SIGKILL)
+        await until_state(endless.supervisor, State.RESTARTING)
+        endless.supervisor.start()
+        await until_state(endless.supervisor, State.READY)
+        assert not is_alive(pid)
+
+    await die_once()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(4):
+        await die_once()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_request_does_not_wait_longer_than_its_patience(tmp_path: Path) -> None:
+    model = tmp_path / "slow.gguf"
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    slow = {"ctx_size": 20_000_000, "wait": False, "patience_s": 0.3}
+    async with serving(tmp_path, model, **slow) as served:  # type: ignore[arg-type]
+        asked_at = trio.current_time()
+        with pytest.raises(BackendFault, match="is loading its model"):
+            await answer(served.backend, ask())
+        assert 0.25 < trio.current_time() - asked_at < 1
+
+
+class ScriptEngine(Engine):
+    """Runs a shell script; healthy while the file `up` is there."""
+
+    name = "script"
+
+    def __init__(self, script: str, directory: Path, **timing: float) -> None:
+        self.script = script
+        self.directory = directory
+        self.timing = Timing(**timing)
+        self.endpoint = Endpoint(port=1)
+        self.starts = 0
+        self.discards = 0
+
+    def prepare(self) -> Launch:
+        self.starts += 1
+        return Launch(
+            ["sh", "-c", self.script], {"PATH": os.environ["PATH"]}, directory=self.directory
+        )
+
+    async def look(self) -> Health:
+        await trio.lowlevel.checkpoint()
+        return Health.HEALTHY if (self.directory / "up").exists() else Health.LOADING
+
+    def discard(self) -> None:
+        self.discards += 1
+
+
+@pytest.mark.parametrize("stop_before_it_runs", [True, False])
+async def test_a_stop_wins_over_a_start(tmp_path: Path, stop_before_it_runs: bool) -> None:
+    engine = ScriptEngine("sleep 1000", tmp_path)
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        if not stop_before_it_runs:
+            await trio.sleep(0.05)
+        supervisor.stop()
+        await until_state(supervisor, State.STOPPED)
+        assert engine.starts == (0 if stop_before_it_runs else 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_failed_for_a_passing_cause_is_revived(tmp_path: Path) -> None:
+    engine = ScriptEngine("test -e fixed && touch up && exec sleep 1000", tmp_path)
+    supervisor = Supervisor(
+        engine, RuntimeLog(tmp_path / "log"), policy=RestartPolicy(limit=0), revive_after_s=0.1
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.FAILED)
+        assert engine.starts == 1
+        (tmp_path / "fixed").touch()
+        await until_state(supervisor, State.READY)
+        nursery.cancel_scope.cancel()
+
+
+async def test_marks_reach_the_process_and_its_log_reaches_the_ring(tmp_path: Path) -> None:
+    engine = ScriptEngine("echo mark=$INFERD_INSTANCE; touch up; exec sleep 1000", tmp_path)
+    log = RuntimeLog(tmp_path / "log")
+    supervisor = Supervisor(engine, log, marks={"INFERD_INSTANCE": "i-1"})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        with trio.fail_after(3):
+            await log.wait_changed()
+        assert list(log.lines) == ["mark=i-1"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_held_runtime_restarts_without_a_wait(tmp_path: Path) -> None:
+    engine = ScriptEngine("touch up; exec sleep 1000", tmp_path)
+    slow = RestartPolicy(first_s=30, jitter=0)
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"), policy=slow, held=lambda: True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        assert supervisor.process is not None
+        supervisor.process.signal_group(signal.SIGKILL)
+        with trio.fail_after(2):
+            while engine.starts < 2:
+                await supervisor.wait_changed()
+        await until_state(supervisor, State.READY)
+        assert engine.discards == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_log_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    engine = ScriptEngine("touch up; exec sleep 1000", tmp_path)
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    supervisor = Supervisor(
+        engine, RuntimeLog(blocked / "log"), policy=RestartPolicy(first_s=0.1, jitter=0)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.RESTARTING)
+        assert "cannot write" in supervisor.readiness().reason
+        blocked.unlink()
+        await until_state(supervisor, State.READY)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_adopted_process_is_owned_like_any_other(tmp_path: Path) -> None:
+    engine = ScriptEngine("touch up; exec sleep 1000", tmp_path)
+    with (tmp_path / "log").open("w") as log:
+        process = spawn(engine.prepare(), log_fd=log.fileno())
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"))
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await supervisor.run(adopted=process)
+
+        nursery.start_soon(run)
+        await until_state(supervisor, State.READY)
+        assert supervisor.status().pid == process.pid
+        process.signal_group(signal.SIGKILL)
+        await until_state(supervisor, State.RESTARTING)
+        await until_state(supervisor, State.READY)
+        assert supervisor.status().pid != process.pid
+        nursery.cancel_scope.cancel()
+    assert not is_alive(process.pid)
