@@ -11,6 +11,7 @@ from .backends import (
 from .boot_fields import BootFields
 from .breaker import BreakerConfig
 from .checking import Mistake
+from .http import HttpClientConfig, HttpConfig
 from .idle_ttl import IdleTtl, idle_seconds
 from .loading import (
     ConfigError,
@@ -35,6 +36,8 @@ __all__ = [
     "ConfigError",
     "DaemonConfig",
     "Draft",
+    "HttpClientConfig",
+    "HttpConfig",
     "IdleTtl",
     "LibllamaConfig",
     "LimitsConfig",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from .backends import BackendConfig
+from .http import HttpConfig
 from .idle_ttl import IdleTtl
 from .routes import Label, Name, RouteConfig, ShareConfig, Uid
 
@@ -60,11 +61,13 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """The whole file. Requests that name no route go to `default_route`."""
+    """The whole file. Requests that name no route go to `default_route`; without `http` nobody may
+    ask over HTTP."""
 
     daemon: DaemonConfig = DaemonConfig()
     limits: LimitsConfig = LimitsConfig()
     default_route: Name | None = None
+    http: HttpConfig | None = None
     backends: dict[BackendName, BackendConfig] = {}
     routes: dict[Name, RouteConfig] = {}
     clients: dict[Label, ShareConfig] = {}

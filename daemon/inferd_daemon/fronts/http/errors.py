@@ -1,0 +1,96 @@
+"""Errors as OpenAI's clients know them: `{"error": {"message", "type", "param", "code"}}`.
+
+Pure mapping; messages are the daemon's own, which never hold a secret or a prompt.
+"""
+
+import math
+
+import msgspec
+from starlette.responses import Response
+
+from inferd_proto import ErrorCode, JsonObject
+
+from ...errors import RequestError
+
+RETRY_AFTER_S = 1
+"""Where nothing is known of how long the queue takes."""
+MAX_RETRY_AFTER_S = 600
+
+STATUSES: dict[ErrorCode, int] = {
+    ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.BACKEND_UNAVAILABLE: 503,
+    ErrorCode.INVALID_REQUEST: 400,
+    ErrorCode.FRAME_TOO_LARGE: 413,
+    ErrorCode.INTERNAL: 500,
+    ErrorCode.ATTACHMENT_UNSUPPORTED: 400,
+    ErrorCode.TOOL_CALL_MALFORMED: 502,
+    ErrorCode.WIRE_VERSION_UNSUPPORTED: 400,
+    ErrorCode.EMBED_UNSUPPORTED: 400,
+    ErrorCode.RERANK_UNSUPPORTED: 400,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.PERMISSION_DENIED: 403,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.INCOMPATIBLE: 400,
+    ErrorCode.TIMEOUT: 504,
+}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+
+
+def openai_error(
+    error: RequestError,
+    *,
+    status: int | None = None,
+    param: str | None = None,
+    code: str | None = None,
+) -> Response:
+    """The whole answer; `status` and `code` where the request's own code says too little."""
+    status = STATUSES[error.code] if status is None else status
+    headers = {}
+    if error.code is ErrorCode.QUEUE_FULL:
+        headers["retry-after"] = str(retry_after_s(error.details))
+    body = msgspec.json.encode(error_object(error, status=status, param=param, code=code))
+    return Response(body, status, headers, media_type="application/json")
+
+
+def error_bytes(error: RequestError) -> bytes:
+    """The object alone, without line breaks, for an SSE stream that has begun already."""
+    return msgspec.json.encode(error_object(error))
+
+
+def error_object(
+    error: RequestError,
+    *,
+    status: int | None = None,
+    param: str | None = None,
+    code: str | None = None,
+) -> JsonObject:
+    """As a plain value."""
+    status = STATUSES[error.code] if status is None else status
+    return {
+        "error": {
+            "message": error.message,
+            "type": type_of(status),
+            "param": param,
+            "code": code or error.code.value,
+        }
+    }
+
+
+def type_of(status: int) -> str:
+    """The `type` that clients expect with a status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def retry_after_s(details: JsonObject | None) -> int:
+    """Whole seconds until the queue is likely to have moved on."""
+    estimate_ms = (details or {}).get("estimate_ms")
+    if not isinstance(estimate_ms, int | float):
+        return RETRY_AFTER_S
+    return min(MAX_RETRY_AFTER_S, max(1, math.ceil(estimate_ms / 1000)))
