@@ -51,7 +51,9 @@ class GenerateRequest(Struct, frozen=True):
     """One generation, whichever version of the wire asked for it.
 
     `media` maps attachment ids, as the image and audio blocks of `messages` name them.
-    `response_schema` is a JSON Schema the answer must satisfy; `grammar` is GBNF.
+    `response_schema` is a JSON Schema the answer must satisfy; `grammar` is GBNF. The penalties
+    (-2 to 2) and `parallel_tool_calls` are wishes: a backend that knows nothing of them ignores
+    them.
     """
 
     messages: list[Message]
@@ -62,6 +64,9 @@ class GenerateRequest(Struct, frozen=True):
     grammar: str | None = None
     thinking: bool | None = None
     media: dict[str, Media] = {}
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class EmbedRequest(Struct, frozen=True):

@@ -64,6 +64,8 @@ def _add_sampling(body: JsonObject, request: GenerateRequest, dialect: Dialect) 
         "min_p": sampling.min_p if dialect.min_p else None,
         "seed": sampling.seed,
         "stop": sampling.stop or None,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
         dialect.max_tokens_field: sampling.max_tokens,
     }
     body.update((name, value) for name, value in fields.items() if value is not None)
@@ -87,6 +89,8 @@ def _add_tools(body: JsonObject, request: GenerateRequest) -> None:
             }
             for tool in request.tools
         ]
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.tool_choice is not None:
         body["tool_choice"] = request.tool_choice
 
