@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         RequestRefused,
         StreamOverflow,
     )
-    from .runtimes import Change, LogLine
+    from .runtimes import Change, LogLine, RouteChange
     from .status import BackendStatus, NotReady, RouteStatus, Status
 
 _HOMES = {
@@ -82,7 +82,7 @@ _HOMES = {
     " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError LeaseLost NoRoom NotFound"
     " OperationTimeout PermissionDenied ProtocolViolation RequestFailed RequestRefused"
     " StreamOverflow",
-    "runtimes": "Change LogLine",
+    "runtimes": "Change LogLine RouteChange",
     "status": "BackendStatus NotReady RouteStatus Status",
     "inferd_proto": "Audio Block CompatibilityResult Constraints ConsumerManifest Embeddings"
     " EndpointDescriptor EnsurePlan ErrorCode Image Lease LeaseContext LeaseEnsured Message Queued"
@@ -145,6 +145,7 @@ __all__ = [
     "RequestRefused",
     "ResponseFormat",
     "RgbImage",
+    "RouteChange",
     "RouteStatus",
     "Runtime",
     "RuntimeState",

@@ -19,23 +19,36 @@ class LogLine(NamedTuple):
     missed: int = 0
 
 
+class RouteChange(Struct, frozen=True, kw_only=True):
+    """A route that takes requests again, or takes none any more: `reason` says why."""
+
+    name: str
+    ready: bool
+    reason: str = ""
+
+
 class Change(Struct, frozen=True, kw_only=True):
     """One thing that `watch` tells.
 
     First `type` is "snapshot", with all `runtimes`, `leases` and `routes`. From then on it is
-    "runtime" or "lease": `runtime` or `lease` is the thing as it is now, and `event` says what
-    became of a lease ("granted", "renewed", "released", "expired", …). `fields` is all that the
-    daemon said, also of types to come.
+    "runtime", "lease" or "route", which is the thing as it is now, or "daemon", with its `state`.
+    `event` says what became of a lease ("granted", "renewed", "released", "expired", …).
+    `fields` is all that the daemon said, also of types to come.
     """
 
     type: str
     event: str = ""
+    state: str = ""
     runtime: Runtime | None = None
     lease: Lease | None = None
+    route: RouteChange | None = None
     runtimes: list[Runtime] = []
     leases: list[Lease] = []
     routes: list[RouteStatus] = []
     fields: JsonObject = {}
+
+
+_KNOWN = ("snapshot", "runtime", "lease", "route", "daemon")
 
 
 class _RuntimeListed(Struct, frozen=True):
@@ -67,7 +80,7 @@ def to_change(value: object) -> Change:
     """Raises ProtocolViolation where `value` is not a change. Words of a newer daemon pass."""
     fields = to_record(value, dict[str, object])
     kind = fields.get("type")
-    known = fields if kind in ("snapshot", "runtime", "lease") else {"type": kind}
+    known = fields if kind in _KNOWN else {"type": kind}
     return to_record(known | {"fields": fields}, Change)
 
 

@@ -116,6 +116,9 @@ CHANGES: list[JsonObject] = [
     },
     {"type": "runtime", "runtime": RUNTIMES[0] | {"state": "restarting", "health": "unknown"}},
     {"type": "lease", "event": "expired", "lease": LEASE},
+    {"type": "route", "route": {"name": "qwen3", "ready": False, "reason": "qwen is loading"}},
+    {"type": "route", "route": {"name": "qwen3", "ready": True, "reason": ""}},
+    {"type": "daemon", "state": "draining"},
     {"type": "weather", "sky": "blue"},
 ]
 LOG: list[JsonObject] = [{"line": "loading"}, {"missed": 3}, {"line": "listening"}]

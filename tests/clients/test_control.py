@@ -52,6 +52,9 @@ def test_every_verb(run: Run, daemon: ScriptedDaemon) -> None:
                     "snapshot",
                     "runtime",
                     "lease",
+                    "route",
+                    "route",
+                    "daemon",
                     "weather",
                 ]
             with pytest.raises(NotFound, match="no runtime 'nobody'; the runtimes are: qwen"):

@@ -1,12 +1,13 @@
 """Runtimes, leases, plans and changes as rows and lines; pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
 from inferd_proto import EnsurePlan, Lease, Obstacle, Runtime
 
-from ..runtimes import Change
+from ..runtimes import Change, RouteChange
 from .render import duration, printable, size
 
 if TYPE_CHECKING:
@@ -51,14 +52,16 @@ def until(runtime: Runtime, held: Sequence[Lease]) -> str:
     return f"in {_left(runtime.idle_left_ms)}"
 
 
-def leases_table(leases: Sequence[Lease]) -> "Table":
-    """One row a lease."""
+def leases_table(leases: Sequence[Lease], runtimes: Sequence[Runtime]) -> "Table":
+    """One row a lease. A runtime is shown by its name, by its key where others bear that too."""
+    names = Counter(runtime.name for runtime in runtimes)
+    shown = {one.instance_key: one.name for one in runtimes if names[one.name] == 1}
     table = _table("REF", "RUNTIME", "OWNER", "UID", "PID", "AGE", "LEFT", "BOUND")
     for lease in leases:
         _add_row(
             table,
             lease.lease_ref,
-            short_key(lease.instance_key),
+            shown.get(lease.instance_key) or short_key(lease.instance_key),
             lease.owner_ref,
             str(lease.uid),
             "" if lease.pid is None else str(lease.pid),
@@ -115,7 +118,17 @@ def change_lines(change: Change) -> list[str]:
         return _runtime_line(change.runtime)
     if change.lease is not None:
         return [_lease_line(change.lease, change.event)]
+    if change.route is not None:
+        return [_route_line(change.route)]
+    if change.type == "daemon":
+        return [printable(f"the daemon is {change.state}")]
     return [printable(change.type)]
+
+
+def _route_line(route: RouteChange) -> str:
+    state = "ready" if route.ready else "not ready"
+    reason = f": {route.reason}" if route.reason else ""
+    return printable(f"route {route.name} is {state}{reason}").replace("\n", " ")
 
 
 def _runtime_line(runtime: Runtime) -> list[str]:

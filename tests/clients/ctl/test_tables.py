@@ -88,7 +88,7 @@ def test_a_holder_that_one_may_not_see() -> None:
 
 
 def test_changes() -> None:
-    snapshot, restarting, expired, weather = (change_lines(to_change(one)) for one in CHANGES)
+    snapshot, restarting, expired, *others = (change_lines(to_change(one)) for one in CHANGES)
     assert snapshot == [
         "runtime qwen is ready, pid 4300",
         "runtime tiny is ready, pid 4301",
@@ -98,7 +98,12 @@ def test_changes() -> None:
     ]
     assert restarting == ["runtime qwen is restarting, pid 4300"]
     assert expired == ["lease lease-abc expired, qwen3-8b-00112233, owner me, 1 min 0 s left"]
-    assert weather == ["weather"]
+    assert others == [
+        ["route qwen3 is not ready: qwen is loading"],
+        ["route qwen3 is ready"],
+        ["the daemon is draining"],
+        ["weather"],
+    ]
 
 
 def test_what_a_runtime_says_has_no_power_over_the_terminal() -> None:

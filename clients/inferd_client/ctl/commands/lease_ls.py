@@ -39,12 +39,13 @@ def command(
     with connect(socket, wait_s) as client:
         key = None if model is None else client.runtime(model).instance_key
         leases = client.leases(owner=owner, instance_key=key)
+        runtimes = [] if json_ or quiet else client.runtimes()
     if json_:
         click.echo(json_line({"leases": msgspec.to_builtins(leases)}))
     elif quiet:
         for lease in leases:
             click.echo(lease.lease_ref)
     elif leases:
-        print_table(leases_table(leases))
+        print_table(leases_table(leases, runtimes))
     else:
         click.echo("There are no leases.")

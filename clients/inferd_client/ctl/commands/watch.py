@@ -9,15 +9,15 @@ examples:
   inferdctl watch
   inferdctl watch --json | jq -c 'select(.type == "runtime") | .runtime | {name, state}'
 
-First what there is, then every change of runtimes and leases, until Ctrl-C.
+First what there is, then every change of runtimes, leases and routes, until Ctrl-C.
 """
 
 
-@click.command(short_help="Watch runtimes and leases change.", epilog=_EPILOG)
+@click.command(short_help="Watch runtimes, leases and routes change.", epilog=_EPILOG)
 @as_json("Print the daemon's own words, one JSON object a line.")
 @connection
 def command(json_: bool, socket: str | None, wait_s: float) -> None:
-    """Show every change of runtimes and leases as it happens."""
+    """Show every change of runtimes, leases and routes as it happens."""
     import time
 
     from ..render import json_line
