@@ -16,8 +16,11 @@ from inferd_proto import JsonObject
 from ..errors import OperatorError, RequestError
 from .changes import Changes
 from .leases.blueprints import Blueprints, kept_address
+from .leases.calls import LeaseCalls
 from .leases.ensure import Ensure
+from .leases.entrance import Entrance
 from .leases.eviction import Limits
+from .leases.front_door import FrontDoor
 from .leases.idle import Idling
 from .leases.journal import (
     Clocks,
@@ -67,12 +70,15 @@ class Leasing:
         self.placing = Placing(self.runtimes, self.keeper, limits)
         self.ensure = Ensure(self.runtimes, self.keeper, self.placing, SocketAccess(socket_group))
         self.idling = Idling(self.runtimes, self.keeper)
+        self.entrance = Entrance(self.keeper)
+        self.calls = LeaseCalls()
         self.stopping = False
         """True once the daemon itself drops its clients: their leases wait for the next start."""
         self._journal = journal
         self._handed = [] if handover is None else handover.runtimes
         self._living = frozenset() if handover is None else handover.connections
         self.keeper.on_unheld = self.idling.unheld
+        self.keeper.on_over = self.calls.end
         self.runtimes.before_start = self._before_start
         self.runtimes.on_change = self._on_change
         self._add_configured()
@@ -85,6 +91,19 @@ class Leasing:
             entry = former.get(blueprint.instance_key)
             if self.runtimes.get(blueprint.instance_key) is None:
                 self.runtimes.add(blueprint, None if entry is None else kept_address(entry))
+
+    def open_to(self, front: FrontDoor) -> None:
+        """From now on leases can be had over HTTP; call it before `run`."""
+        self.ensure.front = front
+
+    async def open_front(self) -> None:
+        """Have the front listen where leases of the former run are used over it.
+
+        Raises RequestError where it cannot.
+        """
+        front = self.ensure.front
+        if front is not None and any(lease.token_sha256 for lease in self.keeper.table):
+            await front.address()
 
     def clocks(self) -> Clocks:
         """Now, on both clocks."""
@@ -184,6 +203,7 @@ class Leasing:
                 wanted.add(key)
             else:
                 self.keeper.forget(entry.key)
+        self.keeper.end_orphans()
         for key, entry in runtimes.items():
             if key in wanted:
                 self.keeper.known([entry.key])

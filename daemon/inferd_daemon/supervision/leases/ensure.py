@@ -6,10 +6,10 @@ without an end: a start has the deadline of its boot spec.
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
-import msgspec
 import trio
+from msgspec.structs import replace
 
 from inferd_proto import (
     CompatibilityResult,
@@ -28,18 +28,25 @@ from ..runtimes.start_failure import start_failure
 from .compatibility import explain, incompatible, match
 from .endpoint import describe_endpoint
 from .file_access import require_readable
+from .front_door import Door, FrontDoor
 from .journal import RuntimeEntry
-from .keeper import LeaseKeeper
+from .keeper import LeaseKeeper, Need
 from .lease import Claimant, Lease
 from .placing import Placing
 from .socket_access import Owner, SocketAccess, group_of
+from .tokens import digest, new_token
 
 START_SLACK_S = 5.0
 """Above a runtime's own deadline: its stop, and a restart that was under way."""
 
 
 class Ensure:
-    """The flow of `lease.ensure`, and of the implicit leases of requests."""
+    """The flow of `lease.ensure`, and of the implicit leases of requests.
+
+    `front` is the daemon's HTTP front; None where it has none.
+    """
+
+    front: FrontDoor | None = None
 
     def __init__(
         self, runtimes: Runtimes, keeper: LeaseKeeper, placing: Placing, access: SocketAccess
@@ -62,21 +69,56 @@ class Ensure:
             fits = match(asked.consumer, await blueprint.offer())
         if not fits.compatible:
             raise incompatible(explain(fits), fits)
-        asked = _reachable(blueprint, asked, fits)
+        asked = self._reachable(blueprint, asked, fits)
         if blueprint.route is None and not owner.claimant.admin:
             await self._require_readable(blueprint.files, owner)
         if asked.plan:
             return await self._placing.tell(blueprint, owner.claimant)
-        key = blueprint.instance_key
+        uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
-        with self._keeper.pinned(key, owner.claimant.uid):
+        with ExitStack() as pins:
+            need = None
+            if blueprint.needs is not None:
+                pins.enter_context(self._keeper.pinned(blueprint.needs.instance_key, uid))
+                needed = await self._have_ready(blueprint.needs, owner.claimant, wait_until)
+                need = Need(needed.key, runtime_entry(needed))
+            pins.enter_context(self._keeper.pinned(key, uid))
             runtime = await self._have_ready(blueprint, owner.claimant, wait_until)
+            door = await self._door(blueprint, asked)
             known = self._keeper.knows(f"runtime/{key}")
             if asked.transport == "uds" and self._access.open_to(runtime, owner, fits) and known:
                 self._keeper.note(runtime_entry(runtime))
-            entry = None if known else runtime_entry(runtime)
-            lease = await self._keeper.grant(key, asked, owner.claimant, entry)
-        return self.describe(lease, runtime, fits)
+            lease = await self._keeper.grant(
+                key,
+                asked,
+                owner.claimant,
+                None if known else runtime_entry(runtime),
+                token_sha256=None if door is None else digest(door.token),
+                need=need,
+            )
+        return self.describe(lease, runtime, fits, door)
+
+    async def _door(self, blueprint: Blueprint, asked: LeaseEnsure) -> Door | None:
+        """Where the owner comes in over the front; None where it goes straight to the runtime."""
+        if not _over_front(blueprint, asked):
+            return None
+        assert self.front is not None
+        return Door(await self.front.address(), new_token())
+
+    def _reachable(
+        self, blueprint: Blueprint, asked: LeaseEnsure, fits: CompatibilityResult
+    ) -> LeaseEnsure:
+        """With the transport that there is. Raises RequestError (`incompatible`)."""
+        if not _over_front(blueprint, asked):
+            # A spec that names a port asks for TCP itself; the lease says so.
+            return replace(asked, transport=blueprint.transport)
+        if self.front is None:
+            raise incompatible(
+                "the runtime listens on a Unix socket only, and this daemon has no HTTP front: "
+                "ask for transport uds, or give its boot spec a `port`",
+                fits,
+            )
+        return replace(asked, transport="tcp")
 
     async def _require_readable(self, files: Sequence[str], owner: Owner) -> None:
         try:
@@ -84,11 +126,13 @@ class Ensure:
         except OSError as error:
             raise BackendFault(f"cannot look at the model's file: {error.strerror}") from error
 
-    def describe(self, lease: Lease, runtime: Managed, fits: CompatibilityResult) -> LeaseEnsured:
+    def describe(
+        self, lease: Lease, runtime: Managed, fits: CompatibilityResult, door: Door | None = None
+    ) -> LeaseEnsured:
         """The lease as its owner gets it."""
         supervisor = runtime.supervisor
         endpoint = describe_endpoint(
-            lease, runtime.blueprint, supervisor.endpoint, supervisor.facts, fits
+            lease, runtime.blueprint, supervisor.endpoint, supervisor.facts, fits, door
         )
         return LeaseEnsured(lease.to_wire(self._keeper.now()), endpoint, fits)
 
@@ -161,15 +205,6 @@ def runtime_entry(runtime: Managed) -> RuntimeEntry:
     )
 
 
-def _reachable(blueprint: Blueprint, asked: LeaseEnsure, fits: CompatibilityResult) -> LeaseEnsure:
-    """With the transport that there is. Raises RequestError (`incompatible`)."""
-    if asked.transport == blueprint.transport:
-        return asked
-    if asked.transport == "tcp":
-        raise incompatible(
-            "the runtime listens on a Unix socket only: ask for transport uds, or give its boot "
-            "spec a `port`",
-            fits,
-        )
-    # A spec that names a port asks for TCP itself; the lease says so.
-    return msgspec.structs.replace(asked, transport=blueprint.transport)
+def _over_front(blueprint: Blueprint, asked: LeaseEnsure) -> bool:
+    """Whether requests come through the daemon: a runtime with an address of its own has that."""
+    return blueprint.relayed or (asked.transport == "tcp" and blueprint.transport == "uds")

@@ -7,6 +7,7 @@ no runtime: it tells which ones are held no more.
 import secrets
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -26,10 +27,18 @@ RETRY_S = 1.0
 """Between two tries to settle with a journal that cannot be written."""
 
 
+class Need(NamedTuple):
+    """Another runtime that has to be held as well, and what a restart needs for it."""
+
+    instance_key: str
+    runtime: RuntimeEntry
+
+
 class LeaseKeeper:
     """Grants, renews, ends and restores leases. Keep `run` running, and the journal's own.
 
-    `clocks` reads both clocks. `on_unheld` is told of each runtime whose last lease ended.
+    `clocks` reads both clocks. `on_unheld` is told of each runtime whose last lease ended,
+    `on_over` of each lease that ended.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class LeaseKeeper:
     ) -> None:
         self.table = LeaseTable(limits)
         self.on_unheld: Callable[[str], None] = lambda _key: None
+        self.on_over: Callable[[str], None] = lambda _ref: None
         self._journal = journal
         self._clocks = clocks
         self._changes = changes
@@ -71,32 +81,52 @@ class LeaseKeeper:
     # -- what owners ask -------------------------------------------------------------------
 
     async def grant(
-        self, instance_key: str, asked: LeaseEnsure, owner: Claimant, runtime: RuntimeEntry | None
+        self,
+        instance_key: str,
+        asked: LeaseEnsure,
+        owner: Claimant,
+        runtime: RuntimeEntry | None,
+        *,
+        token_sha256: str | None = None,
+        need: Need | None = None,
     ) -> Lease:
         """A new lease, durable, with the `runtime` that a restart needs for it.
+
+        What it needs besides is held by a lease of its own, which ends with it.
 
         Raises RequestError: `queue_full` at a limit, `conflict` where the runtime was stopped by
         force meanwhile, JournalUnavailable.
         """
         clocks = self._clocks()
-        ref = f"lease-{secrets.token_urlsafe(REF_BYTES)}"
-        lease = self.table.grant(clocks.monotonic, ref, instance_key, asked, owner)
-        entries: list[Entry] = [lease_entry(lease, clocks)]
-        if runtime is not None and runtime.key not in self._known:
-            entries.insert(0, runtime)
+        ref = _new_ref()
+        lease = self.table.grant(
+            clocks.monotonic, ref, instance_key, asked, owner, token_sha256=token_sha256
+        )
+        leases = [lease]
+        if need is not None:
+            leases.append(
+                self.table.grant_child(clocks.monotonic, _new_ref(), need.instance_key, lease)
+            )
+        needed = [runtime, None if need is None else need.runtime]
+        entries: list[Entry] = [
+            entry for entry in needed if entry is not None and entry.key not in self._known
+        ]
+        entries += [lease_entry(one, clocks) for one in leases]
         try:
             await self._append(entries)
         except BaseException:
             # Nobody was told of it; whether it is on the disk only the next write makes sure.
-            self.table.end(ref)
-            self.forget(lease)
+            for one in leases:
+                self.table.end(one.lease_ref)
+            self.forget(*leases)
             raise
         if self.table.find(ref) is None:
             raise RequestError(
                 ErrorCode.CONFLICT, "the runtime was stopped by force a moment ago: ensure again"
             )
         self._mind_expiry(lease)
-        self._tell("granted", lease)
+        for one in leases:
+            self._tell("granted", one)
         return lease
 
     async def renew(self, lease_ref: str, ttl_ms: int, by: Claimant) -> Lease:
@@ -149,8 +179,10 @@ class LeaseKeeper:
         self._end(self.table.connection_closed(connection), "disconnected")
 
     def runtime_gone(self, instance_key: str) -> None:
-        """End the leases of a runtime that was stopped by force."""
-        self._end(self.table.runtime_gone(instance_key), "runtime stopped")
+        """End the leases of a runtime that was stopped by force, and those that needed it."""
+        ended = self.table.runtime_gone(instance_key)
+        needing = [self.table.end(lease.parent) for lease in ended if lease.parent is not None]
+        self._end([*ended, *(lease for lease in needing if lease is not None)], "runtime stopped")
 
     @contextmanager
     def pinned(self, instance_key: str, uid: int) -> Iterator[None]:
@@ -173,6 +205,12 @@ class LeaseKeeper:
         `connections` are those that live on from that run.
         """
         return self.table.restore(self.now(), lease, grace_s, connections)
+
+    def end_orphans(self) -> None:
+        """After all were restored: end the leases whose parent was not."""
+        self._end(
+            [lease for lease in self.table.orphans() if self.table.end(lease.lease_ref)], "orphaned"
+        )
 
     # -- the journal -----------------------------------------------------------------------
 
@@ -257,7 +295,13 @@ class LeaseKeeper:
             self._over(leases, why)
 
     def _over(self, leases: list[Lease], why: str) -> None:
+        children = [self.table.child_of(lease.lease_ref) for lease in leases]
+        for child in filter(None, children):
+            self.table.end(child.lease_ref)
+            self.forget(child)
+            leases = [*leases, child]
         for lease in leases:
+            self.on_over(lease.lease_ref)
             self._tell(why, lease)
         for key in {lease.instance_key for lease in leases}:
             if not self.held(key):
@@ -270,3 +314,7 @@ class LeaseKeeper:
 
         if not lease.implicit:
             self._changes.publish(describe)
+
+
+def _new_ref() -> str:
+    return f"lease-{secrets.token_urlsafe(REF_BYTES)}"

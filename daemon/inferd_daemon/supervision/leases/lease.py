@@ -31,6 +31,8 @@ class Lease(Struct, frozen=True, kw_only=True):
 
     `connection` is None for `bind` none, and for a restored lease whose owner did not come back
     yet. `implicit` leases are the daemon's own, for requests in flight; nobody renews them.
+    `token_sha256` is there where requests come through the daemon's HTTP front. One with a
+    `parent` holds what the other lease needs, and ends with it.
     """
 
     lease_ref: str
@@ -47,6 +49,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     connection: int | None
     context: LeaseContext
     implicit: bool = False
+    token_sha256: str | None = None
+    parent: str | None = None
 
     def alive(self, now: float) -> bool:
         """Whether its time is not over."""
@@ -105,6 +109,14 @@ def not_renewable(lease_ref: str) -> RequestError:
     """It was asked for with `renewable` false."""
     return RequestError(
         ErrorCode.CONFLICT, f"the lease {lease_ref[:64]!r} is not renewable: ensure a new one"
+    )
+
+
+def lives_by(lease_ref: str, parent: str) -> RequestError:
+    """It is not its owner's to end alone."""
+    return RequestError(
+        ErrorCode.CONFLICT,
+        f"the lease {lease_ref[:64]!r} holds what {parent!r} needs, and ends with it: release that",
     )
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from inferd_proto import LeaseContext, LeaseEnsure
 
-from .lease import Claimant, Lease, not_found, not_renewable, not_yours, too_many
+from .lease import Claimant, Lease, lives_by, not_found, not_renewable, not_yours, too_many
 
 Index = dict[str, dict[str, Lease]]
 
@@ -34,6 +34,8 @@ class LeaseTable:
         self._by_instance: Index = {}
         self._by_connection: dict[int, set[str]] = {}
         self._by_uid: dict[int, int] = {}
+        # Of each lease that needs another one, by reference.
+        self._children: dict[str, str] = {}
         # Deadlines, with stale entries for renewed and ended leases: skipped when they come up.
         self._heap: list[tuple[float, str]] = []
 
@@ -44,7 +46,14 @@ class LeaseTable:
         return iter(self._leases.values())
 
     def grant(
-        self, now: float, lease_ref: str, instance_key: str, asked: LeaseEnsure, owner: Claimant
+        self,
+        now: float,
+        lease_ref: str,
+        instance_key: str,
+        asked: LeaseEnsure,
+        owner: Claimant,
+        *,
+        token_sha256: str | None = None,
     ) -> Lease:
         """A new lease as `asked`. `lease_ref` must be new.
 
@@ -66,9 +75,44 @@ class LeaseTable:
             deadline=None if asked.ttl_ms is None else now + asked.ttl_ms / 1000,
             connection=owner.connection if bound else None,
             context=asked.context,
+            token_sha256=token_sha256,
         )
         self._insert(lease)
         return lease
+
+    def grant_child(self, now: float, lease_ref: str, instance_key: str, parent: Lease) -> Lease:
+        """A lease of the same owner on what `parent` needs: no time of its own."""
+        lease = Lease(
+            lease_ref=lease_ref,
+            instance_key=instance_key,
+            owner_ref=parent.lease_ref,
+            uid=parent.uid,
+            pid=parent.pid,
+            transport="uds",
+            bind="none",
+            renewable=False,
+            ttl_ms=None,
+            created=now,
+            deadline=None,
+            connection=None,
+            context=_NO_CONTEXT,
+            parent=parent.lease_ref,
+        )
+        self._insert(lease)
+        return lease
+
+    def child_of(self, lease_ref: str) -> Lease | None:
+        """The lease that holds what this one needs."""
+        child = self._children.get(lease_ref)
+        return None if child is None else self._leases.get(child)
+
+    def orphans(self) -> list[Lease]:
+        """Those whose parent is gone."""
+        return [
+            self._leases[child]
+            for parent, child in self._children.items()
+            if parent not in self._leases
+        ]
 
     def pin(self, now: float, lease_ref: str, instance_key: str, uid: int) -> Lease:
         """The daemon's own lease for a request in flight: no time limit, ended by `end`."""
@@ -97,11 +141,12 @@ class LeaseTable:
         """Take in a lease of the daemon's former run; None where its time is over.
 
         Its connection is gone, unless it is among `connections`. One that lived by it alone gets
-        `grace_s` for its owner to come back and renew.
+        `grace_s` for its owner to come back and renew. One with a parent lives by that.
         """
         if not lease.alive(now) or lease.implicit:
             return None
-        if lease.connection is not None and lease.connection in connections:
+        lives_on = lease.connection is not None and lease.connection in connections
+        if lives_on or lease.parent is not None:
             self._insert(lease)
             return lease
         deadline = now + grace_s if lease.deadline is None else lease.deadline
@@ -142,13 +187,15 @@ class LeaseTable:
     def release(self, now: float, lease_ref: str, by: Claimant) -> Lease | None:
         """End a lease; None where there is none any more, which is no error.
 
-        Raises RequestError (`permission_denied`).
+        Raises RequestError (`permission_denied`, `conflict`).
         """
         lease = self._leases.get(lease_ref)
         if lease is None:
             return None
         if not lease.belongs_to(by):
             raise not_yours(lease_ref)
+        if lease.parent is not None:
+            raise lives_by(lease_ref, lease.parent)
         self._remove(lease)
         return lease if lease.alive(now) else None
 
@@ -262,6 +309,8 @@ class LeaseTable:
         self._by_uid[lease.uid] = self._by_uid.get(lease.uid, 0) + 1
         if lease.connection is not None:
             self._by_connection.setdefault(lease.connection, set()).add(lease.lease_ref)
+        if lease.parent is not None:
+            self._children[lease.parent] = lease.lease_ref
         if lease.deadline is not None:
             heappush(self._heap, (lease.deadline, lease.lease_ref))
             if len(self._heap) > 2 * len(self._leases) + _HEAP_SLACK:
@@ -281,6 +330,8 @@ class LeaseTable:
             bound.discard(lease.lease_ref)
             if not bound:
                 del self._by_connection[lease.connection]
+        if lease.parent is not None:
+            self._children.pop(lease.parent, None)
 
     def _rebuild_heap(self) -> None:
         self._heap = [

@@ -51,6 +51,10 @@ class Blueprint(ABC):
     """What it has the daemon's user read: the caller must be allowed to read it as well."""
     weightless: bool = False
     """Takes nothing of this machine: never refused for want of room, nor evicted."""
+    relayed: bool = False
+    """Whether its endpoint is on the daemon's HTTP front in any case."""
+    needs: "Blueprint | None" = None
+    """Another runtime that has to be held as long as this one is leased."""
 
     @abstractmethod
     def make(self, hooks: Hooks, former: Former | None = None) -> RuntimeLife:

@@ -1,0 +1,185 @@
+"""Carries a request of a lease's owner to the lease's runtime, and the answer back, undecoded.
+
+For those who know only URLs: the daemon's HTTP front is their way to a runtime on a Unix socket.
+The runtime's own key never leaves the daemon.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import httpx
+import trio
+
+from inferd_proto import ErrorCode
+
+from ..backends.http_messages import header_lines, stream_of
+from ..backends.runtime import Endpoint
+from ..backends.transport import PlainTransport
+from ..engines.address import root_url
+from ..errors import BackendFault, RequestError
+from .leases.endpoint import pinned_model
+from .leasing import Leasing
+from .runtimes.machine import SERVING, State
+from .runtimes.registry import Managed
+
+RETURN_PATIENCE_S = 20.0
+"""How long a request waits for a runtime that restarts: most are back in a few seconds."""
+CONNECT_S = 5.0
+FIRST_BYTE_S = 1800.0
+"""A slow machine may take that long over a long prompt; a server that hangs is replaced, and its
+end breaks the connection."""
+SILENCE_S = 300.0
+NOTICE_S = 0.5
+"""The kernel tells of a process's end within milliseconds; this is for a loaded machine."""
+PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"cache-control", b"retry-after"})
+"""Of an answer. What concerns a connection is that connection's own."""
+
+TransportFor = Callable[[Endpoint], httpx.AsyncBaseTransport]
+
+
+class Comeback(BackendFault):
+    """The runtime is away for the moment; `retry_after_s` is when to look again."""
+
+    retry_after_s = 1
+
+
+class Relayed(NamedTuple):
+    """An answer as it comes; iterating `pieces` raises BackendFault where it breaks."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    pieces: AsyncIterator[bytes]
+
+
+class Relay:
+    """One way to each runtime, kept while its address stays."""
+
+    def __init__(self, leasing: Leasing) -> None:
+        self._leasing = leasing
+        self._ways: dict[str, tuple[Endpoint, httpx.AsyncBaseTransport]] = {}
+
+    def runtime(self, instance_key: str) -> Managed:
+        """Raises RequestError where it is forgotten."""
+        runtime = self._leasing.runtimes.get(instance_key)
+        if runtime is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "the lease's runtime is gone: ensure again")
+        return runtime
+
+    def model(self, instance_key: str) -> str:
+        """The model that is pinned; "" where any may be asked for. Raises RequestError."""
+        runtime = self.runtime(instance_key)
+        return pinned_model(runtime.blueprint, runtime.supervisor.facts)
+
+    async def serving(self, instance_key: str) -> Managed:
+        """The runtime, once it serves: one that is leased comes back by itself.
+
+        Raises Comeback where that takes too long, or it failed.
+        """
+        with trio.move_on_after(RETURN_PATIENCE_S):
+            while (runtime := self.runtime(instance_key)).state not in SERVING:
+                if runtime.state is State.FAILED:
+                    raise Comeback(runtime.supervisor.readiness().reason)
+                await self._leasing.runtimes.wait_changed()
+            return runtime
+        raise Comeback(self.runtime(instance_key).supervisor.readiness().reason)
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        instance_key: str,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Relayed]:
+        """Send a request to `path` below the API prefix; the answer is open for the block.
+
+        Leaving the block early ends the request at the runtime. Raises BackendFault, Comeback.
+        """
+        response = await self._send(instance_key, method, path, body, headers or {})
+        stream = stream_of(response)
+        try:
+            passed = [
+                (name.lower(), value)
+                for name, value in response.headers.raw
+                if name.lower() in PASSED_HEADERS
+            ]
+            yield Relayed(response.status_code, passed, _pieces(stream))
+        finally:
+            await stream.aclose()
+
+    async def aclose(self) -> None:
+        """Close what is idle. Running exchanges were ended before."""
+        while self._ways:
+            _, (_, transport) = self._ways.popitem()
+            await transport.aclose()
+
+    async def _send(
+        self, instance_key: str, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        while True:
+            runtime = await self.serving(instance_key)
+            endpoint = runtime.supervisor.endpoint
+            request = _request(endpoint, method, path, body, headers)
+            transport = await self._way(instance_key, endpoint)
+            try:
+                with trio.fail_after(FIRST_BYTE_S):
+                    return await transport.handle_async_request(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                # Nothing was sent: where its process ended, the next one may have it.
+                if not await self._went(instance_key):
+                    raise BackendFault("the runtime cannot be connected to") from error
+            except httpx.TransportError as error:
+                raise BackendFault("the runtime broke the connection") from error
+            except trio.TooSlowError:
+                raise BackendFault("the runtime sent no answer in time") from None
+
+    async def _went(self, instance_key: str) -> bool:
+        """Whether the runtime is seen to have ended."""
+        with trio.move_on_after(NOTICE_S):
+            while self.runtime(instance_key).state in SERVING:
+                await self._leasing.runtimes.wait_changed()
+            return True
+        return False
+
+    async def _way(self, instance_key: str, endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+        known = self._ways.get(instance_key)
+        if known is not None and known[0] == endpoint:
+            return known[1]
+        for key in [key for key in self._ways if self._leasing.runtimes.get(key) is None]:
+            await self._ways.pop(key)[1].aclose()
+        transport = PlainTransport(uds=None if endpoint.uds is None else str(endpoint.uds))
+        self._ways[instance_key] = (endpoint, transport)
+        if known is not None:
+            await known[1].aclose()
+        return transport
+
+
+def _request(
+    endpoint: Endpoint, method: str, path: str, body: bytes, headers: Mapping[str, str]
+) -> httpx.Request:
+    url = httpx.URL(f"{root_url(endpoint)}{path}")
+    lines = header_lines(url, endpoint.key, {**headers, **endpoint.headers})
+    return httpx.Request(
+        method,
+        url,
+        headers=[*lines, (b"content-length", b"%d" % len(body))],
+        stream=httpx.ByteStream(body),
+        extensions={"timeout": {"connect": CONNECT_S, "read": None, "write": SILENCE_S}},
+    )
+
+
+async def _pieces(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
+    pieces = stream.__aiter__()
+    while True:
+        try:
+            with trio.fail_after(SILENCE_S):
+                piece = await pieces.__anext__()
+        except StopAsyncIteration:
+            return
+        except httpx.TransportError as error:
+            raise BackendFault("the runtime broke the connection") from error
+        except trio.TooSlowError:
+            raise BackendFault("the runtime went silent in the middle of its answer") from None
+        yield piece
