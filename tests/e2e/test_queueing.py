@@ -16,6 +16,10 @@ kind = "mock"
 slots = 1
 first_token_ms = 60000
 
+[backends.another]
+kind = "mock"
+first_token_ms = 60000
+
 [backends.quick]
 kind = "mock"
 slots = 1
@@ -35,10 +39,14 @@ backends = ["one"]
 queue_depth = 3
 
 [routes.hasty]
-backends = ["one"]
+backends = ["another"]
 queue_depth = 3
 max_wait_ms = 50
 active_permits = 1
+
+[routes.beside]
+backends = ["one"]
+max_wait_ms = 50
 
 [routes.quick]
 backends = ["quick"]
@@ -118,6 +126,20 @@ def test_a_full_queue_and_a_long_wait_tell_position_and_estimate(client: WireCli
     late = client.hear_end("hasty1")
     assert (late["code"], late["details"]) == ("timeout", {"position": 1, "estimate_ms": None})
     assert late["message"] == "waited 0.05 s for route hasty and stood at position 1"
+
+
+def test_routes_over_one_backend_share_its_slots(client: WireClient) -> None:
+    client.generate("holds", model="slow")
+    client.generate("waits", model="beside")
+    late = client.hear_end("waits")
+    assert (late["code"], late["details"]["position"]) == ("timeout", 1)
+    listed = routes(client)
+    assert [listed[name]["active"] for name in ("slow", "beside")] == [1, 0]
+    client.generate("waits", model="beside", queue_events=True)
+    assert place(client.hear()) == 1
+    client.say(op="cancel", id="holds")
+    wait_until(lambda: routes(client)["beside"]["active"] == 1, 5, "its turn")
+    assert routes(client)["beside"]["backends"][0]["in_flight"] == 1
 
 
 def test_estimates_come_from_what_was_served(client: WireClient) -> None:

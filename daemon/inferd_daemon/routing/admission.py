@@ -17,12 +17,14 @@ _SMOOTHING = 0.2
 _GUEST_PLACES = 4
 """One in so many places beyond a full queue is for clients that have nothing in it yet."""
 
+UNBOUNDED = 2**31
+
 Bound = Literal["route", "uid", "client"]
 
 
 class Entry(Enum):
-    """Admitted: run, and `release` at the end. Waiting: until a `release` or a `resize` admits the
-    ticket, or `withdraw` it."""
+    """Admitted: run, and `release` at the end. Waiting: until `release`, `resize` or `admit` admits
+    the ticket, or `withdraw` it."""
 
     ADMITTED = "admitted"
     WAITING = "waiting"
@@ -63,6 +65,8 @@ class Admission:
 
     A full queue has a last place for each uid that has nothing in it, and a few for clients that
     have not: one that fills the queue shuts nobody out. `queue_depth` 0 means that nobody waits.
+
+    `room` is how many could start now, whatever the permits: others may have what these run on.
     """
 
     def __init__(self, permits: int, queue_depth: int, shares: Shares | None = None) -> None:
@@ -88,11 +92,11 @@ class Admission:
         """Requests in the queue."""
         return self._turns.waiting
 
-    def request(self, ticket: Ticket, peer: PeerKey, now: float) -> Verdict:
+    def request(self, ticket: Ticket, peer: PeerKey, now: float, room: int = UNBOUNDED) -> Verdict:
         """Ask for a permit for `ticket` on behalf of `peer`."""
         turns = self._turns
         member = turns.member(peer)
-        if len(self._running) < self.permits and not turns and member.can_start:
+        if room > 0 and len(self._running) < self.permits and not turns and member.can_start:
             turns.start(member)
             self._running[ticket] = (member, now)
             return Entry.ADMITTED
@@ -103,23 +107,32 @@ class Admission:
         turns.push(ticket, member)
         return Entry.WAITING
 
-    def release(self, ticket: Ticket, now: float) -> list[Ticket]:
+    def release(self, ticket: Ticket, now: float, room: int = UNBOUNDED) -> list[Ticket]:
         """`ticket` ran to its end; the tickets whose turn it is now."""
         member, started = self._running.pop(ticket)
         took = now - started
         mean = self._mean_s
         self._mean_s = took if mean is None else mean + _SMOOTHING * (took - mean)
         self._turns.finish(member)
-        return self._admit(now)
+        return self.admit(now, room)
 
     def withdraw(self, ticket: Ticket) -> None:
         """A waiting `ticket` gave up; it leaves no trace."""
         self._turns.remove(ticket)
 
-    def resize(self, permits: int, now: float) -> list[Ticket]:
+    def resize(self, permits: int, now: float, room: int = UNBOUNDED) -> list[Ticket]:
         """Another number of permits; the tickets whose turn it is now. Takes none back."""
         self.permits = permits
-        return self._admit(now)
+        return self.admit(now, room)
+
+    def admit(self, now: float, room: int = UNBOUNDED) -> list[Ticket]:
+        """The tickets whose turn it is now, `room` at most."""
+        admitted: list[Ticket] = []
+        while len(admitted) < room and self._turns and len(self._running) < self.permits:
+            ticket, member = self._turns.pop()
+            self._running[ticket] = (member, now)
+            admitted.append(ticket)
+        return admitted
 
     def position(self, ticket: Ticket) -> int:
         """How many turns until `ticket`'s own, counted from 1, if nobody else comes or goes.
@@ -166,11 +179,3 @@ class Admission:
 
     def _full(self, whose: Bound, waiting: int) -> Full:
         return Full(whose, waiting, self.place(self.waiting + 1))
-
-    def _admit(self, now: float) -> list[Ticket]:
-        admitted: list[Ticket] = []
-        while self._turns and len(self._running) < self.permits:
-            ticket, member = self._turns.pop()
-            self._running[ticket] = (member, now)
-            admitted.append(ticket)
-        return admitted

@@ -4,12 +4,17 @@ Never retries, never changes the backend once the request has one.
 """
 
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..backends.base import Backend
+from ..errors import RequestError
 from .gate import OnQueued, Permit
 from .requirements import AnyRequest
 from .router import Choice, Route
 from .shares import PeerKey
+
+if TYPE_CHECKING:
+    from .upstream import Attempt
 
 
 class Dispatch:
@@ -20,7 +25,7 @@ class Dispatch:
     `timeout`.
     """
 
-    __slots__ = ("_attempt", "_choice", "_permit", "_request", "_route")
+    __slots__ = ("_attempt", "_choice", "_permit", "_refused", "_request", "_route")
 
     def __init__(
         self,
@@ -31,23 +36,24 @@ class Dispatch:
     ) -> None:
         self._route = route
         self._request = request
-        self._permit: Permit = route.gate.admitted(peer, on_queued)
+        self._permit: Permit = route.gate.admitted(peer, on_queued, self._begin)
+        self._attempt: Attempt | None = None
+        self._refused: RequestError | None = None
 
     async def __aenter__(self) -> Backend:
         route = self._route
-        choice = route.choose(self._request)
+        # first: whom it lets in may be the one that tries a backend, and nobody else may then
         route.gate.resize(route.permits)
-        permit = self._permit
-        await permit.__aenter__()
-        if permit.waited:
-            try:
-                choice = route.choose(self._request)
-            except BaseException as error:
-                await permit.__aexit__(type(error), error, None)
-                raise
-        self._choice: Choice = choice
-        self._attempt = choice.upstream.begin()
-        return choice.upstream.backend
+        self._choice: Choice = route.choose(self._request)
+        try:
+            await self._permit.__aenter__()
+        except BaseException as error:
+            self._end(error)
+            raise
+        if self._refused is not None:
+            await self._permit.__aexit__(type(self._refused), self._refused, None)
+            raise self._refused
+        return self._choice.upstream.backend
 
     async def __aexit__(
         self,
@@ -55,12 +61,30 @@ class Dispatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._choice.upstream.end(self._attempt, error)
+        gate = self._route.gate
+        gate.take_back(self._permit)
+        self._end(error)
         if error is None:
             self._route.remember(self._choice)
-        await self._permit.__aexit__(kind, error, traceback)
+        gate.let_in()
 
     def answered(self) -> None:
         """The first of the answer is there."""
-        if self._attempt.trial:
-            self._attempt = self._choice.upstream.answered(self._attempt)
+        attempt = self._attempt
+        if attempt is not None and attempt.trial:
+            self._attempt = self._choice.upstream.answered(attempt)
+
+    def _begin(self) -> None:
+        """Its turn has come: take the slot now, before its task runs and others look for one."""
+        if self._permit.waited:
+            try:
+                self._choice = self._route.choose(self._request)
+            except RequestError as error:
+                self._refused = error
+                return
+        self._attempt = self._choice.upstream.begin()
+
+    def _end(self, error: BaseException | None) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._choice.upstream.end(attempt, error)

@@ -12,12 +12,13 @@ import trio
 from inferd_proto import ErrorCode, JsonObject
 
 from ..errors import RequestError
-from .admission import Admission, Entry, Full, Place, Verdict
+from .admission import UNBOUNDED, Admission, Entry, Full, Place, Verdict
 from .places import Places
 from .shares import PeerKey
 from .turns import Ticket
 
 OnQueued = Callable[[Place], Awaitable[None]]
+OnAdmitted = Callable[[], None]
 
 ANNOUNCE_INTERVAL_S = 0.25
 """Between two announcements of places: four a second is as fast as people read."""
@@ -30,13 +31,18 @@ _WHOSE = {
 
 
 class Gate:
-    """The door of one route. `run` announces places; without it each is told once."""
+    """The door of one route. `run` announces places; without it each is told once.
+
+    `room` says how many more there is room for behind the door, whatever the permits; who makes
+    room calls `let_one_in`.
+    """
 
     def __init__(self, route: str, admission: Admission, max_wait_ms: int | None = None) -> None:
         self._route = route
         self._admission = admission
         self._max_wait_s = max_wait_ms / 1000 if max_wait_ms is not None else float("inf")
         self._places = Places(admission)
+        self.room: Callable[[], int] = lambda: UNBOUNDED
         self._listeners: set[Permit] = set()
         self._changed = trio.Event()
 
@@ -50,14 +56,37 @@ class Gate:
         """The longest wait; infinite where none is set."""
         return self._max_wait_s
 
-    def admitted(self, peer: PeerKey, on_queued: OnQueued | None = None) -> "Permit":
+    def admitted(
+        self,
+        peer: PeerKey,
+        on_queued: OnQueued | None = None,
+        on_admitted: OnAdmitted = lambda: None,
+    ) -> "Permit":
         """A context manager that holds a permit for the block."""
-        return Permit(self, peer, on_queued)
+        return Permit(self, peer, on_queued, on_admitted)
 
     def resize(self, permits: int) -> None:
         """Let so many run at once from now on."""
         if permits != self._admission.permits:
-            self._admit(self._admission.resize(permits, trio.current_time()))
+            self._admission.resize(permits, trio.current_time(), room=0)
+            self.let_in()
+
+    def let_in(self) -> None:
+        """Everybody whose turn it is, as far as there is room."""
+        while self.let_one_in():
+            pass
+
+    def let_one_in(self) -> bool:
+        """The one whose turn it is; False where there is none, or no room."""
+        if not self._admission.waiting:
+            return False
+        tickets = self._admission.admit(trio.current_time(), min(1, self.room()))
+        self._admit(tickets)
+        return bool(tickets)
+
+    def take_back(self, permit: "Permit") -> None:
+        """The permit of one that ran; `let_in` is due when its room is free as well."""
+        self._admission.release(permit, trio.current_time(), room=0)
 
     async def run(self) -> None:
         """Announce places as they change, until cancelled."""
@@ -77,8 +106,11 @@ class Gate:
                 permit.move(self._admission.place(position))
 
     def _enter(self, permit: "Permit") -> Verdict:
-        verdict = self._admission.request(permit, permit.peer, trio.current_time())
-        if verdict is not Entry.ADMITTED:
+        now = trio.current_time()
+        verdict = self._admission.request(permit, permit.peer, now, self.room())
+        if verdict is Entry.ADMITTED:
+            permit.on_admitted()
+        else:
             self._queue_changed()
         return verdict
 
@@ -87,7 +119,8 @@ class Gate:
         return self._places.find(permit, trio.current_time())
 
     def _release(self, permit: "Permit") -> None:
-        self._admit(self._admission.release(permit, trio.current_time()))
+        self.take_back(permit)
+        self.let_in()
 
     def _leave(self, permit: "Permit") -> None:
         """Its turn may have come in the same instant: then it is handed on."""
@@ -130,17 +163,30 @@ class Gate:
 class Permit:
     """Leave to run, for the block: `async with gate.admitted(…)`.
 
-    `on_queued` is told if the request has to wait, and when its position has changed. Raises
+    `on_queued` is told if the request has to wait, and when its position has changed;
+    `on_admitted` is called in the instant of the admission, wherever the request waits. Raises
     RequestError: `queue_full` at once where there is no place, `timeout` after the longest wait.
     A cancelled wait leaves no trace. Without a wait nothing else runs before the block.
     """
 
-    __slots__ = ("_gate", "_on_queued", "_place", "_woken", "is_admitted", "peer", "waited")
+    __slots__ = (
+        "_gate",
+        "_on_queued",
+        "_place",
+        "_woken",
+        "is_admitted",
+        "on_admitted",
+        "peer",
+        "waited",
+    )
 
-    def __init__(self, gate: Gate, peer: PeerKey, on_queued: OnQueued | None) -> None:
+    def __init__(
+        self, gate: Gate, peer: PeerKey, on_queued: OnQueued | None, on_admitted: OnAdmitted
+    ) -> None:
         self._gate = gate
         self._on_queued = on_queued
         self._place = NOWHERE
+        self.on_admitted = on_admitted
         self.peer = peer
         self.waited = False
         self.is_admitted = False
@@ -166,6 +212,7 @@ class Permit:
     def admit(self) -> None:
         """Its turn has come."""
         self.is_admitted = True
+        self.on_admitted()
         self._woken.set()
 
     def move(self, place: Place) -> None:

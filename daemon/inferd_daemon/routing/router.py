@@ -29,7 +29,8 @@ class Route:
     """A name with its upstreams in order of priority and its door.
 
     `tiers` are groups of equals; a tier is asked while those before it are not there to be asked.
-    `permits` None: as many as the tier in charge has slots.
+    `permits` at most run at once; never more than the tier in charge has slots, which it may share
+    with other routes.
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class Route:
         self._permits = permits
         self._upstreams = [upstream for tier in tiers for upstream in tier]
         self._affinity = Affinity()
+        gate.room = self._room
+        for upstream in self._upstreams:
+            upstream.serve(gate.let_one_in)
 
     def __repr__(self) -> str:
         return f"<Route {self.name}: {self._upstreams!r}, {self.gate.admission!r}>"
@@ -63,13 +67,8 @@ class Route:
     def permits(self) -> int:
         """How many may run at once as things stand: what would only wait in a backend waits here,
         where turns are fair."""
-        if self._permits is not None:
-            return self._permits
-        for tier in self.tiers:
-            slots = sum(u.backend.slots for u in tier if u.readiness().ready)
-            if slots:
-                return slots
-        return sum(upstream.backend.slots for upstream in self.tiers[0])
+        slots = sum(upstream.backend.slots for upstream in self._in_charge())
+        return slots if self._permits is None else min(slots, self._permits)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether any backend takes requests, else why not."""
@@ -120,6 +119,21 @@ class Route:
         """The upstream has served the conversation, and has it in its cache now."""
         if choice.prefix is not None:
             self._affinity.remember(choice.prefix, choice.upstream.name)
+
+    def _room(self) -> int:
+        """How many more could begin at once: other routes may keep the same backends busy."""
+        return sum(upstream.room for upstream in self._in_charge())
+
+    def _in_charge(self) -> Tier:
+        """The upstreams that are asked as things stand, whatever the request needs of them."""
+        coming: Tier = ()
+        for tier in self.tiers:
+            readiness = [(upstream, upstream.readiness()) for upstream in tier]
+            ready = [upstream for upstream, told in readiness if told.ready]
+            if ready:
+                return ready
+            coming = coming or [upstream for upstream, told in readiness if told.pending]
+        return coming or self.tiers[0]
 
     def _balance(self, able: Sequence[Upstream], request: AnyRequest) -> Choice:
         """The one that has seen the conversation, if it has room; else the least busy one.

@@ -36,7 +36,8 @@ def _build_route(
         peer=Share(1, table.limits.peer_active, table.limits.peer_queued),
     )
     tiers = [[upstreams[backend] for backend in tier] for tier in table.tiers]
-    permits = table.active_permits or sum(upstream.backend.slots for upstream in tiers[0])
+    slots = sum(upstream.backend.slots for upstream in tiers[0])
+    permits = min(table.active_permits or slots, slots)
     admission = Admission(permits, table.queue_depth, shares)
     return Route(
         name,

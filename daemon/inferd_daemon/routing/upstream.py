@@ -1,8 +1,10 @@
 """A backend as routes see it: is it there to be asked, how busy is it, how has it done. Pure.
 
-One for each backend, shared by the routes that name it. Judges whose fault a failure was.
+One for each backend, shared by the routes that name it: what they have in flight together is bound
+by its slots, and a slot that is free goes to them in turn. Judges whose fault a failure was.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ from ..errors import BackendFault, ModelFault
 from .breaker import Breaker, Pass
 
 Clock = Callable[[], float]
+Taker = Callable[[], bool]
+"""Lets one request in that waits and has room; False where there is none."""
 MAX_REASON_CHARS = 200
 """Of the last failure, where it says why the backend is left alone."""
 
@@ -41,6 +45,7 @@ class Upstream:
         self._clock = clock
         self._last_failure = ""
         self._was_ready = True
+        self._takers: deque[Taker] = deque()
 
     def __repr__(self) -> str:
         return f"<Upstream {self.backend.name}, {self.in_flight} in flight, {self.breaker!r}>"
@@ -54,6 +59,15 @@ class Upstream:
     def has_room(self) -> bool:
         """One more request would not have to wait inside it."""
         return self.in_flight < self.backend.slots
+
+    @property
+    def room(self) -> int:
+        """How many more would not."""
+        return max(0, self.backend.slots - self.in_flight)
+
+    def serve(self, taker: Taker) -> None:
+        """Offer what gets free to `taker` as well, for as long as the daemon runs."""
+        self._takers.append(taker)
 
     def readiness(self) -> Readiness:
         """The backend's own, unless its breaker lets no request through."""
@@ -78,7 +92,7 @@ class Upstream:
         return attempt._replace(passed=attempt.passed._replace(trial=False))
 
     def end(self, attempt: Attempt, error: BaseException | None) -> None:
-        """The request is over: answered, or ended by `error`."""
+        """The request is over: answered, or ended by `error`. Its slot goes to who waits for it."""
         self.in_flight -= 1
         self._look()
         if error is None:
@@ -92,6 +106,15 @@ class Upstream:
             self.breaker.failed(self._clock(), attempt.passed, alone=alone)
         else:
             self.breaker.abandoned(attempt.passed)
+        self._offer()
+
+    def _offer(self) -> None:
+        """One taker after the other, one request each, until none takes any more."""
+        refused = 0
+        while refused < len(self._takers):
+            taker = self._takers[0]
+            self._takers.rotate(-1)
+            refused = 0 if taker() else refused + 1
 
     def _look(self) -> Readiness:
         """The backend's readiness. One that was not ready and is so again began anew: what runs now
