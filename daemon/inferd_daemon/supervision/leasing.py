@@ -34,6 +34,7 @@ from .leases.journal import (
 from .leases.journal_file import JournalFile
 from .leases.keeper import LeaseKeeper
 from .leases.placing import Placing
+from .leases.relay import Relay
 from .leases.socket_access import SocketAccess
 from .processes.identity import read_boot_id, read_start_ticks
 from .runtimes.registry import Managed, Runtimes
@@ -72,6 +73,7 @@ class Leasing:
         self.idling = Idling(self.runtimes, self.keeper)
         self.entrance = Entrance(self.keeper)
         self.calls = LeaseCalls()
+        self.relay = Relay(self.runtimes)
         self.stopping = False
         """True once the daemon itself drops its clients: their leases wait for the next start."""
         self._journal = journal
@@ -138,6 +140,8 @@ class Leasing:
                     task_status.started()
             finally:
                 journal.cancel()
+                with trio.CancelScope(shield=True):
+                    await self.relay.aclose()
 
     async def _keep_journal(
         self,

@@ -1,8 +1,140 @@
-"""The routes of the leases."""
+"""The routes of the leases: what the owner of one may ask of its runtime, and of nothing else.
 
+A lease's own bearer token opens them, whatever keys the rest of the front asks for.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
+
+from ...errors import CallerFault, RequestError
+from ...supervision.leases.entrance import Entry
+from ...supervision.leases.relay import Comeback
+from ...supervision.leasing import Leasing
+from ...supervision.runtimes.machine import SERVING
+from .lease_answer import RelayedAnswer
+from .lease_errors import WrongModel, refusal
+
+if TYPE_CHECKING:
+    from .context import HttpContext
+
+RELAYED = (
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "rerank",
+    "responses",
+    "messages",
+    "messages/count_tokens",
+)
+"""Below `/v1`: what a runtime may serve. It says itself what it does not."""
+_PASSED_HEADERS = ("content-type", "accept", "anthropic-version", "anthropic-beta")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _Asked(Struct):
+    model: str | None = None
 
 
 def routes() -> list[Route]:
-    """None yet."""
-    return []
+    """`/leases/{ref}/…`."""
+    return [
+        Route("/leases/{ref}", _guarded(root), methods=["GET"]),
+        Route("/leases/{ref}/health", _guarded(health), methods=["GET"]),
+        Route("/leases/{ref}/v1/models", _guarded(models), methods=["GET"]),
+        *(Route(f"/leases/{{ref}}/v1/{path}", _guarded(ask), methods=["POST"]) for path in RELAYED),
+    ]
+
+
+async def root(request: Request) -> Response:
+    """Some clients look whether there is anything at all before they ask."""
+    _leasing(request).entrance.find(request.path_params["ref"])
+    return Response(b"{}", media_type="application/json")
+
+
+async def health(request: Request) -> Response:
+    """200 while the runtime serves, as a llama-server tells it: to whoever knows the reference."""
+    ref, leasing = request.path_params["ref"], _leasing(request)
+    token = _token(request)
+    entrance = leasing.entrance
+    entry = entrance.find(ref) if token is None else entrance.enter(ref, token)
+    runtime = leasing.relay.runtime(entry.instance_key)
+    if runtime.state not in SERVING:
+        raise Comeback(runtime.supervisor.readiness().reason)
+    degraded = runtime.state.value == "degraded"
+    return _json({"status": "degraded" if degraded else "ok"})
+
+
+async def models(request: Request) -> Response:
+    """The one that is pinned."""
+    leasing, entry = _enter(request)
+    runtime = leasing.relay.runtime(entry.instance_key)
+    model = {
+        "id": leasing.relay.model(entry.instance_key),
+        "object": "model",
+        "created": 0,
+        "owned_by": runtime.blueprint.manifest.backend,
+    }
+    return _json({"object": "list", "data": [model]})
+
+
+async def ask(request: Request) -> Response:
+    """Carried to the runtime, and its answer back, as they are."""
+    leasing, entry = _enter(request)
+    body = await request.body()
+    _require_model(body, leasing.relay.model(entry.instance_key))
+    path = request.url.path.removeprefix(f"/leases/{entry.ref}")
+    query = request.url.query
+    headers = {name: request.headers[name] for name in _PASSED_HEADERS if name in request.headers}
+    return RelayedAnswer(leasing, entry, f"{path}?{query}" if query else path, body, headers)
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """With errors as OpenAI's clients know them."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except RequestError as error:
+            return refusal(error)
+
+    return answer
+
+
+def _leasing(request: Request) -> Leasing:
+    context: HttpContext = request.app.state.context
+    return context.view.leases
+
+
+def _enter(request: Request) -> tuple[Leasing, Entry]:
+    """Raises RequestError, WrongToken."""
+    leasing = _leasing(request)
+    return leasing, leasing.entrance.enter(request.path_params["ref"], _token(request))
+
+
+def _token(request: Request) -> str | None:
+    """As OpenAI's clients send it, or Anthropic's."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return request.headers.get("x-api-key")
+
+
+def _require_model(body: bytes, pinned: str) -> None:
+    """Raises CallerFault for a body that is no JSON object, or asks for another model."""
+    try:
+        asked = msgspec.json.decode(body, type=_Asked).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise CallerFault("the body must be a JSON object, and `model` in it a string") from None
+    if asked and pinned and asked != pinned:
+        raise WrongModel(asked, pinned)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -4,7 +4,7 @@ For those who know only URLs: the daemon's HTTP front is their way to a runtime 
 The runtime's own key never leaves the daemon.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -13,15 +13,14 @@ import trio
 
 from inferd_proto import ErrorCode
 
-from ..backends.http_messages import header_lines, stream_of
-from ..backends.runtime import Endpoint
-from ..backends.transport import PlainTransport
-from ..engines.address import root_url
-from ..errors import BackendFault, RequestError
-from .leases.endpoint import pinned_model
-from .leasing import Leasing
-from .runtimes.machine import SERVING, State
-from .runtimes.registry import Managed
+from ...backends.http_messages import header_lines, stream_of
+from ...backends.runtime import Endpoint
+from ...backends.transport import PlainTransport
+from ...engines.address import root_url
+from ...errors import BackendFault, RequestError
+from ..runtimes.machine import SERVING, State
+from ..runtimes.registry import Managed, Runtimes
+from .endpoint import pinned_model
 
 RETURN_PATIENCE_S = 20.0
 """How long a request waits for a runtime that restarts: most are back in a few seconds."""
@@ -34,8 +33,6 @@ NOTICE_S = 0.5
 """The kernel tells of a process's end within milliseconds; this is for a loaded machine."""
 PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"cache-control", b"retry-after"})
 """Of an answer. What concerns a connection is that connection's own."""
-
-TransportFor = Callable[[Endpoint], httpx.AsyncBaseTransport]
 
 
 class Comeback(BackendFault):
@@ -55,13 +52,13 @@ class Relayed(NamedTuple):
 class Relay:
     """One way to each runtime, kept while its address stays."""
 
-    def __init__(self, leasing: Leasing) -> None:
-        self._leasing = leasing
+    def __init__(self, runtimes: Runtimes) -> None:
+        self._runtimes = runtimes
         self._ways: dict[str, tuple[Endpoint, httpx.AsyncBaseTransport]] = {}
 
     def runtime(self, instance_key: str) -> Managed:
         """Raises RequestError where it is forgotten."""
-        runtime = self._leasing.runtimes.get(instance_key)
+        runtime = self._runtimes.get(instance_key)
         if runtime is None:
             raise RequestError(ErrorCode.NOT_FOUND, "the lease's runtime is gone: ensure again")
         return runtime
@@ -80,7 +77,7 @@ class Relay:
             while (runtime := self.runtime(instance_key)).state not in SERVING:
                 if runtime.state is State.FAILED:
                     raise Comeback(runtime.supervisor.readiness().reason)
-                await self._leasing.runtimes.wait_changed()
+                await self._runtimes.wait_changed()
             return runtime
         raise Comeback(self.runtime(instance_key).supervisor.readiness().reason)
 
@@ -139,7 +136,7 @@ class Relay:
         """Whether the runtime is seen to have ended."""
         with trio.move_on_after(NOTICE_S):
             while self.runtime(instance_key).state in SERVING:
-                await self._leasing.runtimes.wait_changed()
+                await self._runtimes.wait_changed()
             return True
         return False
 
@@ -147,7 +144,7 @@ class Relay:
         known = self._ways.get(instance_key)
         if known is not None and known[0] == endpoint:
             return known[1]
-        for key in [key for key in self._ways if self._leasing.runtimes.get(key) is None]:
+        for key in [key for key in self._ways if self._runtimes.get(key) is None]:
             await self._ways.pop(key)[1].aclose()
         transport = PlainTransport(uds=None if endpoint.uds is None else str(endpoint.uds))
         self._ways[instance_key] = (endpoint, transport)
