@@ -32,7 +32,7 @@ from .base import (
     RerankResult,
 )
 from .chat_client import ChatClient, Deadlines
-from .chat_completions import DIALECTS
+from .chat_completions import dialect_of
 from .transport import PlainTransport
 from .upstream_facts import read_facts
 
@@ -59,11 +59,11 @@ class OpenAICompatBackend(Backend):
         """Raises OperatorError where the configuration cannot work."""
         self.name = name
         self._config = config
-        self._dialect = DIALECTS[config.upstream]
+        self._dialect = dialect_of(config)
         self._verdict = Readiness(True)
         self._probed_at = -inf
         self._capabilities = Capabilities(
-            tools=True,
+            tools=config.tools,
             tool_choice=self._dialect.tool_choice,
             response_format=self._dialect.response_format,
             grammar=self._dialect.grammar_field is not None,
@@ -72,6 +72,7 @@ class OpenAICompatBackend(Backend):
             audio=config.audio,
             embed=config.embed,
             rerank=config.rerank,
+            audio_sample_rate=config.audio_sample_rate,
         )
         for path, why in broken_rules(self.kind, asdict(config)):
             raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
@@ -101,7 +102,7 @@ class OpenAICompatBackend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """By the kind of upstream and the configuration; llama-server tells more when probed."""
+        """By the configuration and the kind of upstream; llama-server tells more when probed."""
         return self._capabilities
 
     @property

@@ -31,6 +31,7 @@ def broken_rules(kind: object, table: Table) -> Mistakes:
         yield from _address(table)
         yield from _key(table)
         yield from _headers(table)
+        yield from _abilities(table)
     elif kind == "libllama":
         yield from _empty(table, "model", "mmproj", "alias")
         yield from _modes(table)
@@ -103,6 +104,16 @@ def _headers(table: Table) -> Mistakes:
             yield where, "is the transport's own"
         elif isinstance(value, str) and value and not _VALUE.fullmatch(value):
             yield where, "its value must be one line of ASCII without spaces around it"
+
+
+def _abilities(table: Table) -> Mistakes:
+    if table.get("tools") is False and table.get("tool_choice") is True:
+        yield ("tool_choice",), "contradicts `tools = false`"
+    rate = table.get("audio_sample_rate")
+    # llama-server tells itself whether its model takes audio
+    told = table.get("audio") is True or table.get("upstream") == "llama_server"
+    if rate is not None and not told:
+        yield ("audio_sample_rate",), "needs `audio = true`"
 
 
 def _modes(table: Table) -> Mistakes:

@@ -73,6 +73,11 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
     `base_url` without a path (a trailing `/v1` is dropped), or `uds`, the path of its Unix socket.
     `api_key_file` is preferred to `api_key`: a configuration file is read by more eyes.
+
+    `tool_choice`, `response_format` and `grammar` tell what this server really enforces, where that
+    is not what its kind (`upstream`) is known for; what it does not enforce is refused. `grammar`
+    goes as llama.cpp takes it, unless the kind has a way of its own. `audio_sample_rate` in Hz is
+    the one rate it takes; missing: any.
     """
 
     base_url: str = "http://localhost"
@@ -89,6 +94,11 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     idle_timeout_s: PositiveSeconds = 60.0
     vision: bool = False
     audio: bool = False
+    audio_sample_rate: Annotated[int, Meta(ge=1, le=768_000)] | None = None
+    tools: bool = True
+    tool_choice: bool | None = None
+    response_format: bool | None = None
+    grammar: bool | None = None
     embed: bool = True
     rerank: bool = False
     slots: Annotated[int, Meta(ge=1, le=100_000)] = 32

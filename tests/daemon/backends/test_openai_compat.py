@@ -16,13 +16,15 @@ from inferd_daemon.backends.base import (
     EmbedRequest,
     Finished,
     GenerateRequest,
+    Media,
     RerankRequest,
     TextDeltas,
 )
 from inferd_daemon.backends.openai_compat import OpenAICompatBackend, normalise_base_url
 from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
 from inferd_daemon.errors import BackendFault, OperatorError
-from inferd_proto import Message, Text
+from inferd_daemon.routing.requirements import missing
+from inferd_proto import Audio, AudioAttachment, ErrorCode, Message, Text
 from tests.support.scripted_upstream import EVENTS_HEAD as HEAD
 from tests.support.scripted_upstream import Close, Hold, Script, chunk, serve, whole
 
@@ -145,6 +147,63 @@ def test_what_each_kind_promises(
     assert can.tools
     assert (can.tool_choice, can.response_format) == (tool_choice, response_format)
     assert (can.grammar, can.thinking) == (grammar, thinking)
+
+
+@pytest.mark.parametrize(
+    ("config", "tools", "tool_choice", "response_format", "grammar"),
+    [
+        (OpenAICompatConfig(tool_choice=True), True, True, False, False),
+        (OpenAICompatConfig(response_format=True, grammar=True), True, False, True, True),
+        (OpenAICompatConfig(upstream="vllm", tool_choice=False), True, False, True, False),
+        (OpenAICompatConfig(upstream="sglang", grammar=False), True, True, True, False),
+        (OpenAICompatConfig(upstream="lmstudio", response_format=False), True, False, False, False),
+        (OpenAICompatConfig(upstream="openai", tools=False), False, False, True, False),
+    ],
+)
+def test_the_configuration_knows_better_than_the_kind(
+    config: OpenAICompatConfig,
+    tools: bool,
+    tool_choice: bool,
+    response_format: bool,
+    grammar: bool,
+) -> None:
+    can = OpenAICompatBackend("b", config).capabilities
+    assert (can.tools, can.tool_choice) == (tools, tool_choice)
+    assert (can.response_format, can.grammar) == (response_format, grammar)
+
+
+@pytest.mark.parametrize(("upstream", "field"), [("generic", "grammar"), ("sglang", "ebnf")])
+async def test_a_grammar_goes_as_the_server_takes_it(
+    tmp_path: Path, upstream: UpstreamKind, field: str
+) -> None:
+    async with serve(tmp_path, ANSWER) as server:
+        config = OpenAICompatConfig(uds=server.uds, upstream=upstream, grammar=True)
+        backend = OpenAICompatBackend("b", config)
+        request = GenerateRequest(HI.messages, grammar='root ::= "a"')
+        async with aclosing(backend.generate(request)) as batches:
+            assert [batch async for batch in batches]
+        assert json.loads(server.requests[0].body)[field] == 'root ::= "a"'
+        await backend.close()
+
+
+@pytest.mark.parametrize(("rate", "code"), [(24_000, None), (16_000, ErrorCode.INVALID_REQUEST)])
+async def test_audio_at_the_rate_it_takes(
+    tmp_path: Path, rate: int, code: ErrorCode | None
+) -> None:
+    spoken = Media(AudioAttachment("a", rate), bytes(4 * 100))
+    request = GenerateRequest([Message("user", [Audio("a")])], media={"a": spoken})
+    async with serve(tmp_path, ANSWER) as server:
+        config = OpenAICompatConfig(uds=server.uds, audio=True, audio_sample_rate=24_000)
+        backend = OpenAICompatBackend("b", config)
+        lacking = missing(request, backend.capabilities)
+        assert (lacking and lacking.code) == code
+        if lacking is None:
+            async with aclosing(backend.generate(request)) as batches:
+                assert [batch async for batch in batches]
+        else:
+            assert lacking.message == "takes audio at 24000 Hz, not at 16000 Hz"
+        assert len(server.requests) == (0 if code else 1)
+        await backend.close()
 
 
 @pytest.mark.parametrize(

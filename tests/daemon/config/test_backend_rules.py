@@ -63,6 +63,14 @@ def mistakes(text: str) -> list[str]:
             "line 3: backends.a.tls_ca_file: needs a base_url with https://",
         ),
         (
+            REMOTE + "tools = false\ntool_choice = true",
+            "line 4: backends.a.tool_choice: contradicts `tools = false`",
+        ),
+        (
+            REMOTE + "audio_sample_rate = 16000",
+            "line 3: backends.a.audio_sample_rate: needs `audio = true`",
+        ),
+        (
             '[backends.a]\nkind = "libllama"\nmodel = ""',
             "line 3: backends.a.model: is empty; leave it out instead",
         ),
@@ -90,6 +98,7 @@ def test_what_is_right_breaks_no_rule() -> None:
         REMOTE
         + 'base_url = "https://[::1]:8080/v1/"\ntls_ca_file = "/ca"\napi_key = "k"\nmodel = "m"\n'
         + 'headers = { X-Team = "blue and green", empty = "" }\n'
+        + "tools = true\ntool_choice = true\naudio = true\naudio_sample_rate = 24000\n"
         + LOCAL.replace(".a]", ".b]")
         + 'reranking = true\npooling = "rank"\n'
     )

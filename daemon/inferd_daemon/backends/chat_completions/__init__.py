@@ -3,7 +3,7 @@
 from .answer import ChatAnswer, Expectations
 from .failures import MAX_ERROR_BODY_BYTES, Redactor, refusal, whole_answer_failure
 from .request import build_body, check_supported
-from .upstream import DIALECTS, Dialect
+from .upstream import DIALECTS, Dialect, dialect_of
 
 __all__ = [
     "DIALECTS",
@@ -14,6 +14,7 @@ __all__ = [
     "Redactor",
     "build_body",
     "check_supported",
+    "dialect_of",
     "refusal",
     "whole_answer_failure",
 ]

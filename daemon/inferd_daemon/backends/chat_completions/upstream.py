@@ -7,8 +7,9 @@ what its documentation does.
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from ...config import UpstreamKind
+from ...config import OpenAICompatConfig, UpstreamKind
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
@@ -79,3 +80,19 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
     ),
     "generic": Dialect(top_k=False, min_p=False, rerank=True),
 }
+
+
+def dialect_of(config: OpenAICompatConfig) -> Dialect:
+    """The kind's, with what the configuration knows better."""
+    kind = DIALECTS[config.upstream]
+    enforces = (kind.tool_choice, kind.response_format, kind.grammar_field is not None)
+    told = (config.tool_choice, config.response_format, config.grammar)
+    tool_choice, response_format, grammar = (
+        known if own is None else own for known, own in zip(enforces, told, strict=True)
+    )
+    return replace(
+        kind,
+        tool_choice=tool_choice and config.tools,
+        response_format=response_format,
+        grammar_field=(kind.grammar_field or "grammar") if grammar else None,
+    )
