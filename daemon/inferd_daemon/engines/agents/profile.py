@@ -67,6 +67,16 @@ class Login(NamedTuple):
     reason: str = ""
 
 
+class LoginEvidence(NamedTuple):
+    """What `judge_login` goes by; `returncode` None and `output` "" where nothing was asked."""
+
+    environment: Mapping[str, str]
+    returncode: int | None = None
+    output: str = ""
+    file_found: bool = False
+    """Whether one of `login_files` is there."""
+
+
 class AgentProbe(NamedTuple):
     """What was found of a CLI: its program, its version, its login.
 
@@ -120,13 +130,15 @@ class AgentProfile(ABC):
 
     @abstractmethod
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
-        """Arguments that make it tell its login, offline; None where `judge_login` needs none."""
+        """Arguments that make it tell its login, offline; None where nothing needs to be asked."""
 
     @abstractmethod
-    def judge_login(
-        self, environment: Mapping[str, str], returncode: int | None, output: str
-    ) -> Login:
-        """The verdict; `returncode` None and `output` "" where nothing was asked."""
+    def judge_login(self, evidence: LoginEvidence) -> Login:
+        """The verdict."""
+
+    @abstractmethod
+    def login_files(self, environment: Mapping[str, str]) -> list[Path]:
+        """Files of which one is there where an account has logged in; empty: not told by files."""
 
     @property
     def publication(self) -> dict[str, bool]:

@@ -53,6 +53,7 @@ class AgentRequest(Struct, frozen=True):
     turns: tuple[Turn, ...]
     system: str = ""
     max_tokens: int | None = None
+    thinking: bool | None = None
     upstream: AgentUpstream | None = None
     environment: Mapping[str, str] = {}
     limits: AgentLimits = AgentLimits()
