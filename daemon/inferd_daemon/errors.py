@@ -35,6 +35,11 @@ class BackendFault(RequestError):
         super().__init__(code, message)
 
 
+class BackendSilence(BackendFault):
+    """The backend let the time run out. Each request that meets it says so for itself: those that
+    ran at the same time did not fail by one and the same crash."""
+
+
 class ModelFault(BackendFault):
     """What the model wrote cannot be passed on; the backend works, and it does not count."""
 

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from ..backends.runtime import Endpoint, ModelFacts
+from ..backends.thread import in_thread
 from ..backends.transport import PlainTransport
 from .attach_spec import AttachSpec
 from .base import EngineFailure, Health, Service, Timing
@@ -22,7 +23,6 @@ from .failures import Cause, failure
 from .http_probe import exchange
 from .key_file import KeyFileError, read_key_file
 from .secret import Secret
-from .thread import in_thread
 
 READINESS_INTERVAL_S = 0.1
 

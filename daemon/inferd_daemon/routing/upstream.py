@@ -11,7 +11,7 @@ from typing import NamedTuple
 from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, Readiness
-from ..errors import BackendFault, ModelFault
+from ..errors import BackendFault, BackendSilence, ModelFault
 from .breaker import Breaker, Pass
 
 Clock = Callable[[], float]
@@ -102,7 +102,7 @@ class Upstream:
             # after a colon come the upstream's words, which may quote the request of another user
             self._last_failure = error.message.partition(": ")[0][:MAX_REASON_CHARS]
             # a crash breaks all requests at once, but each runs out of its own time
-            alone = error.code is ErrorCode.TIMEOUT
+            alone = isinstance(error, BackendSilence)
             self.breaker.failed(self._clock(), attempt.passed, alone=alone)
         else:
             self.breaker.abandoned(attempt.passed)

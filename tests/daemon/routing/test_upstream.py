@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from inferd_daemon.errors import BackendFault, CallerFault, ModelFault, RequestError
+from inferd_daemon.errors import BackendFault, BackendSilence, CallerFault, ModelFault, RequestError
 from inferd_daemon.routing.breaker import BreakerState
 from inferd_proto import ErrorCode
 from tests.daemon.routing.upstreams import BROKEN, COMING, READY, Told, upstream
@@ -103,8 +103,15 @@ def test_a_crash_with_many_requests_running_is_one_failure() -> None:
 def test_requests_that_run_out_of_time_count_each() -> None:
     asked = upstream(Told("a"))
     for attempt in [asked.begin() for _ in range(3)]:
-        asked.end(attempt, BackendFault("too slow", ErrorCode.TIMEOUT))
+        asked.end(attempt, BackendSilence("upstream began no answer in time"))
     assert not asked.readiness().ready
+
+
+def test_one_start_that_took_too_long_is_one_failure() -> None:
+    asked = upstream(Told("a"))
+    for attempt in [asked.begin() for _ in range(3)]:
+        asked.end(attempt, BackendFault("not ready in 60 s", ErrorCode.TIMEOUT))
+    assert asked.breaker.failures(0.0) == 1
 
 
 def test_who_is_ready_again_is_asked_again() -> None:

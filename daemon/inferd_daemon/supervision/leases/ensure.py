@@ -18,8 +18,8 @@ from inferd_proto import (
     LeaseEnsured,
 )
 
+from ...backends.thread import in_thread
 from ...engines.failures import Cause, failure
-from ...engines.thread import in_thread
 from ...errors import BackendFault, RequestError
 from ..runtimes.blueprint import Blueprint
 from ..runtimes.machine import SERVING, State

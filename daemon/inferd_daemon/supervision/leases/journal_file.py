@@ -14,7 +14,7 @@ import trio
 
 from inferd_proto import ErrorCode
 
-from ...engines.thread import in_thread
+from ...backends.thread import in_thread
 from ...errors import OperatorError, RequestError
 from .journal import Entry, Gone, Live, compact, encode, replay
 

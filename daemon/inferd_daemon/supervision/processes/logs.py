@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from ...engines.thread import in_thread
+from ...backends.thread import in_thread
 
 MAX_LINE_BYTES = 8192
 """Longer lines are kept in the file, and cut in memory."""

@@ -18,13 +18,13 @@ from inferd_proto import (
     TargetClass,
 )
 
+from ...backends.thread import in_thread
 from ...engines.base import EngineFailure
 from ...engines.boot_spec import BootSpec
 from ...engines.failures import Cause, failure
 from ...engines.gguf import read_head
 from ...engines.llama_server import LlamaServerEngine
 from ...engines.memory_estimate import estimate
-from ...engines.thread import in_thread
 from ..kv.keeper import KvKeeper
 from ..kv.store import KvStore
 from ..processes.logs import RuntimeLog

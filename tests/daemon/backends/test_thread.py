@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from inferd_daemon.engines.thread import in_thread
+from inferd_daemon.backends.thread import in_thread
 from inferd_daemon.supervision.leases.journal import Gone
 from inferd_daemon.supervision.leases.journal_file import JournalUnavailable, open_journal
 

@@ -34,6 +34,11 @@ async def in_thread(
     try:
         return await trio.to_thread.run_sync(run, limiter=limiter)
     except RuntimeError as error:
-        if began:
+        if began or not is_no_thread(error):
             raise
         raise OSError(errno.EAGAIN, "cannot start a thread: too many processes") from error
+
+
+def is_no_thread(error: RuntimeError) -> bool:
+    """Whether it is Python's word for a thread that cannot be started."""
+    return "start new thread" in str(error)
