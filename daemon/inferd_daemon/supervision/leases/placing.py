@@ -1,8 +1,9 @@
 """Finds a place for a runtime: starts it, has idle ones go first, waits, or refuses with the plan.
 
-The plan is `eviction.plan`'s; this carries it out. A runtime that is held is never stopped here.
+The plan is that of `room_queue`; this carries it out. A runtime that is held is never stopped here.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
@@ -16,18 +17,22 @@ from ..runtimes.blueprint import Blueprint
 from ..runtimes.machine import State
 from ..runtimes.registry import Managed, Runtimes
 from ..runtimes.start_failure import start_failure
-from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, plan, refusal, to_wire
+from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, refusal, to_wire
 from .keeper import LeaseKeeper
 from .lease import Claimant
+from .room_queue import Place, RoomQueue, Wants, plan_in_turn
 
 _log = structlog.get_logger(__name__)
 
 
 class _Situation(NamedTuple):
-    """The limits, less what resident runtimes take of them, and what competes for the rest."""
+    """The limits, less what resident runtimes take of them, and what competes for the rest: what
+    is there, and what those who came earlier wait for.
+    """
 
     limits: Limits
     loads: list[Load]
+    ahead: Sequence[Load] = ()
 
 
 class Placing:
@@ -37,16 +42,34 @@ class Placing:
         self._runtimes = runtimes
         self._keeper = keeper
         self.limits = limits
+        self._queue = RoomQueue()
 
     async def place(
         self, blueprint: Blueprint, asks: Claimant, *, wait_until: float = 0.0
     ) -> Managed:
         """The runtime of `blueprint`, running or on its way.
 
-        Where held runtimes are in the way it waits until `wait_until` (trio's clock). The caller
-        holds the key already. Raises RequestError: the refusal, or a model that is not there.
+        Where held runtimes are in the way it waits until `wait_until` (trio's clock), behind those
+        who came earlier. The caller holds the key already. Raises RequestError: the refusal, or a
+        model that is not there.
         """
-        needed: int | None = None
+        runtime = self._runtimes.get(blueprint.instance_key)
+        if runtime is not None and runtime.wanted:
+            return runtime
+        needed = await self.estimate(blueprint)
+        wants = Wants(blueprint.instance_key, blueprint.name, needed)
+        if blueprint.weightless:
+            return await self._place(blueprint, Place(0, wants), asks, wait_until)
+        try:
+            with self._queue.joined(wants) as place:
+                return await self._place(blueprint, place, asks, wait_until)
+        finally:
+            if len(self._queue):
+                self._runtimes.stir()  # the next one's turn
+
+    async def _place(
+        self, blueprint: Blueprint, place: Place, asks: Claimant, wait_until: float
+    ) -> Managed:
         while True:
             runtime = self._runtimes.get(blueprint.instance_key)
             if runtime is not None and runtime.wanted:
@@ -54,15 +77,12 @@ class Placing:
             if runtime is not None and runtime.state is State.DRAINING:
                 await self._runtimes.wait_stopped(runtime)
                 continue
-            if needed is None:
-                needed = await self.estimate(blueprint)
-                continue  # the world may have changed meanwhile
-            if await self._make_room(blueprint, needed, asks, wait_until):
+            if await self._make_room(blueprint, place, asks, wait_until):
                 # No checkpoint since the plan: nobody else took the room.
                 runtime = self._runtimes.get(blueprint.instance_key)
                 if runtime is None:
                     runtime = self._runtimes.add(blueprint)
-                runtime.estimated_bytes = needed
+                runtime.estimated_bytes = place.wants.needed_bytes
                 self._runtimes.start(runtime)
                 return runtime
 
@@ -86,15 +106,17 @@ class Placing:
                 free_bytes=self._free_bytes(),
             )
         needed = await self.estimate(blueprint)
-        limits, loads = self._situation(blueprint)
-        return to_wire(plan(needed, limits, loads), needed, limits, loads, asks)
+        limits, loads, ahead = self._situation(blueprint)
+        verdict = plan_in_turn(needed, limits, loads, ahead)
+        return to_wire(verdict, needed, limits, loads, asks)
 
     async def _make_room(
-        self, blueprint: Blueprint, needed: int, asks: Claimant, wait_until: float
+        self, blueprint: Blueprint, place: Place, asks: Claimant, wait_until: float
     ) -> bool:
         """True where there is room now; False where things have changed and are to be seen anew."""
-        limits, loads = self._situation(blueprint)
-        verdict = plan(needed, limits, loads)
+        needed = place.wants.needed_bytes
+        limits, loads, ahead = self._situation(blueprint, place)
+        verdict = plan_in_turn(needed, limits, loads, ahead)
         match verdict:
             case Admit():
                 return True
@@ -119,7 +141,7 @@ class Placing:
             _log.info("runtime evicted", runtime=runtime.blueprint.name, instance_key=key)
             self._runtimes.stop(runtime)
 
-    def _situation(self, asked: Blueprint | None = None) -> _Situation:
+    def _situation(self, asked: Blueprint | None = None, place: Place | None = None) -> _Situation:
         if asked is not None and asked.weightless:
             return _Situation(Limits(memory_bytes=None, runtimes=None), [])
         now = self._keeper.now()
@@ -141,10 +163,24 @@ class Placing:
                     stopping=not runtime.wanted,
                 )
             )
-        return _Situation(Limits(memory, count), loads)
+        started = {load.instance_key for load in loads if not load.stopping}
+        ahead = [
+            self._waiting(one)
+            for one in self._queue.ahead_of(place)
+            if one.instance_key not in started
+        ]
+        # One that nobody holds any more is about to leave the queue.
+        return _Situation(Limits(memory, count), loads, [one for one in ahead if one.pinned])
+
+    def _waiting(self, wants: Wants) -> Load:
+        """What it is going to be, held by whoever waits for it."""
+        key, name, needed = wants
+        now = self._keeper.now()
+        holders = self._keeper.table.holders(now, key)
+        return Load(key, f"{name} (waiting)", needed, now, holders)
 
     def _free_bytes(self) -> int | None:
-        limits, loads = self._situation()
+        limits, loads, _ = self._situation()
         if limits.memory_bytes is None:
             return None
         return max(0, limits.memory_bytes - sum(load.memory_bytes for load in loads))

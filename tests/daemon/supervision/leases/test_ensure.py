@@ -228,6 +228,56 @@ async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path)
         assert state_of(whole, "a") is State.STOPPED
 
 
+async def test_who_waits_for_room_gets_it_in_the_order_of_coming(tmp_path: Path) -> None:
+    order: list[str] = []
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+        await have(whole, SleepBlueprint("held", tmp_path), 1)
+
+        async def wait(key: str, connection: int) -> None:
+            await have(whole, SleepBlueprint(key, tmp_path), connection, wait_ms=5000)
+            order.append(key)
+            await trio.sleep(0.02)
+            whole.keeper.connection_closed(connection)
+
+        keys = [f"r{number}" for number in range(6)]
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for connection, key in enumerate(keys, 2):
+                    nursery.start_soon(wait, key, connection)
+                    await trio.sleep(0.01)
+                # Who does not wait does not get what the others wait for.
+                whole.keeper.connection_closed(1)
+                with pytest.raises(RequestError, match="waiting") as refused:
+                    await have(whole, SleepBlueprint("late", tmp_path), 99)
+                assert refused.value.code is ErrorCode.CONFLICT
+        assert order == keys
+
+
+async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
+    limits = Limits(memory_bytes=100 << 20)
+    async with leasing(tmp_path, limits=limits) as whole, trio.open_nursery() as nursery:
+        await have(whole, SleepBlueprint("held", tmp_path, mib=40), 1)
+        patience = trio.CancelScope()
+
+        async def wait() -> None:
+            with patience:
+                await have(whole, SleepBlueprint("large", tmp_path, mib=90), 2, wait_ms=60_000)
+
+        nursery.start_soon(wait)
+        await trio.sleep(0.02)
+        # Beside the large one there is room for 10 once it has its own.
+        await have(whole, SleepBlueprint("small", tmp_path, mib=10), 3)
+        with pytest.raises(RequestError):
+            await have(whole, SleepBlueprint("other", tmp_path, mib=20), 4)
+        with trio.fail_after(2):
+            async with trio.open_nursery() as inner:
+                medium = SleepBlueprint("medium", tmp_path, mib=20)
+                inner.start_soon(lambda: have(whole, medium, 5, wait_ms=60_000))
+                await trio.sleep(0.02)
+                patience.cancel()
+        assert state_of(whole, "medium") is State.READY
+
+
 async def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
     async with leasing(tmp_path, limits=Limits(memory_bytes=1 << 20)) as whole:
         with trio.fail_after(1), pytest.raises(RequestError, match="larger than the limits"):
