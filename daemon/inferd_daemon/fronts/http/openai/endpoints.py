@@ -1,8 +1,102 @@
-"""The routes of the OpenAI surface."""
+"""The routes of the OpenAI surface, and what each does with a request.
 
+Bodies are parsed here or, where they are large, in a worker thread; mapping is other files' work.
+"""
+
+import time
+from collections.abc import Callable
+from secrets import token_hex
+from typing import TypeVar
+
+import trio
 from starlette.routing import Route
+
+from ....routing.dispatch import Dispatch
+from .chat_answer import ChatAnswer
+from .chat_request import parse_chat
+from .completion_answer import CompletionAnswer
+from .completion_request import parse_completion
+from .endpoint import Endpoint
+from .failures import OPENAI
+from .generation import find_route, generate
+from .media import decode_media
+from .reply import Reply
+from .vectors import embed_answer, parse_embed, parse_rerank, rerank_answer
+
+T = TypeVar("T")
+
+THREADS = 2
+"""For large bodies and media: each takes the interpreter from the loop for as long as it lasts."""
+LARGE_BYTES = 128 * 1024
+"""What takes less to parse than it takes to hand it to a thread."""
+MANY_NUMBERS = 32 * 1024
 
 
 def routes() -> list[Route]:
-    """None yet."""
-    return []
+    """One list for one application."""
+    api = Api()
+    return [
+        Route("/v1/chat/completions", Endpoint(api.chat, OPENAI), methods=["POST"]),
+        Route("/v1/completions", Endpoint(api.complete, OPENAI), methods=["POST"]),
+        Route("/v1/embeddings", Endpoint(api.embed, OPENAI), methods=["POST"]),
+        Route("/v1/rerank", Endpoint(api.rerank, OPENAI), methods=["POST"]),
+    ]
+
+
+class Api:
+    """Every endpoint; owns the limit on its threads."""
+
+    def __init__(self) -> None:
+        self._threads = trio.CapacityLimiter(THREADS)
+
+    async def chat(self, reply: Reply) -> None:
+        """`POST /v1/chat/completions`. Raises RequestError."""
+        asked = await self._parsed(parse_chat, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        media = await self._in_thread(decode_media, asked.media) if asked.media else {}
+        request = route.presets.apply(asked.complete(media))
+        answer = ChatAnswer(route.name, _identity("chatcmpl"), _now(), asked.include_usage)
+        await generate(reply, route, request, answer, stream=asked.stream)
+
+    async def complete(self, reply: Reply) -> None:
+        """`POST /v1/completions`. Raises RequestError."""
+        asked = await self._parsed(parse_completion, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        request = route.presets.apply(asked.generate)
+        answer = CompletionAnswer(route.name, _identity("cmpl"), _now(), asked.include_usage)
+        await generate(reply, route, request, answer, stream=asked.stream)
+
+    async def embed(self, reply: Reply) -> None:
+        """`POST /v1/embeddings`. Raises RequestError."""
+        asked = await self._parsed(parse_embed, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        async with Dispatch(route, asked.request, reply.caller.peer) as backend:
+            result = await backend.embed(asked.request)
+        if sum(map(len, result.embeddings)) > MANY_NUMBERS:
+            await reply.whole(await self._in_thread(embed_answer, result, asked.encoding))
+        else:
+            await reply.whole(embed_answer(result, asked.encoding))
+
+    async def rerank(self, reply: Reply) -> None:
+        """`POST /v1/rerank`. Raises RequestError."""
+        asked = await self._parsed(parse_rerank, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        async with Dispatch(route, asked.request, reply.caller.peer) as backend:
+            result = await backend.rerank(asked.request)
+        await reply.whole(rerank_answer(result, asked))
+
+    async def _parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        if len(body) < LARGE_BYTES:
+            return parse(body)
+        return await self._in_thread(parse, body)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
+
+
+def _identity(kind: str) -> str:
+    return f"{kind}-{token_hex(12)}"
+
+
+def _now() -> int:
+    return int(time.time())

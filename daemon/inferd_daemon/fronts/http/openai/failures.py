@@ -1,0 +1,95 @@
+"""What a failed request is told, in the shape that its client knows: OpenAI's or Anthropic's.
+
+Pure. Before the answer has begun it is a status and a body, after that one last event.
+"""
+
+import re
+from typing import Protocol
+
+import msgspec
+from starlette.responses import Response
+
+from inferd_proto import ErrorCode, JsonObject
+
+from ....errors import RequestError
+from ..errors import STATUSES, error_object, openai_error, retry_after_s
+
+_FIELD = re.compile(r"`([a-z_]+(?:[.\[][\w.\[\]]*)?)`: ")
+"""How messages begin that blame a field."""
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class UnknownModel(RequestError):
+    """No route has the name that the request gives."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.NOT_FOUND, message)
+
+
+class ErrorShape(Protocol):
+    """How one family of clients is told."""
+
+    def response(self, error: RequestError) -> Response:
+        """The whole answer."""
+
+    def event(self, error: RequestError) -> bytes:
+        """The last event of a stream that has begun."""
+
+
+class OpenAIShape:
+    """`{"error": {"message", "type", "param", "code"}}`."""
+
+    def response(self, error: RequestError) -> Response:
+        """See ErrorShape."""
+        return openai_error(error, param=param_of(error), code=_code_of(error))
+
+    def event(self, error: RequestError) -> bytes:
+        """See ErrorShape."""
+        value = error_object(error, param=param_of(error), code=_code_of(error))
+        return b"data: %b\n\n" % msgspec.json.encode(value)
+
+
+class AnthropicShape:
+    """`{"type": "error", "error": {"type", "message"}}`."""
+
+    def response(self, error: RequestError) -> Response:
+        """See ErrorShape."""
+        headers = {}
+        if error.code is ErrorCode.QUEUE_FULL:
+            headers["retry-after"] = str(retry_after_s(error.details))
+        body = msgspec.json.encode(_anthropic_object(error))
+        return Response(body, STATUSES[error.code], headers, media_type="application/json")
+
+    def event(self, error: RequestError) -> bytes:
+        """See ErrorShape."""
+        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(_anthropic_object(error))
+
+
+OPENAI = OpenAIShape()
+ANTHROPIC = AnthropicShape()
+
+
+def param_of(error: RequestError) -> str | None:
+    """The field of the body that the error blames; None where it blames none."""
+    if isinstance(error, UnknownModel):
+        return "model"
+    field = _FIELD.match(error.message)
+    return field[1] if field else None
+
+
+def _code_of(error: RequestError) -> str | None:
+    return "model_not_found" if isinstance(error, UnknownModel) else None
+
+
+def _anthropic_object(error: RequestError) -> JsonObject:
+    status = STATUSES[error.code]
+    kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}

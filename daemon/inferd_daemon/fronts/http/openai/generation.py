@@ -1,0 +1,91 @@
+"""One generation over HTTP: from its batches to the client, as a stream or as one object.
+
+The last of a stream goes out when the backend is free again. Nothing is sent before the first
+batch, so that what fails until then still has a status of its own.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+import trio
+
+from ....backends.base import Batch, GenerateRequest
+from ....errors import BackendFault, RequestError
+from ....routing.dispatch import Dispatch
+from ....routing.router import Route, Router
+from .failures import UnknownModel
+from .reply import Reply
+
+
+class Answer(Protocol):
+    """How batches become bytes: by `encode`, or by `add` and `object`."""
+
+    finished: bool
+
+    def encode(self, batch: Batch) -> bytes:
+        """The events for `batch`, those that end the stream with its `Finished`."""
+
+    def add(self, batch: Batch) -> None:
+        """Keep it. Raises RequestError where it is too much."""
+
+    def object(self) -> bytes:
+        """All that was kept."""
+
+
+def find_route(router: Router, model: str | None) -> Route:
+    """Raises UnknownModel."""
+    try:
+        return router.find(model)
+    except RequestError as error:
+        raise UnknownModel(error.message) from None
+
+
+async def generate(
+    reply: Reply, route: Route, request: GenerateRequest, answer: Answer, *, stream: bool
+) -> None:
+    """Answer `request`, to which the route's presets are applied. Raises RequestError."""
+    dispatch = Dispatch(route, request, reply.caller.peer)
+    async with dispatch as backend:
+        batches = backend.generate(request)
+        last = await send_batches(reply, batches, answer, dispatch.answered, stream=stream)
+    if stream:
+        await reply.end(last)
+    else:
+        await reply.whole(answer.object())
+
+
+async def send_batches(
+    reply: Reply,
+    batches: AsyncGenerator[Batch, None],
+    answer: Answer,
+    answered: Callable[[], None],
+    *,
+    stream: bool,
+) -> bytes:
+    """Send what comes but the last, which is returned. Without `stream` all stays in `answer`.
+
+    Calls `answered` with each batch. Raises RequestError as `batches` does, and where they end
+    without an end.
+    """
+    last = b""
+    async with aclosing(batches):
+        async for batch in batches:
+            answered()
+            if not stream:
+                answer.add(batch)
+                # a backend that never waits must not keep the daemon from the others
+                await trio.lowlevel.checkpoint()
+                continue
+            data = answer.encode(batch)
+            if not reply.begun:
+                await reply.begin()
+            if answer.finished:
+                last = data
+            elif data:
+                await reply.send(data)
+            else:
+                await trio.lowlevel.checkpoint()
+    if not answer.finished:
+        raise BackendFault("the backend ended its answer without saying why")
+    return last
