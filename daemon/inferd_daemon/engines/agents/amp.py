@@ -79,24 +79,24 @@ class AmpProfile(AgentProfile):
         return []
 
 
-class _Head(Struct):
+class _Head(Struct, frozen=True):
     type: str = ""
 
 
-class _Block(Struct):
+class _Block(Struct, frozen=True):
     type: str = ""
     text: str = ""
 
 
-class _Message(Struct):
+class _Message(Struct, frozen=True):
     content: list[_Block] = []
 
 
-class _Assistant(Struct):
+class _Assistant(Struct, frozen=True):
     message: _Message
 
 
-class _Result(Struct):
+class _Result(Struct, frozen=True):
     is_error: bool = True
     result: str = ""
     error: str = ""

@@ -120,15 +120,15 @@ class ClaudeProfile(AgentProfile):
         return []
 
 
-class _AuthStatus(Struct):
+class _AuthStatus(Struct, frozen=True):
     loggedIn: bool
 
 
-class _Head(Struct):
+class _Head(Struct, frozen=True):
     type: str = ""
 
 
-class _Counts(Struct):
+class _Counts(Struct, frozen=True):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -140,29 +140,29 @@ class _Counts(Struct):
         return (self.input_tokens or 0) + cached
 
 
-class _Started(Struct):
+class _Started(Struct, frozen=True):
     usage: _Counts = _Counts()
 
 
-class _Delta(Struct):
+class _Delta(Struct, frozen=True):
     type: str = ""
     text: str = ""
     thinking: str = ""
     stop_reason: str | None = None
 
 
-class _StreamEvent(Struct):
+class _StreamEvent(Struct, frozen=True):
     type: str = ""
     delta: _Delta = _Delta()
     message: _Started = _Started()
     usage: _Counts = _Counts()
 
 
-class _StreamLine(Struct):
+class _StreamLine(Struct, frozen=True):
     event: Raw
 
 
-class _Result(Struct):
+class _Result(Struct, frozen=True):
     subtype: str = ""
     is_error: bool = True
     api_error_status: int | None = None

@@ -35,7 +35,7 @@ _HELLO: JsonObject = {"clientInfo": {"name": "inferd", "title": None, "version":
 _encode = msgspec.json.Encoder().encode
 
 
-class _Message(Struct):
+class _Message(Struct, frozen=True):
     id: int | str | None = None
     method: str | None = None
     params: Raw | UnsetType = UNSET
@@ -43,54 +43,54 @@ class _Message(Struct):
     error: Raw | UnsetType = UNSET
 
 
-class _Thread(Struct):
+class _Thread(Struct, frozen=True):
     id: str
 
 
-class _ThreadStarted(Struct):
+class _ThreadStarted(Struct, frozen=True):
     thread: _Thread
 
 
-class _TurnStarted(Struct):
+class _TurnStarted(Struct, frozen=True):
     turn: _Thread
 
 
-class _RpcError(Struct):
+class _RpcError(Struct, frozen=True):
     message: str = ""
 
 
-class _Addressed(Struct):
+class _Addressed(Struct, frozen=True):
     threadId: str = ""
 
 
-class _Delta(Struct):
+class _Delta(Struct, frozen=True):
     delta: str
 
 
-class _Counts(Struct):
+class _Counts(Struct, frozen=True):
     inputTokens: int = 0
     outputTokens: int = 0
 
 
-class _TokenUsage(Struct):
+class _TokenUsage(Struct, frozen=True):
     total: _Counts
 
 
-class _UsageUpdate(Struct):
+class _UsageUpdate(Struct, frozen=True):
     tokenUsage: _TokenUsage
 
 
-class _TurnError(Struct):
+class _TurnError(Struct, frozen=True):
     message: str = ""
     codexErrorInfo: Raw | UnsetType = UNSET
 
 
-class _Turn(Struct):
+class _Turn(Struct, frozen=True):
     status: str
     error: _TurnError | None = None
 
 
-class _TurnCompleted(Struct):
+class _TurnCompleted(Struct, frozen=True):
     turn: _Turn
 
 

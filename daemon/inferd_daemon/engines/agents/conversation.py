@@ -16,6 +16,7 @@ many `#` as it takes: no text can open a turn.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -93,8 +94,10 @@ def _turns(message: Message, path: str) -> list[Turn]:
                 results.append(Turn("tool", text, name=block.tool_call_id))
             case _:
                 raise _refused(block, f"{path}[{index}]")
-    role = "assistant" if message.role == "assistant" else "user"
-    return [*results, Turn(role, "\n".join(texts))] if texts else results
+    if not texts:
+        return results
+    speaker: Literal["user", "assistant"] = "assistant" if message.role == "assistant" else "user"
+    return [*results, Turn(speaker, "\n".join(texts))]
 
 
 def _join(blocks: Sequence[Block], path: str) -> str:

@@ -112,26 +112,26 @@ class GeminiProfile(AgentProfile):
         return [Path(home, ".gemini", name) for name in ACCOUNT_FILES]
 
 
-class _Head(Struct):
+class _Head(Struct, frozen=True):
     type: str = ""
 
 
-class _Text(Struct):
+class _Text(Struct, frozen=True):
     role: str = ""
     content: str = ""
     delta: bool = False
 
 
-class _Problem(Struct):
+class _Problem(Struct, frozen=True):
     message: str = ""
 
 
-class _Stats(Struct):
+class _Stats(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
 
 
-class _Result(Struct):
+class _Result(Struct, frozen=True):
     status: str = ""
     error: _Problem | None = None
     stats: _Stats = _Stats()

@@ -129,11 +129,14 @@ class Process:
             self.returncode = ended.si_status if by_exit else -ended.si_status
 
 
-def spawn(launch: Launch, *, log_fd: int) -> Process:
+def spawn(
+    launch: Launch, *, log_fd: int, stdin_fd: int | None = None, stdout_fd: int | None = None
+) -> Process:
     """Start a child that dies with this process, in a session of its own, stderr to `log_fd`.
 
-    Takes well under a millisecond and must be called in the main thread. Raises EngineFailure
-    where no process can be made (no memory, no descriptors, too many processes).
+    Its stdin is empty and its stdout goes to `log_fd` too, unless they are given. Takes well
+    under a millisecond and must be called in the main thread. Raises EngineFailure where no
+    process can be made (no memory, no descriptors, too many processes).
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are spawned from the main thread only")
@@ -141,8 +144,8 @@ def spawn(launch: Launch, *, log_fd: int) -> Process:
     try:
         child = subprocess.Popen(
             [*stub, *launch.argv],
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
+            stdin=subprocess.DEVNULL if stdin_fd is None else stdin_fd,
+            stdout=log_fd if stdout_fd is None else stdout_fd,
             stderr=log_fd,
             env=launch.environment,
             cwd=launch.directory,

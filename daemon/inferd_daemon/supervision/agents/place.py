@@ -1,0 +1,46 @@
+"""The private directories of one run: made fresh, filled with what its plan says, removed after."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from ...engines.agents.profile import Place, Plan
+
+DIRECTORY_MODE = 0o700
+
+
+def make_place(root: Path) -> Place:
+    """`root` must not be there yet. Raises OSError."""
+    root.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    place = Place(root / "work", root / "home", root / "tmp")
+    for directory in (root, *place):
+        directory.mkdir(mode=DIRECTORY_MODE)
+    return place
+
+
+def fill_place(place: Place, plan: Plan) -> None:
+    """Raises OSError."""
+    for name, text in plan.files.items():
+        path = place.home / name
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    for name, target in plan.links.items():
+        if target.exists():
+            path = place.home / name
+            path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            path.symlink_to(target.absolute())
+
+
+def remove_place(root: Path) -> None:
+    """What cannot be removed stays: a run does not fail for it."""
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def clear_places(directory: Path) -> None:
+    """Remove what runs of a daemon that was killed left there. Before the first run of this one."""
+    with contextlib.suppress(OSError):
+        for root in directory.iterdir():
+            remove_place(root)
