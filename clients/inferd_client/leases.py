@@ -26,7 +26,7 @@ from .errors import ProtocolViolation
 
 Target: TypeAlias = str | Mapping[str, Any]
 """A route's name; or a boot spec (it has `model`), an attach spec (`root_url`), an agent spec
-(`provider`), as in leases.md sections 3 to 5."""
+(`agent`), as in leases.md sections 3 to 5."""
 
 DEFAULT_TTL_S = 60.0
 

@@ -64,6 +64,7 @@ from .frames import (
 from .leases import (
     MAX_TTL_MS,
     MIN_TTL_MS,
+    AgentStatus,
     Bind,
     EnsurePlan,
     Holder,
@@ -166,6 +167,7 @@ __all__ = [
     "TRANSITIONS",
     "WIRE_VERSION",
     "Account",
+    "AgentStatus",
     "Answer",
     "AnswerBlock",
     "AnswerReceived",

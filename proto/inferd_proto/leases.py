@@ -9,7 +9,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from .contracts import CompatibilityResult, ConsumerManifest, EndpointDescriptor
+from .contracts import (
+    CapabilityMap,
+    CompatibilityResult,
+    ConsumerManifest,
+    EndpointDescriptor,
+)
 from .messages import JsonObject
 from .messages.limits import check_json
 
@@ -175,6 +180,27 @@ class EnsurePlan(Struct, frozen=True, kw_only=True):
     blocked_by: list[Obstacle] = []
 
 
+class AgentStatus(Struct, frozen=True, kw_only=True):
+    """One provider of CLI agents as `agent.list` shows it.
+
+    `found` where its program is there; `logged_in` null where only a request could tell. `reason`
+    says what keeps it from running. `models` are those that may be asked for, null: any.
+    `upstream_protocol` is what a route must speak that it shall run on, null: it takes none.
+    """
+
+    provider: str
+    found: bool
+    version: str | None = None
+    logged_in: bool | None = None
+    reason: str = ""
+    models: list[str] | None = None
+    upstream_protocol: str | None = None
+    max_runs: int = 0
+    running: int = 0
+    publication: dict[str, bool] = {}
+    capabilities: CapabilityMap = {}
+
+
 class RuntimeRef(Struct, frozen=True, omit_defaults=True):
     """`runtime.get`, `runtime.stop`, `runtime.restart`; `force` goes over living leases."""
 
@@ -209,6 +235,7 @@ def target_kind(target: str | JsonObject) -> TargetKind:
         return "route"
     marks: tuple[tuple[str, TargetKind], ...] = (
         ("root_url", "attach"),
+        ("agent", "agent"),
         ("provider", "agent"),
         ("model", "boot"),
     )
@@ -217,5 +244,5 @@ def target_kind(target: str | JsonObject) -> TargetKind:
             return kind
     raise ValueError(
         "`target` is neither a boot spec (it has `model`), an attach spec (`root_url`), "
-        "nor an agent spec (`provider`)"
+        "nor an agent spec (`agent`)"
     )

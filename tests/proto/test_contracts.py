@@ -105,6 +105,7 @@ def test_ttl_null_is_for_bound_leases() -> None:
         ({"model": "/m.gguf", "port": 0}, "boot"),
         ({"root_url": "http://127.0.0.1:11434", "kind": "ollama"}, "attach"),
         ({"provider": "codex", "model": "gpt"}, "agent"),
+        ({"agent": "codex", "model": "gpt"}, "agent"),
     ],
 )
 def test_target_kinds(target: str | JsonObject, kind: str) -> None:

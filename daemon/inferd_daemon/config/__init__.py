@@ -1,6 +1,8 @@
 """What the daemon is told to do: typed, complete, and checked before anything starts."""
 
+from .agents import AgentConfig, Provider
 from .backends import (
+    AgentBackendConfig,
     BackendConfig,
     LibllamaConfig,
     LlamaServerConfig,
@@ -29,6 +31,8 @@ from .routes import RouteConfig, RouteDefaults, RouteLimits, ShareConfig
 from .schema import Config, DaemonConfig, LimitsConfig
 
 __all__ = [
+    "AgentBackendConfig",
+    "AgentConfig",
     "BackendConfig",
     "BootFields",
     "BreakerConfig",
@@ -46,6 +50,7 @@ __all__ = [
     "MockConfig",
     "OpenAICompatConfig",
     "Places",
+    "Provider",
     "RouteConfig",
     "RouteDefaults",
     "RouteLimits",

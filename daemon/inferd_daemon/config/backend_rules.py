@@ -32,6 +32,10 @@ def broken_rules(kind: object, table: Table) -> Mistakes:
         yield from _key(table)
         yield from _headers(table)
         yield from _abilities(table)
+    elif kind == "agent":
+        yield from _empty(table, "model", "upstream")
+        if table.get("model") is None and table.get("upstream") is None:
+            yield ("model",), "is missing; or give `upstream`, a route that it runs on"
     elif kind == "libllama":
         yield from _empty(table, "model", "mmproj", "alias")
         yield from _modes(table)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from .agents import Provider
 from .boot_fields import BootFields
 from .breaker import BreakerConfig
 from .idle_ttl import IdleTtl
@@ -121,4 +122,19 @@ class LlamaServerConfig(
     breaker: BreakerConfig = BreakerConfig()
 
 
-BackendConfig = MockConfig | LibllamaConfig | LlamaServerConfig | OpenAICompatConfig
+class AgentBackendConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="agent"):
+    """Runs of a CLI agent, by the limits of its `[agents.<provider>]`.
+
+    `upstream` is the route that it runs on, of a model of this daemon; missing: what it has its own
+    login for, and then `model` says which.
+    """
+
+    agent: Provider
+    model: str | None = None
+    upstream: str | None = None
+    breaker: BreakerConfig = BreakerConfig()
+
+
+BackendConfig = (
+    MockConfig | LibllamaConfig | LlamaServerConfig | OpenAICompatConfig | AgentBackendConfig
+)

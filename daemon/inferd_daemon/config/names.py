@@ -28,6 +28,9 @@ def broken_names(data: Table) -> Mistakes:
             if alias in taken:
                 yield ("routes", name, "aliases"), f"{alias!r} is {taken[alias]} already"
             taken.setdefault(alias, f"an alias of {name!r}")
+    for name, backend in (backends or {}).items():
+        if isinstance(backend, dict) and backend.get("kind") == "agent":
+            yield from _upstream(name, backend.get("upstream"), taken, routes, backends or {})
     default = data.get("default_route")
     if isinstance(default, str) and default not in taken:
         yield ("default_route",), f"no route {default!r}; there is {_names(routes)}"
@@ -43,6 +46,27 @@ def _backends(route: str, entries: object, there: Table) -> Mistakes:
             elif backend in named:
                 yield path, f"{backend!r} is named already"
             named.add(backend)
+
+
+def _upstream(
+    name: str, upstream: object, taken: Table, routes: Table, backends: Table
+) -> Mistakes:
+    """It must be a route of models: an agent that runs on agents would never end."""
+    if not isinstance(upstream, str) or not upstream.strip():
+        return
+    path = ("backends", name, "upstream")
+    if upstream not in taken:
+        yield path, f"no route {upstream!r}; there is {_names(routes)}"
+        return
+    for route, table in routes.items():
+        if isinstance(table, dict) and upstream in (route, *_texts(table.get("aliases"))):
+            entries = table.get("backends")
+            for entry in entries if isinstance(entries, list) else []:
+                for backend in [entry] if isinstance(entry, str) else _texts(entry):
+                    kind = backends.get(backend)
+                    if isinstance(kind, dict) and kind.get("kind") == "agent":
+                        yield path, f"route {upstream!r} is answered by an agent itself"
+                        return
 
 
 def _table(value: object) -> Table | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from .agents import AgentConfig, Provider
 from .backends import BackendConfig
 from .http import HttpConfig
 from .idle_ttl import IdleTtl
@@ -72,3 +73,4 @@ class Config(Struct, frozen=True, kw_only=True):
     routes: dict[Name, RouteConfig] = {}
     clients: dict[Label, ShareConfig] = {}
     uids: dict[Uid, ShareConfig] = {}
+    agents: dict[Provider, AgentConfig] = {}

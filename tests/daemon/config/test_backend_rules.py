@@ -127,7 +127,8 @@ aliases = ["r"]
         f"line 4: backends.a.{FORM}",
         "line 5: backends.a.slots: Expected `int` >= 1",
         "line 6: backends.a.api_key: Expected `str | null`, got `int`",
-        "line 8: backends.b.kind: 'mokc' is none of mock, libllama, llama_server, openai_compat",
+        "line 8: backends.b.kind: 'mokc' is none of mock, libllama, llama_server, "
+        "openai_compat, agent",
         "line 10: routes.r.backends: Expected `str | array`, got `int` (at [3])",
         "line 10: routes.r.backends[1]: no backend 'c'; there is a, b",
         "line 10: routes.r.backends[2]: 'b' is named already",
