@@ -507,7 +507,16 @@ RECORDED: dict[str, tuple[Expectations, str, str, int]] = {
     "tool_call_cut": (Expectations("required"), "max_tokens", "", 18),
     "json_schema": (Expectations(), "end_turn", '{"a":"demo","b":true}', 19),
     "thinking": (Expectations(thinking=True), "end_turn", "Here is the answer that was due.", 16),
+    # asked for by OpenAI's own client, which asks for none of llama-server's extras
+    "openai_sdk_text": (
+        Expectations(),
+        "max_tokens",
+        "Hello! I am inferd's built-in demo model, and I know nothing: a table",
+        12,
+    ),
+    "openai_sdk_tool_call": (Expectations("required"), "tool_use", "", 23),
 }
+CALLED = ("tool_call", "openai_sdk_tool_call")
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -522,7 +531,7 @@ def test_recorded_from_llama_server(name: str) -> None:
     assert end.tool_choice_unsatisfied == (name == "tool_call_cut")
     assert "".join(d for e in events if isinstance(e, TextDeltas) for d in e.deltas) == text
     made = [event for event in events if isinstance(event, ToolCall)]
-    assert [call.input for call in made] == ([{"city": "demo"}] if name == "tool_call" else [])
+    assert [call.input for call in made] == ([{"city": "demo"}] if name in CALLED else [])
     thoughts = "".join(d for e in events if isinstance(e, ThinkingDeltas) for d in e.deltas)
     assert thoughts == ("Somebody asks, so an answer is due.\n" if name == "thinking" else "")
 
@@ -541,7 +550,7 @@ def test_any_split_gives_the_same_events(stream: bytes, cuts: list[int]) -> None
     assert outcome(pieces) == outcome([stream])
 
 
-@pytest.mark.parametrize("name", ["text", "tool_call"])
+@pytest.mark.parametrize("name", ["text", *CALLED])
 def test_every_split_in_two_gives_the_same_events(name: str) -> None:
     stream = (RECORDINGS / f"{name}.sse").read_bytes()
     expected = outcome([stream])
