@@ -186,3 +186,56 @@ def test_what_passes_is_a_url_to_the_client_too(text: str) -> None:
         assert not url.userinfo
         assert not url.query
         assert "%" not in url.host
+
+
+AGENTS = """\
+[backends.m]
+kind = "mock"
+[backends.a]
+kind = "agent"
+{table}
+[routes.m]
+backends = ["m"]
+aliases = ["local"]
+[routes.agents]
+backends = [["a", "m"]]
+{agents}
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "agents", "told"),
+    [
+        ('agent = "claude"', "", ["backends.a.model: is missing; or give `upstream`"]),
+        ('model = "opus"', "", ["backends.a.agent: is missing"]),
+        ('agent = "clod"\nmodel = "m"', "", ["backends.a.agent: Invalid enum value 'clod'"]),
+        ('agent = "claude"\nmodel = ""', "", ["backends.a.model: is empty"]),
+        ('agent = "claude"\nupstream = "n"', "", ["backends.a.upstream: no route 'n'"]),
+        (
+            'agent = "claude"\nupstream = "agents"',
+            "",
+            ["backends.a.upstream: route 'agents' is answered by an agent itself"],
+        ),
+        (
+            'agent = "amp"\nmodel = "m"',
+            '[agents.clod]\n[agents.amp]\nmax_runs = 0\nenvironment = ["A=B"]',
+            [
+                "agents.clod: Invalid enum value 'clod'",
+                "agents.amp.max_runs: Expected `int` >= 1",
+                "agents.amp.environment: Expected `str` matching regex",
+            ],
+        ),
+    ],
+)
+def test_mistakes_about_agents(table: str, agents: str, told: list[str]) -> None:
+    found = mistakes(AGENTS.format(table=table, agents=agents))
+    assert len(found) == len(told), found
+    for line, expected in zip(found, told, strict=True):
+        assert expected in line
+
+
+def test_agents_on_their_own_login_and_on_a_route() -> None:
+    text = AGENTS.format(table='agent = "claude"\nmodel = "opus"', agents="[agents.claude]")
+    assert parse_config(text).agents["claude"].max_runs == 4
+    text = AGENTS.format(table='agent = "codex"\nupstream = "local"', agents="")
+    assert parse_config(text).agents == {}

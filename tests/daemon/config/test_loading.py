@@ -60,7 +60,7 @@ max_wait_ms = 2000
 """
 
 
-KINDS = "mock, libllama, llama_server, openai_compat"
+KINDS = "mock, libllama, llama_server, openai_compat, agent"
 
 
 def mistakes(text: str) -> list[str]:
