@@ -41,19 +41,19 @@ class AmpProfile(AgentProfile):
     package = "@sourcegraph/amp"
     native = ("../../@ampcode/cli/bin/amp.exe", "node_modules/@ampcode/cli/bin/amp.exe")
     features = frozenset((Feature.COMPLETION, Feature.STREAMING))
+    login_variables = (API_KEY_VARIABLE, "AMP_URL")
+    switches: ClassVar[Mapping[str, str]] = {"AMP_LOG_FILE": "/dev/null"}
     login_hint = "set AMP_API_KEY in the daemon's environment"
     modes: ClassVar[frozenset[str]] = frozenset(("low", "medium", "high", "ultra"))
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
-        """Raises CallerFault for a model that is no mode, BackendFault never."""
+        """Raises CallerFault for a model that is no mode."""
         if request.model not in self.modes:
             modes = ", ".join(sorted(self.modes))
             raise CallerFault(f"amp has modes instead of models; name one of {modes}")
         settings = place.home / SETTINGS_FILE
-        environment = private_environment(
-            request.environment, place, passes=(API_KEY_VARIABLE, "AMP_URL"), local=False
-        )
-        environment |= {"AMP_SETTINGS_FILE": str(settings), "AMP_LOG_FILE": "/dev/null"}
+        environment = private_environment(self, request, place)
+        environment["AMP_SETTINGS_FILE"] = str(settings)
         return Plan(
             [*ARGUMENTS, "-m", request.model, "--settings-file", str(settings)],
             environment,

@@ -64,17 +64,16 @@ class ClaudeProfile(AgentProfile):
     features = frozenset(Feature)
     upstream_protocol = "messages"
     passes_token_limit = True
+    login_variables = (*CREDENTIALS, "ANTHROPIC_BASE_URL")
+    home_variables = (CONFIG_VARIABLE,)
+    switches = SWITCHES
     login_hint = "run `claude` once as the daemon's user and log in, or set ANTHROPIC_API_KEY"
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """The system text goes by a file; the prompt by stdin."""
         given = request.environment
         keyed = request.upstream is not None or any(given.get(name) for name in CREDENTIALS)
-        passes = () if request.upstream else (*CREDENTIALS, "ANTHROPIC_BASE_URL")
-        environment = private_environment(
-            given, place, passes=passes, local=request.upstream is not None
-        )
-        environment |= SWITCHES
+        environment = private_environment(self, request, place)
         if request.upstream is not None:
             environment["ANTHROPIC_BASE_URL"] = request.upstream.base_url
             environment["ANTHROPIC_AUTH_TOKEN"] = request.upstream.key.reveal()

@@ -19,6 +19,8 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 """Without one it would send its own, of twenty thousand characters."""
 HOME_VARIABLE = "CODEX_HOME"
 API_KEY_VARIABLE = "CODEX_API_KEY"
+BASE_URL_VARIABLE = "OPENAI_BASE_URL"
+VENDOR_URL = "https://api.openai.com/v1"
 UPSTREAM_KEY_VARIABLE = "INFERD_AGENT_KEY"
 PROVIDER = "inferd"
 # Analytics would keep the process for five seconds after its end.
@@ -74,14 +76,15 @@ class CodexProfile(AgentProfile):
     )
     features = frozenset(Feature)
     upstream_protocol = "responses"
+    login_variables = (API_KEY_VARIABLE, BASE_URL_VARIABLE)
+    home_variables = (HOME_VARIABLE,)
     login_hint = "run `codex login` as the daemon's user, or set CODEX_API_KEY"
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """A home of its own keeps the operator's AGENTS.md out; a login is renewed through it."""
         given = request.environment
         local = request.upstream is not None
-        passes = () if local else (API_KEY_VARIABLE,)
-        environment = private_environment(given, place, passes=passes, local=local)
+        environment = private_environment(self, request, place)
         environment[HOME_VARIABLE] = str(place.home / "codex")
         if request.upstream is not None:
             environment[UPSTREAM_KEY_VARIABLE] = request.upstream.key.reveal()
@@ -112,7 +115,6 @@ class CodexProfile(AgentProfile):
 
 def thread_parameters(request: AgentRequest, place: Place) -> JsonObject:
     """Of `thread/start`: nothing is kept, nothing may be run, nothing is asked."""
-    config = dict(CONFIG)
     parameters: JsonObject = {
         "model": request.model,
         "cwd": str(place.work),
@@ -120,16 +122,26 @@ def thread_parameters(request: AgentRequest, place: Place) -> JsonObject:
         "sandbox": "read-only",
         "ephemeral": True,
         "baseInstructions": request.system or DEFAULT_SYSTEM,
-        "config": config,
+        "config": CONFIG,
     }
+    given = request.environment
     if request.upstream is not None:
-        parameters["modelProvider"] = PROVIDER
-        config[f"model_providers.{PROVIDER}"] = {
-            "name": PROVIDER,
-            "base_url": request.upstream.base_url.rstrip("/") + "/v1",
-            "env_key": UPSTREAM_KEY_VARIABLE,
-            "wire_api": "responses",
-            "request_max_retries": 0,
-            "stream_max_retries": 0,
-        }
+        url = request.upstream.base_url.rstrip("/") + "/v1"
+        return parameters | _provided(url, UPSTREAM_KEY_VARIABLE)
+    if given.get(API_KEY_VARIABLE):
+        # The app-server takes no key from its environment for the provider that is built in.
+        return parameters | _provided(given.get(BASE_URL_VARIABLE) or VENDOR_URL, API_KEY_VARIABLE)
     return parameters
+
+
+def _provided(base_url: str, key_variable: str) -> JsonObject:
+    provider: JsonObject = {
+        "name": PROVIDER,
+        "base_url": base_url,
+        "env_key": key_variable,
+        "wire_api": "responses",
+        "request_max_retries": 0,
+        "stream_max_retries": 0,
+    }
+    config = {**CONFIG, f"model_providers.{PROVIDER}": provider}
+    return {"modelProvider": PROVIDER, "config": config}

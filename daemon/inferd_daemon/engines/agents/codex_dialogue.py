@@ -16,8 +16,6 @@ from .conversation import render_prompt
 from .dialogue import AgentDialogue, AgentEvent, Failed
 from .request import Turn
 
-INITIALIZE, THREAD_START, INJECT, TURN_START, INTERRUPT = range(1, 6)
-"""Ids of our requests."""
 METHOD_NOT_FOUND = -32601
 AT_LIMIT = "max_output_tokens"
 """Stands in the error of a turn whose answer was cut at the token limit."""
@@ -111,13 +109,16 @@ class CodexDialogue(AgentDialogue):
         self._thread_id = ""
         self._turn_id = ""
         self._usage = Usage(0, 0)
-        self._request(INITIALIZE, "initialize", _HELLO)
+        self._requests = 0
+        self._awaited: dict[int | str | None, str] = {}
+        """Methods of our requests that have no answer yet, by id."""
+        self._request("initialize", _HELLO)
 
     def interrupt(self) -> None:
         """Have the turn end as `interrupted`; nothing where there is none."""
         if self._turn_id:
             of: JsonObject = {"threadId": self._thread_id, "turnId": self._turn_id}
-            self._request(INTERRUPT, "turn/interrupt", of)
+            self._request("turn/interrupt", of)
 
     def _read(self, line: bytes) -> list[AgentEvent]:
         message = _message(line)
@@ -131,30 +132,31 @@ class CodexDialogue(AgentDialogue):
             why = msgspec.json.decode(message.error, type=_RpcError).message
             return [Failed(f"the app-server refused: {why}")]
         elif not isinstance(message.result, UnsetType):
-            self._answered(message.id, message.result)
+            self._answered(self._awaited.pop(message.id, ""), message.result)
         return []
 
-    def _answered(self, number: int | str | None, result: Raw) -> None:
+    def _answered(self, method: str, result: Raw) -> None:
         """The next step. Raises msgspec.DecodeError for an answer without what it is for."""
-        if number == INITIALIZE:
-            self._send({"method": "initialized"})
-            self._request(THREAD_START, "thread/start", self._thread)
-        elif number == THREAD_START:
-            self._thread_id = msgspec.json.decode(result, type=_ThreadStarted).thread.id
-            if self._history:
-                items: JsonObject = {"threadId": self._thread_id, "items": self._history}
-                self._request(INJECT, "thread/inject_items", items)
-            else:
+        match method:
+            case "initialize":
+                self._send({"method": "initialized"})
+                self._request("thread/start", self._thread)
+            case "thread/start":
+                self._thread_id = msgspec.json.decode(result, type=_ThreadStarted).thread.id
+                if self._history:
+                    items: JsonObject = {"threadId": self._thread_id, "items": self._history}
+                    self._request("thread/inject_items", items)
+                else:
+                    self._start_turn()
+            case "thread/inject_items":
                 self._start_turn()
-        elif number == INJECT:
-            self._start_turn()
-        elif number == TURN_START:
-            self._turn_id = msgspec.json.decode(result, type=_TurnStarted).turn.id
+            case "turn/start":
+                self._turn_id = msgspec.json.decode(result, type=_TurnStarted).turn.id
 
     def _start_turn(self) -> None:
         text = {"type": "text", "text": self._prompt}
         turn: JsonObject = {"threadId": self._thread_id, "input": [text]}
-        self._request(TURN_START, "turn/start", turn)
+        self._request("turn/start", turn)
 
     def _notified(self, method: str, params: Raw) -> list[AgentEvent]:
         if method not in _NOTIFICATIONS or _addressed(params).threadId != self._thread_id:
@@ -183,8 +185,10 @@ class CodexDialogue(AgentDialogue):
         status = None if isinstance(info, UnsetType) else _status(info)
         return Failed(turn.error.message, status)
 
-    def _request(self, number: int, method: str, params: JsonObject) -> None:
-        self._send({"id": number, "method": method, "params": params})
+    def _request(self, method: str, params: JsonObject) -> None:
+        self._requests += 1
+        self._awaited[self._requests] = method
+        self._send({"id": self._requests, "method": method, "params": params})
 
     def _send(self, message: JsonObject) -> None:
         self._input += _encode(message) + b"\n"

@@ -7,7 +7,8 @@ without which a vendor cannot be reached. Homes are the run's own.
 import os
 from collections.abc import Iterable, Mapping
 
-from .profile import Place
+from .profile import AgentProfile, Place
+from .request import AgentRequest
 
 ALWAYS = (
     "LANG",
@@ -33,18 +34,32 @@ _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PROXY", "proxy")
 
 
 def private_environment(
-    environment: Mapping[str, str], place: Place, *, passes: Iterable[str], local: bool
+    profile: AgentProfile, request: AgentRequest, place: Place
 ) -> dict[str, str]:
-    """A run's environment, before what the profile sets. `local`: it has an upstream of ours."""
-    named = [*ALWAYS, *passes, *(() if local else PROXIES)]
-    kept = {name: environment[name] for name in named if environment.get(name)}
-    return kept | {
-        "PATH": environment.get("PATH") or os.defpath,
+    """A run's environment, before what the profile adds to it."""
+    given = request.environment
+    passes = () if request.upstream is not None else (*PROXIES, *profile.login_variables)
+    return {
+        **_kept(given, (*ALWAYS, *passes)),
+        **profile.switches,
+        **_plain(given),
         "HOME": str(place.home),
         "TMPDIR": str(place.tmp),
-        "TERM": "dumb",
-        "NO_COLOR": "1",
     }
+
+
+def probe_environment(profile: AgentProfile, environment: Mapping[str, str]) -> dict[str, str]:
+    """For asking the CLI about itself and the operator's login: that is in the operator's home."""
+    passes = (*ALWAYS, "HOME", *profile.login_variables, *profile.home_variables)
+    return {**_kept(environment, passes), **profile.switches, **_plain(environment)}
+
+
+def _kept(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
+def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": environment.get("PATH") or os.defpath, "TERM": "dumb", "NO_COLOR": "1"}
 
 
 def secrets_of(environment: Mapping[str, str]) -> list[str]:

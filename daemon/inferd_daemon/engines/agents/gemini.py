@@ -7,6 +7,7 @@ answer that was cut from a whole one. Written to version 0.61.0.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -65,18 +66,21 @@ class GeminiProfile(AgentProfile):
             Feature.TOOLS_OFF,
         )
     )
+    login_variables = (API_KEY_VARIABLE, "GOOGLE_GEMINI_BASE_URL", "GOOGLE_CLOUD_PROJECT")
+    home_variables = (HOME_VARIABLE,)
+    # Without the first, a parent process would start it again, and ignore every signal.
+    switches: ClassVar[Mapping[str, str]] = {
+        "GEMINI_CLI_NO_RELAUNCH": "true",
+        "GEMINI_TELEMETRY_ENABLED": "false",
+    }
     login_hint = "run `gemini` once as the daemon's user and log in, or set GEMINI_API_KEY"
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """`@path` in a prompt reads files of the working directory, which is empty."""
         given = request.environment
-        passes = (API_KEY_VARIABLE, "GOOGLE_GEMINI_BASE_URL", "GOOGLE_CLOUD_PROJECT")
-        environment = private_environment(given, place, passes=passes, local=False) | {
-            # Else a parent process would start it again, and ignore every signal.
-            "GEMINI_CLI_NO_RELAUNCH": "true",
+        environment = private_environment(self, request, place) | {
             HOME_VARIABLE: str(place.home),
             "GEMINI_SYSTEM_MD": str(place.home / SYSTEM_FILE),
-            "GEMINI_TELEMETRY_ENABLED": "false",
         }
         keyed = bool(given.get(API_KEY_VARIABLE))
         auth = {"selectedType": "gemini-api-key" if keyed else "oauth-personal"}

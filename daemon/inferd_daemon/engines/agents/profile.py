@@ -112,6 +112,12 @@ class AgentProfile(ABC):
     """What a local upstream must speak; None where it takes none."""
     passes_token_limit: ClassVar[bool] = False
     """Whether the upstream is told `max_tokens`; else the run is ended once as many pieces came."""
+    login_variables: ClassVar[tuple[str, ...]] = ()
+    """What of the daemon's environment a run on the CLI's own login is given."""
+    home_variables: ClassVar[tuple[str, ...]] = ()
+    """Where the operator's own state is; only for finding a login."""
+    switches: ClassVar[Mapping[str, str]] = {}
+    """Set in every run and probe."""
     login_hint: ClassVar[str]
     """What the operator does to log in."""
 

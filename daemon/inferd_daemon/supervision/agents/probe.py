@@ -1,0 +1,90 @@
+"""Asks a CLI about itself: is it there, which version, is it logged in. Offline, each in seconds.
+
+`amp` and `gemini` have nothing to ask; what a profile says then is by key or by file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from ...engines.agents.binary import find_binary
+from ...engines.agents.environment import probe_environment, secrets_of
+from ...engines.agents.failures import one_line
+from ...engines.agents.profile import AgentProbe, AgentProfile, LoginEvidence
+from ...engines.base import EngineFailure, Launch
+from ...errors import BackendFault
+from ..processes.process import Process, spawn
+from ..processes.stdio import Stdio
+
+PROBE_TIMEOUT_S = 15.0
+"""The slowest takes a second and a half to say its version, on an idle machine."""
+MAX_OUTPUT_BYTES = 64 * 1024
+
+
+async def probe(
+    profile: AgentProfile, environment: Mapping[str, str], configured: str | None = None
+) -> AgentProbe:
+    """`configured` is the program the operator named, `environment` the daemon's own.
+
+    Never raises for what a CLI is or does: that is what the result tells. Main thread only.
+    """
+    try:
+        binary = find_binary(profile, environment, configured)
+    except BackendFault as error:
+        return AgentProbe(None, None, None, error.message)
+    inner = probe_environment(profile, environment)
+    try:
+        returncode, output = await _ask([str(binary), "--version"], inner)
+        version = profile.read_version(output) if returncode == 0 else None
+        if version is None:
+            said = one_line(output, secrets_of(inner))
+            why = f"{profile.name}: {binary} tells no version (exit code {returncode}): {said}"
+            return AgentProbe(None, None, None, why)
+        evidence = LoginEvidence(environment, file_found=_found(profile, environment))
+        command = profile.login_command(environment)
+        if command is not None:
+            returncode, output = await _ask([str(binary), *command], inner)
+            evidence = evidence._replace(returncode=returncode, output=output)
+    except BackendFault as error:
+        return AgentProbe(binary, None, None, f"{profile.name}: {error.message}")
+    login = profile.judge_login(evidence)
+    reason = f"{profile.name}: {login.reason}" if login.reason else ""
+    return AgentProbe(binary, version, login.logged_in, reason)
+
+
+def _found(profile: AgentProfile, environment: Mapping[str, str]) -> bool:
+    return any(os.access(path, os.R_OK) for path in profile.login_files(environment))
+
+
+async def _ask(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Its exit status and stdout. Raises BackendFault."""
+    try:
+        stdio = Stdio()
+    except OSError as error:
+        raise BackendFault(f"cannot be asked: {error.strerror}") from error
+    ends = stdio.child
+    process: Process | None = None
+    try:
+        launch = Launch(argv, environment, directory=Path("/"))
+        process = spawn(launch, log_fd=ends.stderr, stdin_fd=ends.stdin, stdout_fd=ends.stdout)
+        stdio.close_child_ends()
+        stdio.close_stdin()
+        stdio.watch(process.pidfd)
+        output = bytearray()
+        with trio.move_on_after(PROBE_TIMEOUT_S):
+            while not stdio.exited and len(output) <= MAX_OUTPUT_BYTES:
+                await stdio.wait()
+                output += stdio.pump()
+            output += stdio.rest()
+            return await process.wait(), output.decode(errors="replace")
+        raise BackendFault(f"`{' '.join(argv)}` does not end")
+    except EngineFailure as error:
+        raise BackendFault(str(error)) from error
+    finally:
+        if process is not None:
+            await process.kill()
+        stdio.close()
+        if process is not None:
+            process.close()
