@@ -44,11 +44,29 @@ class Sight(NamedTuple):
         return self.health in (Health.HEALTHY, Health.DEGRADED)
 
 
-class AttachedService(Service):
+class Attachable(Service):
+    """What is not started but found ready. Call `open` first; `sight` is the last look."""
+
+    sight: Sight | None = None
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make ready to look. Raises EngineFailure."""
+
+    @abstractmethod
+    async def observe(self) -> Sight:
+        """See how it is; the caller sets the deadline."""
+
+    async def look(self) -> Health:
+        """One look, kept as `sight`."""
+        self.sight = sight = await self.observe()
+        return sight.health
+
+
+class AttachedService(Attachable):
     """One service to attach to. `environment` is the daemon's own, for keys that are named in it.
 
-    Call `open` first. `sight` is the last look, None before the first; `facts` is what was learned
-    by looking.
+    `facts` is what was learned by looking.
     """
 
     backend: ClassVar[str]
@@ -63,7 +81,6 @@ class AttachedService(Service):
             health_interval_s=spec.health_interval_ms / 1000,
             stop_timeout_s=0.0,
         )
-        self.sight: Sight | None = None
         self.facts: ModelFacts | None = None
         self._environment = environment
         self._tls: ssl.SSLContext | None = None
@@ -80,15 +97,6 @@ class AttachedService(Service):
                 raise EngineFailure(
                     failure(Cause.SERVICE_UNAVAILABLE, f"no TLS: {error.strerror}")
                 ) from error
-
-    async def look(self) -> Health:
-        """One look, kept as `sight`."""
-        self.sight = sight = await self.observe()
-        return sight.health
-
-    @abstractmethod
-    async def observe(self) -> Sight:
-        """Ask the service how it is; the caller sets the deadline."""
 
     async def learn(self) -> ModelFacts:
         """What the looks have found."""

@@ -34,6 +34,7 @@ class Cause(Enum):
     EXITED = "exited"
     SERVICE_UNAVAILABLE = "service_unavailable"
     SERVICE_LACKS_MODEL = "service_lacks_model"
+    AGENT_UNUSABLE = "agent_unusable"
 
 
 PASSING = frozenset(
@@ -47,6 +48,8 @@ PASSING = frozenset(
         # What others run they may start, mend or fill at any time.
         Cause.SERVICE_UNAVAILABLE,
         Cause.SERVICE_LACKS_MODEL,
+        # Someone may install it, or log in, at any time.
+        Cause.AGENT_UNUSABLE,
     }
 )
 """Causes that another start may not meet again; the others need a human first."""

@@ -7,7 +7,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from ...engines.attached import AttachedService, Sight
+from ...engines.attached import Attachable, Sight
 from ...engines.base import EngineFailure, Health
 from ...engines.failures import Cause, Failure, failure
 from .backoff import RestartPolicy
@@ -28,7 +28,8 @@ _log = structlog.get_logger(__name__)
 class Attachment(RuntimeLife):
     """One service under supervision. Its machine's `stopped` means detached."""
 
-    engine: AttachedService
+    engine: Attachable
+    slowest_look_s = SLOWEST_LOOK_S
     _detached = trio.Event()
 
     async def _live(self) -> None:
@@ -80,7 +81,7 @@ class Attachment(RuntimeLife):
                 return failure(sight.cause, sight.words)
             await trio.sleep(pause_s)
             left_s -= pause_s
-            pause_s = min(pause_s * 1.5, SLOWEST_LOOK_S)
+            pause_s = min(pause_s * 1.5, self.slowest_look_s)
         self._facts = await self._learn()
         # One step to others: a cold model is ready, and degraded from the start.
         self._do(self.machine.looked(Health.HEALTHY) + self.machine.looked(sight.health))
@@ -93,7 +94,7 @@ class Attachment(RuntimeLife):
         interval_s = self.engine.timing.health_interval_s
         while True:
             serving = self.state in SERVING
-            await trio.sleep(interval_s if serving else min(interval_s, SLOWEST_LOOK_S))
+            await trio.sleep(interval_s if serving else min(interval_s, self.slowest_look_s))
             sight = await self._look(interval_s / 2)
             if sight.ready:
                 self._facts = await self._learn()

@@ -1,0 +1,118 @@
+"""The spec of a CLI agent as an endpoint, normalised once (leases.md section 5).
+
+Pure: looks for no program. What it may hold is what a lease pins: the provider, the model, and the
+route that it runs on.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from inferd_proto import JsonObject
+
+from ..config import AgentConfig
+from ..config.checking import check, dotted
+from ..errors import CallerFault
+from .agents.profile import AgentProfile
+from .agents.registry import PROFILES
+
+Short = Annotated[str, Meta(min_length=1, max_length=256)]
+Mistakes = list[tuple[str, str]]
+
+
+class _Fields(Struct, kw_only=True):
+    """The fields as they may be given; types and ranges only."""
+
+    agent: Short
+    model: Short | None = None
+    upstream: Short | None = None
+    metadata: JsonObject = {}
+
+
+class AgentSpec(Struct, frozen=True, kw_only=True):
+    """A right agent spec. Make it with `normalise_agent`.
+
+    `model` is what the CLI is told; None: the one that `upstream` serves.
+    """
+
+    agent: str
+    model: str | None = None
+    upstream: str | None = None
+    metadata: JsonObject = {}
+
+    @property
+    def profile(self) -> AgentProfile:
+        """Of its provider."""
+        return PROFILES[self.agent]
+
+    def instance_key(self) -> str:
+        """What makes two specs mean the same endpoint."""
+        parts = msgspec.json.encode([self.agent, self.model, self.upstream])
+        return f"agent-{hashlib.sha256(parts).hexdigest()[:32]}"
+
+    def to_json(self) -> JsonObject:
+        """What `normalise_agent` makes this spec from again."""
+        plain: JsonObject = msgspec.to_builtins(self)
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+class AgentSpecError(CallerFault):
+    """A spec that is wrong. `mistakes` are all of them, each naming its field."""
+
+    def __init__(self, mistakes: Mistakes) -> None:
+        self.mistakes = mistakes
+        told = "; ".join(f"`{name}` {text}" for name, text in mistakes)
+        super().__init__(f"the agent spec is wrong: {told}")
+        self.details = {"mistakes": [{"field": name, "message": text} for name, text in mistakes]}
+
+
+def normalise_agent(
+    raw: Mapping[str, object], configured: Mapping[str, AgentConfig] | None = None
+) -> AgentSpec:
+    """The spec that `raw` means; `provider` is another name for `agent`.
+
+    `configured` says which models each provider may be asked for. Raises AgentSpecError with every
+    mistake.
+    """
+    data = {name: value for name, value in raw.items() if value is not None}
+    if "agent" not in data and "provider" in data:
+        data["agent"] = data.pop("provider")
+    mistakes: Mistakes = []
+    if data.pop("tools", None):
+        mistakes.append(("tools", "are none of a CLI agent's endpoint: it completes and streams"))
+    fields, wrong = check(data, _Fields)
+    mistakes += [(dotted(path), text) for path, text in wrong]
+    if fields is None:
+        raise AgentSpecError(mistakes)
+    mistakes += _field_mistakes(fields, configured or {})
+    if mistakes:
+        raise AgentSpecError(mistakes)
+    return AgentSpec(
+        agent=fields.agent,
+        model=fields.model,
+        upstream=fields.upstream,
+        metadata=fields.metadata,
+    )
+
+
+def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> Mistakes:
+    found: Mistakes = []
+    profile = PROFILES.get(fields.agent)
+    if profile is None:
+        found.append(("agent", f"{fields.agent[:80]!r} is none of {', '.join(PROFILES)}"))
+    elif fields.upstream is not None and profile.upstream_protocol is None:
+        found.append(("upstream", f"{profile.name} cannot be pointed at a local model"))
+    if fields.model is None:
+        if fields.upstream is None:
+            found.append(("model", "is missing; or give `upstream`, a route that it runs on"))
+        return found
+    if fields.model.startswith("-") or not fields.model.isprintable() or " " in fields.model:
+        # It is one word on a command line.
+        found.append(("model", "is no name of a model"))
+    allowed = None if fields.agent not in configured else configured[fields.agent].models
+    if allowed is not None and fields.upstream is None and fields.model not in allowed:
+        found.append(("model", f"{fields.model!r} is none of {', '.join(allowed) or 'none'}"))
+    return found
