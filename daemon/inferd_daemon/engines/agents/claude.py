@@ -22,8 +22,11 @@ from .request import AgentRequest
 SYSTEM_FILE = "system.md"
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """Without one it would send its own, which is long and speaks of tools that it has not."""
-CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
+KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 CONFIG_VARIABLE = "CLAUDE_CONFIG_DIR"
+LOGGED_OUT = "Not logged in"
+"""So it begins to say that there is nobody whose login it could use; no upstream was asked."""
 ARGUMENTS = (
     "-p",
     *("--output-format", "stream-json"),
@@ -64,7 +67,7 @@ class ClaudeProfile(AgentProfile):
     features = frozenset(Feature)
     upstream_protocol = "messages"
     passes_token_limit = True
-    login_variables = (*CREDENTIALS, "ANTHROPIC_BASE_URL")
+    login_variables = (*KEYS, ACCOUNT_TOKEN, "ANTHROPIC_BASE_URL")
     home_variables = (CONFIG_VARIABLE,)
     switches = SWITCHES
     login_hint = "run `claude` once as the daemon's user and log in, or set ANTHROPIC_API_KEY"
@@ -72,15 +75,16 @@ class ClaudeProfile(AgentProfile):
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """The system text goes by a file; the prompt by stdin."""
         given = request.environment
-        keyed = request.upstream is not None or any(given.get(name) for name in CREDENTIALS)
+        keyed = request.upstream is not None or any(given.get(name) for name in KEYS)
         environment = private_environment(self, request, place)
         if request.upstream is not None:
             environment["ANTHROPIC_BASE_URL"] = request.upstream.base_url
             environment["ANTHROPIC_AUTH_TOKEN"] = request.upstream.key.reveal()
         if keyed:
-            environment[CONFIG_VARIABLE] = str(place.home / "config")
-            # Reads no settings and no keychain at all; an account's login needs both.
+            # It looks for no account then, nor for settings: neither may be wanted without a key.
             environment["CLAUDE_CODE_SIMPLE"] = "1"
+        if keyed or given.get(ACCOUNT_TOKEN):
+            environment[CONFIG_VARIABLE] = str(place.home / "config")
         else:
             # It renews its login in place, so it has to work on the one that is there.
             environment["HOME"] = given.get("HOME") or str(place.home)
@@ -213,7 +217,10 @@ class ClaudeDialogue(AgentDialogue):
 
     def _concludes(self, result: _Result) -> AgentEvent:
         if result.is_error:
-            return Failed(result.result or result.subtype, result.api_error_status)
+            status = result.api_error_status
+            if status is None and result.result.startswith(LOGGED_OUT):
+                status = 401
+            return Failed(result.result or result.subtype, status)
         if not self._asked:
             return Failed("it answered by itself, without asking the model")
         reason: StopReason = "end_turn"
