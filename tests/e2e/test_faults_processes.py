@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,6 +163,35 @@ def test_a_server_that_never_gets_ready_leaves_nothing(
     assert refused.value.code == "timeout"
     wait_until(lambda: not wrong_traces(daemon, runtimes(client)), 2, "order")
     assert daemon.processes() == [daemon.pid]
+
+
+HANGS_ONCE = """#!{python}
+import os, socket, sys, time
+if os.path.exists("{mark}"):
+    os.execv("{server}", ["{server}", *sys.argv[1:]])
+open("{mark}", "w").close()
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[sys.argv.index("--host") + 1])
+listener.listen()
+time.sleep(1000)
+"""
+
+
+def test_a_server_that_hangs_while_it_loads_is_noticed_long_before_its_deadline(
+    daemon: RunningDaemon, client: WireClient, server: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "engine"
+    script.write_text(
+        HANGS_ONCE.format(python=sys.executable, mark=tmp_path / "hung", server=server)
+    )
+    script.chmod(0o755)
+    spec = boot(binary_path=str(script), health_interval_ms=HEALTH_MS)
+    begun = time.monotonic()
+    with pytest.raises(Refused, match="hung while it loaded") as refused:
+        ensure(client, spec)
+    assert time.monotonic() - begun < 5
+    assert (refused.value.code, refused.value.details["cause"]) == ("backend_unavailable", "hung")
+    assert complete(ensure(client, spec)["endpoint"]).status == 200
 
 
 def test_an_owner_that_leaves_before_its_runtime_is_ready_leaves_nothing(

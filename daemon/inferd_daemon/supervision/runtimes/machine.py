@@ -190,6 +190,13 @@ class RuntimeMachine:
         )
         return [StopProcess()]
 
+    def stalled(self) -> list[Action]:
+        """It hangs while it loads."""
+        if self.state not in (State.STARTING, State.ADOPTED):
+            return []
+        self._verdict = failure(Cause.HUNG, "the engine hung while it loaded its model")
+        return [KillProcess()]
+
     def exited(
         self, explained: Failure, now: float, chance: float, *, at_once: bool = False
     ) -> list[Action]:

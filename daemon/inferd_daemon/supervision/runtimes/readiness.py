@@ -13,14 +13,32 @@ BRISK_S = 1.0
 """So long looks follow each other closely: a small model is ready by then."""
 SLOWEST_LOOK_S = 0.25
 """After that they are spaced out up to this."""
+SILENT_LOOKS = 2
+"""In vain one after the other, and the process did nothing meanwhile: it hangs."""
 
 
-async def wait_ready(engine: Service) -> None:
-    """Return once the runtime is healthy. The caller sets the deadline and watches for its exit."""
+class Stalled(Exception):
+    """It took connections, left them without an answer, and did not work either."""
+
+
+async def wait_ready(engine: Service, went_on: Callable[[], bool] = lambda: True) -> None:
+    """Return once the runtime is healthy. The caller sets the deadline and watches for its exit.
+
+    `went_on` tells whether its process has worked since it was called last: one that is busy may
+    leave looks without an answer, for as long as the caller allows. Raises Stalled for one that
+    hangs, within two health intervals.
+    """
     interval = engine.timing.readiness_interval_s
     slowest = max(SLOWEST_LOOK_S, interval)
     brisk_until = trio.current_time() + BRISK_S
-    while await look(engine, engine.timing.health_interval_s) is not Health.HEALTHY:
+    silent = 0
+    while True:
+        with trio.move_on_after(engine.timing.health_interval_s) as patience:
+            if await engine.look() is Health.HEALTHY:
+                return
+        silent = silent + 1 if patience.cancelled_caught else 0
+        if silent and not went_on() and silent >= SILENT_LOOKS:
+            raise Stalled
         await trio.sleep(interval)
         if trio.current_time() >= brisk_until:
             interval = min(interval * 1.5, slowest)

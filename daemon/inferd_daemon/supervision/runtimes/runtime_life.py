@@ -34,6 +34,9 @@ from .status import RuntimeStatus, describe_readiness
 if TYPE_CHECKING:
     from ..processes.process import Process
 
+LASTING_FACTOR = 5
+"""So much longer is the rest of one that failed for a cause which hardly passes by itself: yet a
+file may come, and memory become free."""
 _log = structlog.get_logger(__name__)
 
 
@@ -42,8 +45,8 @@ class RuntimeLife(ABC):
 
     `held` tells whether someone holds the runtime, so that it is restarted at once. `on_change` is
     told of each change of its state or process; it must not call back. With `revive_after_s`, a
-    runtime that failed for a passing cause is tried again after that many seconds: for one that
-    nobody will ask to start.
+    runtime that failed is tried again after that many seconds, after longer ones where another
+    start will hardly help: for one that nobody will ask to start.
     """
 
     def __init__(
@@ -175,9 +178,9 @@ class RuntimeLife(ABC):
 
     def _revive_in_s(self) -> float:
         failed = self.machine.last_failure
-        if self.state is not State.FAILED or failed is None or not failed.passing:
+        if self.state is not State.FAILED or failed is None or self._revive_after_s is None:
             return math.inf
-        return math.inf if self._revive_after_s is None else self._revive_after_s
+        return self._revive_after_s * (1 if failed.passing else LASTING_FACTOR)
 
     def _do(self, actions: list[Action]) -> None:
         """Carry out, here or in the loop, and let everyone see the new state."""

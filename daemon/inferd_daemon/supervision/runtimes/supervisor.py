@@ -18,9 +18,10 @@ from ...engines.failures import Cause, Failure, describe_exit, failure
 from ..kv.keeper import KvKeeper
 from ..processes.logs import RuntimeLog
 from ..processes.process import Process, spawn
+from ..processes.work import Work
 from .backoff import RestartPolicy
 from .machine import KillProcess, State, StopProcess
-from .readiness import wait_ready, watch_health
+from .readiness import Stalled, wait_ready, watch_health
 from .runtime_life import RuntimeLife
 
 LOG_POLL_S = 0.5
@@ -142,7 +143,7 @@ class Supervisor(RuntimeLife):
                 self._life = nursery
                 if self.state is State.DRAINING:  # asked to stop before it was taken over
                     nursery.start_soon(self._end_process, StopProcess())
-                nursery.start_soon(self._look_after)
+                nursery.start_soon(self._look_after, process)
                 nursery.start_soon(self._keep_log)
                 await process.wait()
                 nursery.cancel_scope.cancel()
@@ -171,26 +172,30 @@ class Supervisor(RuntimeLife):
         _log.info("runtime ended", runtime=self.engine.name, pid=process.pid, ended_with=ended)
         return explained
 
-    async def _look_after(self) -> None:
+    async def _look_after(self, process: Process) -> None:
         if not self.machine.serving:
-            if not await self._become_ready():
+            if not await self._become_ready(process):
                 return
-        elif self._kv is not None and self.process is not None:
-            await self._kv.adopted(self.process)
+        elif self._kv is not None:
+            await self._kv.adopted(process)
         await watch_health(self.engine, self._looked)
 
-    async def _become_ready(self) -> bool:
+    async def _become_ready(self, process: Process) -> bool:
         begun = trio.current_time()
         allowed = self.engine.timing.ready_timeout_s
-        with trio.move_on_after(allowed) as loading:
-            await wait_ready(self.engine)
-            self._facts = await self._learn()
+        try:
+            with trio.move_on_after(allowed) as loading:
+                await wait_ready(self.engine, Work(process.pid).went_on)
+                self._facts = await self._learn()
+        except Stalled:
+            self._do(self.machine.stalled())
+            return False
         if loading.cancelled_caught:
             self._do(self.machine.not_ready_in_time(allowed))
             return False
-        if self._kv is not None and self.process is not None:
+        if self._kv is not None:
             # Before anybody's request has taken a slot.
-            await self._kv.ready(self.process)
+            await self._kv.ready(process)
             # A cache that it did not survive must not be taken for a runtime that serves.
             with trio.move_on_after(allowed):
                 await wait_ready(self.engine)

@@ -129,6 +129,17 @@ def test_not_ready_in_time_stops_it_for_good() -> None:
     assert machine.last_failure.cause is Cause.NOT_READY
 
 
+def test_a_hang_while_loading_is_replaced() -> None:
+    machine = RuntimeMachine()
+    machine.start()
+    assert machine.stalled() == [KillProcess()]
+    machine.exited(Failure(Cause.KILLED, "SIGKILL"), now=0, chance=0)
+    assert machine.state is State.RESTARTING
+    assert machine.last_failure is not None
+    assert machine.last_failure.cause is Cause.HUNG
+    assert ready_machine().stalled() == []
+
+
 def test_a_stop_is_not_a_failure() -> None:
     machine = ready_machine()
     assert machine.stop() == [StopProcess()]

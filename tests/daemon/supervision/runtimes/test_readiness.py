@@ -7,7 +7,7 @@ import trio
 
 from inferd_daemon.backends.runtime import Endpoint
 from inferd_daemon.engines.base import Engine, Health, Launch, Timing
-from inferd_daemon.supervision.runtimes.readiness import wait_ready, watch_health
+from inferd_daemon.supervision.runtimes.readiness import Stalled, wait_ready, watch_health
 
 
 class Patient(Engine):
@@ -78,3 +78,34 @@ async def test_a_healthy_runtime_is_looked_at_once_in_an_interval(
     with trio.move_on_after(52):
         await watch_health(engine, reports.append)
     assert reports == [Health.HEALTHY] * 10
+
+
+@pytest.mark.parametrize("answers_for_s", [0.0, 3.0])
+async def test_a_hang_while_loading_is_seen_within_two_intervals(
+    answers_for_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    begun = trio.current_time()
+
+    def seen() -> Health | None:
+        return None if trio.current_time() >= begun + answers_for_s else Health.LOADING
+
+    with pytest.raises(Stalled):
+        await wait_ready(Patient(seen, health_interval_s=5), lambda: False)
+    assert trio.current_time() - begun - answers_for_s <= 10 + 0.5
+
+
+async def test_who_works_or_does_not_listen_yet_does_not_hang(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    begun = trio.current_time()
+
+    def silent() -> Health | None:
+        return Health.HEALTHY if trio.current_time() >= begun + 60 else None
+
+    await wait_ready(Patient(silent, health_interval_s=5), lambda: True)
+
+    def refused() -> Health:
+        again = trio.current_time() >= begun + 120
+        return Health.HEALTHY if again else Health.NO_ANSWER
+
+    await wait_ready(Patient(refused, health_interval_s=5), lambda: False)

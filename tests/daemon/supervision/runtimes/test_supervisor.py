@@ -233,6 +233,49 @@ async def test_who_failed_for_a_passing_cause_is_revived(tmp_path: Path) -> None
         nursery.cancel_scope.cancel()
 
 
+class SilentEngine(ScriptEngine):
+    """Takes connections from the start, and answers none before it is up."""
+
+    def __init__(self, script: str, directory: Path) -> None:
+        super().__init__(script, directory)
+        self.timing = Timing(health_interval_s=0.2, readiness_interval_s=0.01)
+
+    async def look(self) -> Health:
+        if not (self.directory / "up").exists():
+            await trio.sleep_forever()
+        return await super().look()
+
+
+async def test_one_that_hangs_while_it_loads_is_replaced(tmp_path: Path) -> None:
+    script = "test -e second && touch up; touch second; exec sleep 1000"
+    engine = SilentEngine(script, tmp_path)
+    supervisor = Supervisor(
+        engine, RuntimeLog(tmp_path / "log"), policy=RestartPolicy(first_s=0.05, jitter=0)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.RESTARTING)
+        assert supervisor.machine.last_failure is not None
+        assert supervisor.machine.last_failure.cause is Cause.HUNG
+        await until_state(supervisor, State.READY)
+        assert engine.starts == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_is_busy_loading_is_left_alone(tmp_path: Path) -> None:
+    engine = SilentEngine("while :; do :; done", tmp_path)
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await trio.sleep(4 * engine.timing.health_interval_s)
+        (tmp_path / "up").touch()
+        await until_state(supervisor, State.READY)
+        assert engine.starts == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_marks_reach_the_process_and_its_log_reaches_the_ring(tmp_path: Path) -> None:
     engine = ScriptEngine("echo mark=$INFERD_INSTANCE; touch up; exec sleep 1000", tmp_path)
     log = RuntimeLog(tmp_path / "log")
