@@ -35,6 +35,7 @@ from .leases.journal_file import JournalFile
 from .leases.keeper import LeaseKeeper
 from .leases.placing import Placing
 from .leases.relay import Relay
+from .leases.revival import Revival
 from .leases.socket_access import SocketAccess
 from .processes.identity import read_boot_id, read_start_ticks
 from .runtimes.registry import Managed, Runtimes
@@ -71,6 +72,7 @@ class Leasing:
         self.placing = Placing(self.runtimes, self.keeper, limits)
         self.ensure = Ensure(self.runtimes, self.keeper, self.placing, SocketAccess(socket_group))
         self.idling = Idling(self.runtimes, self.keeper)
+        self.revival = Revival(self.runtimes, self.keeper, self.placing)
         self.entrance = Entrance(self.keeper)
         self.calls = LeaseCalls()
         self.relay = Relay(self.runtimes)
@@ -170,6 +172,7 @@ class Leasing:
                 self.runtimes.start(runtime)
         await nursery.start(self.keeper.run)
         await nursery.start(self.idling.run)
+        await nursery.start(self.revival.run)
 
     def let_go(self) -> None:
         """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""
