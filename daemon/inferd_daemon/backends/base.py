@@ -5,10 +5,11 @@ moment, and is written to the client in one send. Nothing waits for a batch to f
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, NamedTuple
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from inferd_proto import (
     AudioAttachment,
@@ -84,6 +85,20 @@ class RerankRequest(Struct, frozen=True):
     documents: list[str]
 
 
+class RelayRequest(Struct, frozen=True):
+    """A request whose answer is to be passed on as its bytes come, undecoded.
+
+    `path` names the API; `body` is a generation for `/v1/chat/completions`, else the fields of a
+    JSON object, of which the backend sets `model`. `stream` says whether events are asked for,
+    `include_usage` whether a generation's end with its usage.
+    """
+
+    path: str
+    body: GenerateRequest | dict[str, Raw]
+    stream: bool
+    include_usage: bool = False
+
+
 # -- what is answered ----------------------------------------------------------------------
 
 
@@ -135,6 +150,16 @@ class RerankResult(Struct, frozen=True):
     input_tokens: int
 
 
+class Relayed(NamedTuple):
+    """An answer of status 200: whole events, as many in a piece as came at once; or one object.
+
+    Iterating raises RequestError where the upstream fails or ends before the answer does.
+    """
+
+    content_type: str
+    pieces: AsyncIterator[bytes]
+
+
 # -- the interface -------------------------------------------------------------------------
 
 
@@ -142,7 +167,8 @@ class Capabilities(Struct, frozen=True):
     """What a backend can do; what is false is refused before it is asked.
 
     `tool_choice` is true only where the backend enforces it. `audio_sample_rate` in Hz, None
-    where any rate is taken or `audio` is false. `accelerator` is "cpu", "cuda", ….
+    where any rate is taken or `audio` is false. `accelerator` is "cpu", "cuda", …. `apis` are the
+    paths of other APIs whose answers it relays (`/v1/responses`, …).
     """
 
     generate: bool = True
@@ -159,6 +185,7 @@ class Capabilities(Struct, frozen=True):
     accelerator: str | None = None
     gpu_layers: int | None = None
     n_ctx: int | None = None
+    apis: tuple[str, ...] | None = None
 
 
 class Readiness(Struct, frozen=True):
@@ -211,6 +238,20 @@ class Backend(ABC):
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises RequestError (`rerank_unsupported` by default)."""
         raise RequestError(ErrorCode.RERANK_UNSUPPORTED, f"backend {self.name} does not rerank")
+
+    def relays(self, request: RelayRequest) -> bool:
+        """Whether `relay` takes the generation in `request`, with nothing lost by not decoding."""
+        return False
+
+    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
+        """The answer while the block lasts; leaving it stops the work behind it at once.
+
+        Raises RequestError (`invalid_request` by default). A request that is no generation needs
+        its path in `capabilities.apis`.
+        """
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"backend {self.name} does not serve {request.path}"
+        )
 
     async def run(self) -> None:  # noqa: B027 (most backends own nothing)
         """Own what the backend needs (a process, a probe) until cancelled; then end it.

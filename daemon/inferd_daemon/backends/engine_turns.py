@@ -6,14 +6,15 @@ may ever have to be parked. It must never make the caller of a cancelled request
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TypeVar
 
 import trio
 
 from ..errors import BackendFault
-from .base import Batch, Capabilities, GenerateRequest
+from .base import Batch, Capabilities, GenerateRequest, Relayed, RelayRequest
 from .chat_client import ChatClient
+from .relaying_client import RelayingClient
 from .silence import Silence
 from .transport import Connection
 
@@ -97,6 +98,25 @@ class EngineTurns:
                 yield await self._silence.first(anext(batches))
                 async for batch in batches:
                     yield batch
+
+    @asynccontextmanager
+    async def relay(
+        self,
+        client: Callable[[], RelayingClient],
+        request: RelayRequest,
+        can: Callable[[], Capabilities],
+        revive: Callable[[BackendFault], Awaitable[None]],
+    ) -> AsyncGenerator[Relayed, None]:
+        """An answer that is passed on undecoded, in one turn; `revive` as in `generate`."""
+        async with self.turn(), AsyncExitStack() as stack:
+            try:
+                opening = stack.enter_async_context(client().relay(request, can()))
+                relayed = await self._silence.first(opening)
+            except BackendFault as fault:
+                await revive(fault)
+                opening = stack.enter_async_context(client().relay(request, can()))
+                relayed = await self._silence.first(opening)
+            yield relayed
 
     async def ask(
         self,

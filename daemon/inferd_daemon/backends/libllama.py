@@ -5,7 +5,7 @@ seen here as a `Runtime` only.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 import trio
@@ -20,12 +20,15 @@ from .base import (
     EmbedResult,
     GenerateRequest,
     Readiness,
+    Relayed,
+    RelayRequest,
     RerankRequest,
     RerankResult,
 )
-from .chat_client import ChatClient, Deadlines
+from .chat_client import Deadlines
 from .chat_completions import DIALECTS
 from .engine_turns import EngineTurns
+from .relaying_client import RelayingClient
 from .runtime import ModelFacts, Runtime
 from .silence import busy_slots
 from .transport import PlainTransport
@@ -64,7 +67,7 @@ class LibllamaBackend(Backend):
         endpoint = runtime.endpoint
         if endpoint.uds is None:
             raise OperatorError(f"backend {name}: its runtime has no Unix socket")
-        self._client = ChatClient(
+        self._client = RelayingClient(
             PlainTransport(uds=str(endpoint.uds), leave=self._turns.leave),
             dialect=DIALECTS["llama_server"],
             api_key=endpoint.key,
@@ -88,6 +91,7 @@ class LibllamaBackend(Backend):
             tool_choice=generates,
             response_format=generates,
             grammar=generates,
+            apis=DIALECTS["llama_server"].apis if generates else None,
             thinking=generates and facts.template_thinking,
             vision=facts.vision,
             audio=facts.audio,
@@ -127,6 +131,16 @@ class LibllamaBackend(Backend):
             return await super().rerank(request)
         await self._wait_ready()
         return await self._turns.ask(lambda: self._client.rerank, request, self._wait_restarted)
+
+    @asynccontextmanager
+    async def relay(self, request: RelayRequest) -> AsyncGenerator[Relayed, None]:
+        """As the interface says."""
+        await self._wait_ready()
+        answer = self._turns.relay(
+            lambda: self._client, request, lambda: self.capabilities, self._wait_restarted
+        )
+        async with answer as relayed:
+            yield relayed
 
     async def run(self) -> None:
         """Watch over its turns until cancelled."""

@@ -5,7 +5,7 @@ stopping and making room for it is others' business, seen here as an `OnDemandRu
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 
@@ -19,12 +19,15 @@ from .base import (
     EmbedResult,
     GenerateRequest,
     Readiness,
+    Relayed,
+    RelayRequest,
     RerankRequest,
     RerankResult,
 )
-from .chat_client import ChatClient, Deadlines
+from .chat_client import Deadlines
 from .chat_completions import DIALECTS
 from .engine_turns import EngineTurns
+from .relaying_client import RelayingClient
 from .runtime import Endpoint, OnDemandRuntime
 from .silence import busy_slots
 from .transport import PlainTransport
@@ -46,7 +49,7 @@ class LlamaServerBackend(Backend):
         self._config = config
         self._runtime = runtime
         self._turns = EngineTurns(self.slots, self._busy_slots)
-        self._client: ChatClient | None = None
+        self._client: RelayingClient | None = None
         self._client_for: Endpoint | None = None
 
     @property
@@ -69,6 +72,7 @@ class LlamaServerBackend(Backend):
             tool_choice=generates,
             response_format=generates,
             grammar=generates,
+            apis=DIALECTS["llama_server"].apis if generates else None,
             thinking=generates and (facts is None or facts.template_thinking),
             vision=generates and (sees if facts is None else facts.vision),
             audio=generates and (sees if facts is None else facts.audio),
@@ -107,6 +111,17 @@ class LlamaServerBackend(Backend):
         async with self._runtime.holding():
             return await self._turns.ask(lambda: self._open().rerank, request, self._wait_replaced)
 
+    @asynccontextmanager
+    async def relay(self, request: RelayRequest) -> AsyncGenerator[Relayed, None]:
+        """As the interface says."""
+        async with (
+            self._runtime.holding(),
+            self._turns.relay(
+                self._open, request, lambda: self.capabilities, self._wait_replaced
+            ) as relayed,
+        ):
+            yield relayed
+
     async def run(self) -> None:
         """Watch over its turns until cancelled."""
         await self._turns.run()
@@ -131,12 +146,12 @@ class LlamaServerBackend(Backend):
         if not await self._runtime.replaced():
             raise fault
 
-    def _open(self) -> ChatClient:
+    def _open(self) -> RelayingClient:
         """A client of the address as it is now; only a port that the server chose can change."""
         endpoint = self._runtime.endpoint
         if self._client is None or endpoint != self._client_for:
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-            self._client = ChatClient(
+            self._client = RelayingClient(
                 PlainTransport(
                     uds=str(endpoint.uds) if endpoint.uds else None, leave=self._turns.leave
                 ),

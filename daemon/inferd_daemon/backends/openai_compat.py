@@ -8,6 +8,7 @@ business.
 import ssl
 import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from pathlib import Path
 
@@ -28,11 +29,14 @@ from .base import (
     EmbedResult,
     GenerateRequest,
     Readiness,
+    Relayed,
+    RelayRequest,
     RerankRequest,
     RerankResult,
 )
-from .chat_client import ChatClient, Deadlines
+from .chat_client import Deadlines
 from .chat_completions import dialect_of
+from .relaying_client import RelayingClient, can_be_relayed
 from .transport import PlainTransport
 from .upstream_facts import read_facts
 
@@ -72,13 +76,14 @@ class OpenAICompatBackend(Backend):
             audio=config.audio,
             embed=config.embed,
             rerank=config.rerank,
+            apis=self._dialect.apis or None,
             audio_sample_rate=config.audio_sample_rate,
         )
         for path, why in broken_rules(self.kind, asdict(config)):
             raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
         try:
             base_url = normalise_base_url(config.base_url)
-            self._client = ChatClient(
+            self._client = RelayingClient(
                 _transport(config, base_url),
                 base_url=base_url,
                 dialect=self._dialect,
@@ -127,6 +132,15 @@ class OpenAICompatBackend(Backend):
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """See `ChatClient.rerank`."""
         return await self._client.rerank(request)
+
+    def relays(self, request: RelayRequest) -> bool:
+        """See `can_be_relayed`."""
+        body = request.body
+        return isinstance(body, GenerateRequest) and can_be_relayed(body, self._dialect)
+
+    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
+        """See `RelayingClient.relay`."""
+        return self._client.relay(request, self._capabilities)
 
     async def run(self) -> None:
         """Probe from time to time, until cancelled."""
@@ -218,7 +232,8 @@ def _transport(config: OpenAICompatConfig, base_url: str) -> httpx.AsyncBaseTran
     return httpx.AsyncHTTPTransport(verify=context, limits=limits, uds=config.uds, trust_env=False)
 
 
-def _tls_context(config: OpenAICompatConfig) -> ssl.SSLContext:
+# The name is not looked up at once: ssl is long to load, and seldom needed.
+def _tls_context(config: OpenAICompatConfig) -> "ssl.SSLContext":
     context = ssl.create_default_context()
     if config.tls_ca_file is not None:
         try:

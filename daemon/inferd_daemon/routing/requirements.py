@@ -2,10 +2,16 @@
 
 from inferd_proto import Audio, AudioAttachment, Block, ErrorCode, Image, ToolResult, Video
 
-from ..backends.base import Capabilities, EmbedRequest, GenerateRequest, RerankRequest
+from ..backends.base import (
+    Capabilities,
+    EmbedRequest,
+    GenerateRequest,
+    RelayRequest,
+    RerankRequest,
+)
 from ..errors import RequestError
 
-AnyRequest = GenerateRequest | EmbedRequest | RerankRequest
+AnyRequest = GenerateRequest | EmbedRequest | RerankRequest | RelayRequest
 
 
 def missing(request: AnyRequest, can: Capabilities) -> RequestError | None:
@@ -18,6 +24,9 @@ def missing(request: AnyRequest, can: Capabilities) -> RequestError | None:
             return None if can.embed else _lacks(ErrorCode.EMBED_UNSUPPORTED, "embeddings")
         case RerankRequest():
             return None if can.rerank else _lacks(ErrorCode.RERANK_UNSUPPORTED, "reranking")
+        case RelayRequest(path=path):
+            served = path in (can.apis or ())
+            return None if served else _lacks(ErrorCode.INVALID_REQUEST, path)
         case GenerateRequest():
             return _missing_for_generate(request, can)
 

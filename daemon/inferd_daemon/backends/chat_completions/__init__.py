@@ -1,7 +1,13 @@
 """Chat Completions without I/O: our request as a body, their stream as our events."""
 
 from .answer import ChatAnswer, Expectations
-from .failures import MAX_ERROR_BODY_BYTES, Redactor, refusal, whole_answer_failure
+from .failures import (
+    MAX_ERROR_BODY_BYTES,
+    Redactor,
+    refusal,
+    stream_failure,
+    whole_answer_failure,
+)
 from .request import build_body, check_supported
 from .upstream import DIALECTS, Dialect, dialect_of
 
@@ -16,5 +22,6 @@ __all__ = [
     "check_supported",
     "dialect_of",
     "refusal",
+    "stream_failure",
     "whole_answer_failure",
 ]

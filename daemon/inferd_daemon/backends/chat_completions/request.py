@@ -14,6 +14,7 @@ from .messages import Parts, build_messages
 from .upstream import Dialect
 
 _encode = msgspec.json.Encoder().encode
+_FOR_US = ("verbose", "response_fields")
 
 
 def check_supported(request: GenerateRequest, can: Capabilities) -> None:
@@ -33,24 +34,36 @@ def check_supported(request: GenerateRequest, can: Capabilities) -> None:
 
 
 def build_body(
-    request: GenerateRequest, dialect: Dialect, model: str | None, parts: Parts
+    request: GenerateRequest,
+    dialect: Dialect,
+    model: str | None,
+    parts: Parts,
+    *,
+    relayed: bool = False,
+    include_usage: bool = True,
 ) -> bytes:
     """The JSON body; `parts` holds the content parts of the request's media.
+
+    `relayed` answers are passed on as they come: nothing is asked for that only we understand.
 
     Raises CallerFault naming what cannot be carried. Call `check_supported` first.
     """
     body: JsonObject = {
         "messages": build_messages(request.messages, parts),
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if include_usage:
+        body["stream_options"] = {"include_usage": True}
     if model is not None:
         body["model"] = model
     _add_sampling(body, request, dialect)
     _add_tools(body, request)
     _add_constraints(body, request, dialect)
     _add_thinking(body, request, dialect)
-    if dialect.progress:
+    if relayed:
+        for field in _FOR_US:
+            body.pop(field, None)
+    elif dialect.progress:
         body["return_progress"] = True
     return _encode(body)
 

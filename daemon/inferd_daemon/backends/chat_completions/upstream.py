@@ -20,6 +20,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     `stop_details` asks llama-server which stop word ended the answer, `progress` for signs of life
     while it reads a long prompt. `require_parameters` lets OpenRouter choose only providers that
     honour every field. `dimensions`: embeddings can be shortened; `rerank`: `/v1/rerank` is there.
+    `plain`: its chunks are those of OpenAI, with reasoning as `reasoning_content`, so that they can
+    be passed on undecoded. `apis`: other paths that it serves.
     """
 
     tool_choice: bool = False
@@ -34,7 +36,14 @@ class Dialect(Struct, frozen=True, kw_only=True):
     require_parameters: bool = False
     dimensions: bool = False
     rerank: bool = False
+    plain: bool = False
+    apis: tuple[str, ...] = ()
 
+
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
 
 DIALECTS: dict[UpstreamKind, Dialect] = {
     "llama_server": Dialect(
@@ -45,6 +54,8 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         stop_details=True,
         progress=True,
         rerank=True,
+        plain=True,
+        apis=(COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS),
     ),
     "vllm": Dialect(
         tool_choice=True,
@@ -52,6 +63,7 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         thinking_by="template",
         dimensions=True,
         rerank=True,
+        apis=(COMPLETIONS,),
     ),
     "sglang": Dialect(
         tool_choice=True,
@@ -60,10 +72,18 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         thinking_by="template",
         dimensions=True,
         rerank=True,
+        plain=True,
+        apis=(COMPLETIONS,),
     ),
-    "lmstudio": Dialect(response_format=True),
-    "localai": Dialect(grammar_field="grammar", rerank=True),
-    "ollama": Dialect(response_format=True, thinking_by="effort", top_k=False, min_p=False),
+    "lmstudio": Dialect(response_format=True, plain=True, apis=(COMPLETIONS,)),
+    "localai": Dialect(grammar_field="grammar", rerank=True, plain=True, apis=(COMPLETIONS,)),
+    "ollama": Dialect(
+        response_format=True,
+        thinking_by="effort",
+        top_k=False,
+        min_p=False,
+        apis=(COMPLETIONS,),
+    ),
     "openai": Dialect(
         tool_choice=True,
         response_format=True,
@@ -71,6 +91,8 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         top_k=False,
         min_p=False,
         dimensions=True,
+        plain=True,
+        apis=(RESPONSES,),
     ),
     "openrouter": Dialect(
         tool_choice=True,
@@ -78,7 +100,7 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         thinking_by="reasoning",
         require_parameters=True,
     ),
-    "generic": Dialect(top_k=False, min_p=False, rerank=True),
+    "generic": Dialect(top_k=False, min_p=False, rerank=True, plain=True),
 }
 
 

@@ -1,0 +1,160 @@
+"""A stream of events that is passed on undecoded: whole lines at a time, its end and its errors
+told from what stands at the beginning of a line.
+
+Thinks only. It must never take a stream that broke off for one that ended.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from .chat_completions.chunks import ErrorDetail
+from .sse import MAX_EVENT_BYTES, SseParser
+
+_TAIL_BYTES = 4096
+"""Of what went through: the last chunk that says why an answer ended fits in."""
+_BLANK = (b"\n\n", b"\n\r\n")
+_DONE = b"\ndata: [DONE]"
+_ERRORS = (b'\ndata: {"error"', b"\nevent: error", b'\ndata: {"type":"error"')
+_STARTS = (b"\ndata:", b"\nevent:")
+
+
+class _Protocol(NamedTuple):
+    """How the events of one API say that the answer is over.
+
+    `last` are the beginnings of the events that do. `reason` stands in an answer that is whole
+    where some servers leave the last event out; `substitute` is it.
+    """
+
+    last: tuple[bytes, ...]
+    reason: bytes | None = None
+    substitute: bytes = b""
+
+
+_COMPLETIONS = _Protocol((_DONE,), b'"finish_reason":"', b"data: [DONE]\n\n")
+_PROTOCOLS = {
+    "/v1/chat/completions": _COMPLETIONS,
+    "/v1/completions": _COMPLETIONS,
+    "/v1/responses": _Protocol(
+        (
+            b"\nevent: response.completed",
+            b"\nevent: response.incomplete",
+            b"\nevent: response.failed",
+        )
+    ),
+    "/v1/messages": _Protocol((b"\nevent: message_stop",)),
+}
+
+
+class _ErrorEvent(Struct):
+    error: ErrorDetail | str | None = None
+    message: str | None = None
+
+
+class EventRelay:
+    """Feed it until it is `complete` or has an `error`; what it gives back may be passed on.
+
+    `began`: the first event is there, comments are none. `error` is what the upstream says of its
+    failure, "" where it does not say. At the end of the body `feed_eof` tells whether all came.
+    """
+
+    __slots__ = ("_ending", "_failing", "_held", "_protocol", "_tail", "began", "complete", "error")
+
+    def __init__(self, path: str) -> None:
+        """Of `path`, one of the APIs that stream."""
+        self._protocol = _PROTOCOLS[path]
+        self._held = b""
+        self._tail = b"\n"
+        self._failing: bytes | None = None
+        self._ending = False
+        self.began = False
+        self.complete = False
+        self.error: ErrorDetail | str | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be passed on of all that came so far and was not."""
+        if self._failing is not None:
+            self._fail(self._failing + data)
+            return b""
+        if self._held:
+            data = self._held + data
+        end = data.rfind(b"\n") + 1
+        self._held = data[end:]
+        if len(self._held) > MAX_EVENT_BYTES:
+            self.error = f"a line of more than {MAX_EVENT_BYTES} bytes"
+            return b""
+        if self._held:
+            data = data[:end]
+        if not data:
+            return b""
+        begin = _first(data, _ERRORS)
+        if begin >= 0:
+            data, failing = data[:begin], data[begin:]
+            self._look(data)
+            self._fail(failing)
+        else:
+            self._look(data)
+        return data
+
+    def feed_eof(self) -> bytes:
+        """What is left to be passed on; the answer is not whole where this leaves `complete` and
+        `error` as they are.
+        """
+        rest = self.feed(b"\n\n") if self._held or self._failing is not None else b""
+        if self._failing is not None and self.error is None:
+            self.error = ""
+        protocol = self._protocol
+        if self.complete or self.error is not None or protocol.reason is None:
+            return rest
+        spaced = protocol.reason.replace(b":", b": ")
+        if self._ending:
+            self.complete = True
+        elif protocol.reason in self._tail or spaced in self._tail:
+            self.complete = True
+            rest += (
+                protocol.substitute
+                if self._tail.endswith(_BLANK)
+                else (b"\n" + protocol.substitute)
+            )
+        return rest
+
+    def _look(self, data: bytes) -> None:
+        if not data:
+            return
+        if not self.began:
+            self.began = _first(data, _STARTS) >= 0
+        if not self._ending:
+            self._ending = _first(data, self._protocol.last) >= 0
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        if self._ending and self._tail.endswith(_BLANK):
+            self.complete = True
+
+    def _fail(self, event: bytes) -> None:
+        """Keep the event that tells of a failure until it is whole."""
+        self._failing = event
+        payloads = SseParser(max_event_bytes=2 * MAX_EVENT_BYTES).feed(event)
+        if payloads:
+            self.error = _read_error(payloads[0])
+        elif len(event) > MAX_EVENT_BYTES:
+            self.error = ""
+
+
+def _first(data: bytes, marks: tuple[bytes, ...]) -> int:
+    """Where the first line begins that begins with one of `marks`, which hold the line end before
+    it; -1 where there is none. `data` begins with a line.
+    """
+    found = [
+        0 if data.startswith(mark[1:]) else at + 1
+        for mark in marks
+        if (at := data.find(mark)) >= 0 or data.startswith(mark[1:])
+    ]
+    return min(found, default=-1)
+
+
+def _read_error(payload: bytes) -> ErrorDetail | str:
+    try:
+        event = msgspec.json.decode(payload, type=_ErrorEvent)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return ""
+    return event.error or event.message or ""

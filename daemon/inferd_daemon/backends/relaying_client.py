@@ -1,0 +1,177 @@
+"""A ChatClient that can also pass answers on undecoded, under the same deadlines and verdicts.
+
+What it passes on are whole lines, so that whoever adds an error at the end adds it in its place.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import httpx
+import msgspec
+import trio
+
+from inferd_proto import ErrorCode, Text
+
+from ..errors import BackendFault, BackendSilence, RequestError
+from .base import Capabilities, GenerateRequest, Relayed, RelayRequest
+from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient
+from .chat_completions import Dialect, build_body, check_supported, stream_failure
+from .event_relay import EventRelay
+from .http_messages import drain, may_be_events, refuse_encoded, stream_of
+
+MAX_UNWATCHED_CHARS = 16 * 1024
+"""Of a prompt. A longer one may take its time to be read, and what tells meanwhile that the
+upstream lives (`Dialect.progress`) would be seen by the client where nothing is decoded."""
+_ABSENT = frozenset((404, 405, 501))
+
+
+class RelayingClient(ChatClient):
+    """See ChatClient."""
+
+    @asynccontextmanager
+    async def relay(
+        self, request: RelayRequest, can: Capabilities
+    ) -> AsyncGenerator[Relayed, None]:
+        """The answer, while the block lasts.
+
+        Raises RequestError: CallerFault where the request is at fault or asks for what is not in
+        `can`, BackendFault where the upstream failed or was too slow; so do the pieces.
+        """
+        body = self._relay_body(request, can)
+        started = trio.current_time()
+        end = started + self._deadlines.total_s
+        first_by = min(end, started + self._deadlines.first_byte_s) if request.stream else end
+        path = self._prefixed(request.path)
+        response = await self._send("POST", path, body, first_by)
+        try:
+            if response.status_code in _ABSENT and not isinstance(request.body, GenerateRequest):
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST, f"this upstream does not serve {request.path}"
+                )
+            if response.status_code != 200 or (request.stream and not may_be_events(response)):
+                raise await self._refusal(response, end)
+            if request.stream:
+                events = RelayedEvents(self, EventRelay(request.path), response, first_by, end)
+                yield Relayed("text/event-stream", events)
+            else:
+                refuse_encoded(response)
+                whole = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+                self.succeeded_at = trio.current_time()
+                yield Relayed("application/json", RelayedObject(whole))
+        finally:
+            await stream_of(response).aclose()
+
+    def _prefixed(self, path: str) -> str:
+        """The base class knows the prefix by the paths that it asks itself."""
+        if path in self._urls:
+            return path
+        known = "/v1/embeddings"
+        return self._urls[known].raw_path.decode().removesuffix(known) + path
+
+    def _relay_body(self, request: RelayRequest, can: Capabilities) -> bytes:
+        if isinstance(request.body, GenerateRequest):
+            check_supported(request.body, can)
+            return build_body(
+                request.body,
+                self._dialect,
+                self._model,
+                {},
+                relayed=True,
+                include_usage=request.include_usage,
+            )
+        fields: dict[str, object] = dict(request.body)
+        if self._model is not None:
+            fields["model"] = self._model
+        return msgspec.json.encode(fields)
+
+
+class RelayedObject(AsyncIterator[bytes]):
+    """A body that came whole."""
+
+    def __init__(self, body: bytes) -> None:
+        self._left = [body]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+class RelayedEvents(AsyncIterator[bytes]):
+    """What each receive brings of a stream, until its end; then what that end means."""
+
+    def __init__(
+        self,
+        client: RelayingClient,
+        events: EventRelay,
+        response: httpx.Response,
+        first_by: float,
+        end: float,
+    ) -> None:
+        self._client = client
+        self._events = events
+        self._pieces = stream_of(response).__aiter__()
+        self._deadline = first_by
+        self._end = end
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises BackendFault, CallerFault."""
+        client, events = self._client, self._events
+        while not self._over:
+            data = await self._receive()
+            now = trio.current_time()
+            if events.complete:
+                self._over = True
+                client.succeeded_at = now
+                with trio.CancelScope(deadline=now + DRAIN_S):
+                    await drain(self._pieces)
+            elif events.began:
+                self._deadline = min(self._end, now + client._deadlines.idle_s)
+            if data:
+                return data
+        raise StopAsyncIteration
+
+    async def _receive(self) -> bytes:
+        """What may be passed on, maybe nothing. Raises RequestError where nothing good comes."""
+        client, events = self._client, self._events
+        if events.error is not None:
+            raise stream_failure(events.error, client._redact)
+        with trio.CancelScope(deadline=self._deadline):
+            try:
+                return events.feed(await self._pieces.__anext__())
+            except StopAsyncIteration:
+                data = events.feed_eof()
+                if events.error is None and not events.complete:
+                    raise BackendFault(
+                        "upstream ended the stream in the middle of the answer"
+                    ) from None
+                return data
+            except httpx.TransportError as error:
+                raise client._translate(error) from error
+        what = "went silent in the middle of the answer" if events.began else "began no answer"
+        raise BackendSilence(client._too_late(what))
+
+
+def can_be_relayed(request: GenerateRequest, dialect: Dialect) -> bool:
+    """Whether the upstream's own chunks are as good for a client as those made of our events.
+
+    Tool calls are checked and made whole, reasoning that is not wanted is taken out: both need
+    decoding. So does a dialect that is not OpenAI's.
+    """
+    if not dialect.plain or request.tools or request.thinking is False or request.media:
+        return False
+    if not dialect.progress:
+        return True
+    chars = 0
+    for message in request.messages:
+        for block in message.content:
+            chars += len(block.text) if isinstance(block, Text) else MAX_UNWATCHED_CHARS
+    return chars < MAX_UNWATCHED_CHARS
