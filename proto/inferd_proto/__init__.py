@@ -85,6 +85,9 @@ from .leases import (
     Transport,
     target_kind,
 )
+from .line_connection import (
+    LineConnection,
+)
 from .messages import (
     MAX_ATTACHMENTS,
     MAX_REQUEST_BLOB_BYTES,
@@ -138,6 +141,9 @@ from .messages import (
 from .messages.answers import (
     Answer,
     is_terminal,
+)
+from .messages.decoding import (
+    LineOp,
 )
 from .paths import (
     MAX_SOCKET_PATH_BYTES,
@@ -224,6 +230,8 @@ __all__ = [
     "LeaseList",
     "LeaseRelease",
     "LeaseRenew",
+    "LineConnection",
+    "LineOp",
     "LocalProtocolError",
     "ManagementMode",
     "Message",

@@ -1,6 +1,6 @@
 """One payload to one request message, dispatched by `op` and `api_version` (wire.md section 3)."""
 
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -16,6 +16,7 @@ from .limits import MAX_ID_CHARS, MAX_INTEGER, MIN_INTEGER, WIRE_VERSION, JsonOb
 from .vectors import Embed, Rerank
 from .weight import check_weight
 
+LineOp = Literal["embed", "rerank"]
 Request = GenerateV1 | GenerateV2 | Embed | Rerank | Control
 _T = TypeVar("_T")
 
@@ -67,6 +68,30 @@ def decode_request(frame_type: FrameType, payload: bytes) -> Request | Cancel | 
             check_utf8(payload)
         check_weight(frame_type, payload)
         return _decode_body(head, _check_id(request_id), op, frame_type, payload)
+    except RemoteProtocolError as error:
+        if isinstance(request_id, str) and len(request_id) <= MAX_ID_CHARS:
+            error.request_id = request_id
+        raise
+
+
+def decode_line(op: LineOp, line: bytes) -> Embed | Rerank:
+    """The request in a line of a socket for `op` alone; `wire_version` and `op` may be left out.
+
+    Raises RemoteProtocolError as `decode_request` does.
+    """
+    json = FrameType.JSON
+    head = _HEAD.decode(json, line)
+    request_id = _peek(json, head.id)
+    try:
+        version = _peek(json, head.wire_version)
+        if version is not UNSET:
+            _check_version(version, op)
+        if _peek(json, head.op) not in (UNSET, op):
+            raise RemoteProtocolError(f"`op`: this socket is for {op} alone")
+        check_utf8(line)
+        check_weight(json, line)
+        _check_id(request_id)
+        return _decode(_EMBED, json, line) if op == "embed" else _decode(_RERANK, json, line)
     except RemoteProtocolError as error:
         if isinstance(request_id, str) and len(request_id) <= MAX_ID_CHARS:
             error.request_id = request_id
