@@ -1,0 +1,93 @@
+"""Everything of CLI agents in one place, loaded when somebody first wants it.
+
+A daemon that runs no agents must not pay for them in memory or in time.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inferd_proto import JsonObject
+
+from ..config import AgentBackendConfig, AgentConfig
+from .leasing import Leasing
+from .runtimes.blueprint import Blueprint
+from .succession.reaper import INSTANCE_VARIABLE
+
+if TYPE_CHECKING:
+    from .agent_runs import AgentRoute, AgentRuns
+    from .agents.blueprint import AgentBlueprint
+    from .agents.probes import AgentProbes
+
+
+class AgentRoom:
+    """`configured` by provider; `environment` is the daemon's own; `directory` is for the private
+    directories of runs. `upstream_of` finds what answers a route, or raises ValueError.
+    """
+
+    def __init__(
+        self,
+        configured: Mapping[str, AgentConfig],
+        environment: Mapping[str, str],
+        directory: Path,
+        upstream_of: Callable[[str], Blueprint],
+    ) -> None:
+        self._configured = configured
+        self._environment = environment
+        self._directory = directory
+        self._upstream_of = upstream_of
+        self._leasing: Leasing | None = None
+
+    def open(self, leasing: Leasing) -> None:
+        """Call it once, before runs are wanted."""
+        self._leasing = leasing
+
+    @cached_property
+    def probes(self) -> "AgentProbes":
+        """What is known of each CLI."""
+        from .agents.probes import AgentProbes
+
+        return AgentProbes(self._configured, self._environment)
+
+    @cached_property
+    def runs(self) -> "AgentRuns":
+        """All runs."""
+        from .agent_runs import AgentRuns
+        from .agents.host import AgentHost
+        from .agents.place import clear_places
+
+        assert self._leasing is not None
+        clear_places(self._directory)
+        host = AgentHost(self._directory, {INSTANCE_VARIABLE: self._leasing.mark})
+        return AgentRuns(self._leasing, self.probes, host)
+
+    def read(self, spec: JsonObject, _admin: bool) -> Blueprint:
+        """What an agent spec means. Raises CallerFault, with every mistake by its field."""
+        from .agents.blueprint import read_blueprint
+
+        return read_blueprint(spec, self.probes, self._upstream_of)
+
+    def configure(
+        self, name: str, table: AgentBackendConfig, idle_ttl_s: float | None
+    ) -> "AgentBlueprint":
+        """What the backend `name` runs. Raises CallerFault."""
+        from .agents.blueprint import read_blueprint
+
+        spec: JsonObject = {
+            "agent": table.agent,
+            "model": table.model,
+            "upstream": table.upstream,
+        }
+        return read_blueprint(
+            spec, self.probes, self._upstream_of, idle_ttl_s=idle_ttl_s, route=name
+        )
+
+    def route(self, blueprint: Blueprint) -> "AgentRoute":
+        """What answers for a configured agent, by what `configure` has made."""
+        from .agent_runs import AgentRoute
+        from .agents.blueprint import AgentBlueprint
+
+        assert self._leasing is not None
+        assert isinstance(blueprint, AgentBlueprint)
+        return AgentRoute(blueprint, self._leasing, self.runs)

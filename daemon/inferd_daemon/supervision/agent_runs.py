@@ -1,0 +1,149 @@
+"""Runs of CLI agents, one for each request: bounded per provider, on a model of ours where asked.
+
+A run that its caller lets go of is killed. What it may use of this daemon it may use while it runs.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from inferd_proto import ErrorCode
+
+from ..backends.base import Batch, Capabilities, GenerateRequest, Readiness
+from ..engines.agents.conversation import read_messages
+from ..engines.agents.request import AgentLimits, AgentRequest, AgentUpstream
+from ..engines.secret import Secret
+from ..errors import BackendFault, CallerFault, RequestError
+from .agents.blueprint import AgentBlueprint
+from .agents.host import AgentHost
+from .agents.run import run_agent
+from .leasing import Leasing
+from .on_demand import ROOM_PATIENCE_S, OnDemand
+
+if TYPE_CHECKING:
+    from .agents.probes import AgentProbes
+
+
+class AgentRuns:
+    """All that run now. `host` is where they are made."""
+
+    def __init__(self, leasing: Leasing, probes: "AgentProbes", host: AgentHost) -> None:
+        self.probes = probes
+        self._leasing = leasing
+        self._host = host
+        self._gates: dict[str, _Gate] = {}
+
+    def running(self, provider: str) -> int:
+        """How many of a provider's run now."""
+        return self._gate(provider).running
+
+    async def generate(
+        self, blueprint: AgentBlueprint, request: GenerateRequest
+    ) -> AsyncGenerator[Batch, None]:
+        """One run's answer, `Finished` last. Use it within `contextlib.aclosing`.
+
+        The caller holds the agent's runtime, and it is ready. Raises RequestError.
+        """
+        if request.sampling.stop:
+            raise CallerFault(f"`stop`: {blueprint.name} cannot be told where to stop")
+        system, turns = read_messages(request.messages)
+        provider = blueprint.spec.agent
+        config = self.probes.config(provider)
+        async with self._gate(provider).turn(), self._upstream(blueprint) as upstream:
+            binary = (await self.probes.ask(provider)).binary
+            if binary is None:
+                raise BackendFault(f"{provider} is not installed any more")
+            asked = AgentRequest(
+                model=blueprint.model_identity,
+                turns=turns,
+                system=system,
+                max_tokens=request.sampling.max_tokens,
+                thinking=request.thinking,
+                upstream=upstream,
+                environment=self.probes.environment,
+                limits=AgentLimits(
+                    deadline_s=config.deadline_s, max_text_bytes=config.max_output_bytes
+                ),
+            )
+            run = run_agent(blueprint.profile, asked, binary=binary, host=self._host)
+            async with aclosing(run) as batches:
+                async for batch in batches:
+                    yield batch
+
+    @asynccontextmanager
+    async def _upstream(self, blueprint: AgentBlueprint) -> AsyncIterator[AgentUpstream | None]:
+        """Where it is to send its requests, with a key that only this run has."""
+        needs, front = blueprint.needs, self._leasing.ensure.front
+        if needs is None:
+            yield None
+            return
+        if front is None:
+            raise BackendFault("this daemon has no HTTP front for an agent to reach a model by")
+        with self._leasing.ensure.holding(needs):
+            runtime = await self._leasing.ensure.have_ready(needs, ROOM_PATIENCE_S)
+            address = await front.address()
+            with self._leasing.entrance.passing(runtime.key) as given:
+                root = f"{address}/leases/{given.ref}"
+                yield AgentUpstream(base_url=root, key=Secret(given.token))
+
+    def _gate(self, provider: str) -> "_Gate":
+        gate = self._gates.get(provider)
+        if gate is None:
+            config = self.probes.config(provider)
+            gate = self._gates[provider] = _Gate(provider, config.max_runs, config.max_waiting)
+        return gate
+
+
+class AgentRoute:
+    """A configured agent as its backend sees it."""
+
+    def __init__(self, blueprint: AgentBlueprint, leasing: Leasing, runs: AgentRuns) -> None:
+        self.capabilities: Capabilities = blueprint.profile.capabilities
+        self.slots = runs.probes.config(blueprint.spec.agent).max_runs
+        self._blueprint = blueprint
+        self._runtime = OnDemand(blueprint, leasing)
+        self._runs = runs
+
+    def readiness(self) -> Readiness:
+        """Ready where its program was seen, or is yet to be."""
+        return self._runtime.readiness()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
+        """One run. Raises RequestError, BackendFault where its program cannot be used."""
+        run = self._runs.generate(self._blueprint, request)
+        async with self._runtime.holding(), aclosing(run) as batches:
+            async for batch in batches:
+                yield batch
+
+
+class _Gate:
+    """At most `max_runs` at once; `max_waiting` more wait."""
+
+    def __init__(self, provider: str, max_runs: int, max_waiting: int) -> None:
+        self._provider = provider
+        self._limiter = trio.CapacityLimiter(max_runs)
+        self._max_waiting = max_waiting
+
+    @property
+    def running(self) -> int:
+        return self._limiter.borrowed_tokens
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Raises RequestError (`queue_full`)."""
+        limiter = self._limiter
+        waiting = limiter.statistics().tasks_waiting
+        if not limiter.available_tokens and waiting >= self._max_waiting:
+            raise RequestError(
+                ErrorCode.QUEUE_FULL,
+                f"{limiter.total_tokens} runs of {self._provider} are under way and {waiting} "
+                "requests wait: try later",
+            )
+        borrower = object()
+        await limiter.acquire_on_behalf_of(borrower)
+        try:
+            yield
+        finally:
+            limiter.release_on_behalf_of(borrower)
