@@ -1,129 +1,96 @@
 """Makes the imports that follow quicker: an upgrade in place leaves its clients waiting for them.
 
-Call `begin` before them, and `done` once the program is loaded. Changes only how much is loaded,
+Changes only how much is loaded,
 from where, and when memory is swept; never what a module of ours does.
 """
 
+# Each module that this one imports is loaded from its file, so it imports next to none.
+from __future__ import annotations
+
 import gc
-import marshal
-import struct
+import importlib
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import MAGIC_NUMBER, spec_from_file_location
-from mmap import ACCESS_READ, mmap
-from types import CodeType, ModuleType
+from _thread import allocate_lock
+from types import ModuleType
+
+from .packed_code import Recording, Replay, pack, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
 
 VARIABLE = "INFERD_CODE_FD"
 """Names the descriptor of a file with packed code, which is read once."""
 PACK_VARIABLE = "INFERD_PACK_FD"
 """Names the descriptor of a file that packed code is wanted in."""
-UNUSED = ("rich", "click", "pygments")
-"""What structlog and httpx load where it is there, for terminals and a command line: a fifth of
-the daemon's start, for nothing that it uses."""
-UNTOUCHED = ("asyncio",)
-"""What structlog imports for loggers that the daemon has none of."""
-
-Place = tuple[str, list[str] | None, int, int]
-"""Of a module: its file, the search path of a package, where its code begins and ends."""
-HEAD = struct.Struct("4sI")
-"""Before the index of packed code: which Python reads it, and the length of the index."""
+UNUSED = ("rich", "click", "pygments", "structlog.twisted", "typing_extensions")
+"""What structlog, httpx and msgspec load where it is there and do without elsewhere: terminals, a
+command line, another loop, types of later Pythons. A fifth of the start, for nothing in use."""
+UNTOUCHED = (
+    "asyncio",
+    "attr.filters",
+    "attrs.converters",
+    "attrs.filters",
+    "attrs.validators",
+    "bz2",
+    "lzma",
+    "msgspec.inspect",
+    "ssl",
+    "structlog.stdlib",
+    "structlog.threadlocal",
+)
+"""What trio, attrs, structlog, msgspec and shutil import for uses that the daemon has seldom or
+never."""
 
 
 class _Untouched(ModuleType):
-    """Stands in for a module that nobody uses while the program is loaded."""
+    """Stands in for a module until somebody uses it."""
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("__path__", "__file__"):  # for who only asks what it is
+            raise AttributeError(name)
+        with _standing_in:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
-def pack(names: Iterable[str]) -> bytes:
-    """The code of those of the loaded modules that come from source files, for `begin`."""
-    index: dict[str, Place] = {}
-    code = bytearray()
-    for name in names:
-        spec = getattr(sys.modules.get(name), "__spec__", None)
-        if spec is None or not isinstance(spec.loader, SourceFileLoader) or spec.name != name:
-            continue
-        paths = spec.submodule_search_locations
-        begins = len(code)
-        code += marshal.dumps(spec.loader.get_code(name))
-        index[name] = (spec.origin, None if paths is None else list(paths), begins, len(code))
-    packed_index = marshal.dumps(index)
-    return HEAD.pack(MAGIC_NUMBER, len(packed_index)) + packed_index + code
+class LeanImports:
+    """One loading of the program. Call `done` once it is through."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Keep the unused out, and the collector from walking through what is just being loaded.
+
+        Where `environ` names packed code, that is what is loaded; where it wants some, what goes
+        into it besides the modules is taken down.
+        """
+        gc.disable()
+        for name in UNUSED:
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+        for name in UNTOUCHED:
+            sys.modules.setdefault(name, _Untouched(name))
+        named = environ.pop(VARIABLE, None)
+        self._replay: Replay | None = None if named is None else read(named)
+        self._recording = Recording()
+        self._records = PACK_VARIABLE in environ
+        if self._records:
+            self._recording.begin()
+
+    def done(self) -> None:
+        """Let everybody import everything again. What is loaded by now is never swept again."""
+        if self._replay is not None:
+            self._replay.end()
+        if self._records:
+            self._recording.end()
+        for name in (*UNUSED, *UNTOUCHED):
+            if isinstance(sys.modules.get(name, ...), _Untouched | None):
+                del sys.modules[name]
+        gc.freeze()
+        gc.enable()
+
+    def pack(self, names: Iterable[str]) -> bytes:
+        """The modules of `names` and what was taken down, for the next process."""
+        return pack(names, self._recording)
 
 
-class PackedLoader(SourceFileLoader):
-    """As the loader of the file, but for where the code comes from."""
-
-    def __init__(self, name: str, path: str, code: memoryview) -> None:
-        super().__init__(name, path)
-        self._code: memoryview | None = code
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        """Compiled already, once; who asks again gets that of the file."""
-        packed, self._code = self._code, None
-        if packed is None or fullname != self.name:
-            return super().get_code(fullname)
-        code: CodeType = marshal.loads(packed)
-        return code
-
-
-class PackedFinder:
-    """Finds modules in packed code, others not at all."""
-
-    def __init__(self, index: Mapping[str, Place], code: memoryview) -> None:
-        self._index = index
-        self._code = code
-
-    def find_spec(
-        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """As the import system asks for it."""
-        place = self._index.get(name)
-        if place is None:
-            return None
-        origin, paths, begins, ends = place
-        loader = PackedLoader(name, origin, self._code[begins:ends])
-        return spec_from_file_location(
-            name, origin, loader=loader, submodule_search_locations=paths
-        )
-
-
-def begin(environ: MutableMapping[str, str]) -> None:
-    """Keep the unused out, and the collector from walking through what is just being loaded.
-
-    Where `environ` names packed code, that is what is loaded, until `done`.
-    """
-    gc.disable()
-    for name in UNUSED:
-        if name not in sys.modules:
-            sys.modules[name] = None  # type: ignore[assignment]
-    for name in UNTOUCHED:
-        sys.modules.setdefault(name, _Untouched(name))
-    named = environ.pop(VARIABLE, None)
-    if named is not None:
-        finder = _read(named)
-        if finder is not None:
-            sys.meta_path.insert(0, finder)
-
-
-def done() -> None:
-    """Let everybody import everything again. What is loaded by now is never swept again."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, PackedFinder)]
-    for name in (*UNUSED, *UNTOUCHED):
-        if isinstance(sys.modules.get(name, ...), _Untouched | None):
-            del sys.modules[name]
-    gc.freeze()
-    gc.enable()
-
-
-def _read(named: str) -> PackedFinder | None:
-    """None where it is of another Python, or not there: the files serve as well."""
-    try:
-        with open(int(named), "rb") as file:
-            data = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
-        magic, length = HEAD.unpack_from(data)
-    except (OSError, ValueError, struct.error):
-        return None
-    if magic != MAGIC_NUMBER:
-        return None
-    rest = data[HEAD.size :]
-    return PackedFinder(marshal.loads(rest[:length]), rest[length:])
+_standing_in = allocate_lock()

@@ -8,12 +8,11 @@ why), 2 the command line makes no sense.
 
 import os
 
-from . import lean_imports
+from .lean_imports import PACK_VARIABLE, LeanImports
 
-lean_imports.begin(os.environ)
+_lean_imports = LeanImports(os.environ)
 
 import importlib
-import pkgutil
 import sys
 from argparse import Namespace
 
@@ -36,6 +35,7 @@ from .config import (
 )
 from .config.checking import dotted
 from .errors import OperatorError
+from .fronts.http.doors import check_free
 from .log import configure
 from .orders import SIGNALS
 from .supervision.succession.reexec import (
@@ -46,7 +46,7 @@ from .supervision.succession.reexec import (
     signals_kept,
 )
 
-lean_imports.done()
+_lean_imports.done()
 
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
 _NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama_server"}
@@ -101,6 +101,10 @@ def _preflight(config: Config) -> None:
     Raises OperatorError, or whatever the code does where it is broken. Who wants the code that was
     checked gets it: what is installed may change before it is loaded.
     """
+    import pkgutil
+
+    if config.http is not None:
+        importlib.import_module("inferd_daemon.fronts.http.stack")
     needed = list(sys.modules)
     for module in pkgutil.walk_packages(inferd_daemon.__path__, "inferd_daemon."):
         if module.name not in _NOT_THE_DAEMONS:
@@ -109,10 +113,11 @@ def _preflight(config: Config) -> None:
     places = find_places(config, os.environ, os.getuid())
     if handover is not None and (reason := handover.misfit(places)):
         raise OperatorError(reason)
-    wanted = os.environ.get(lean_imports.PACK_VARIABLE)
+    check_free(config.http, [] if handover is None else handover.files.http)
+    wanted = os.environ.get(PACK_VARIABLE)
     if wanted is not None:
         with open(int(wanted), "wb", closefd=False) as file:
-            file.write(lean_imports.pack(needed))
+            file.write(_lean_imports.pack(needed))
 
 
 def _draft(arguments: Namespace) -> Draft:

@@ -21,6 +21,7 @@ import pytest
 
 import inferd_daemon
 import inferd_proto
+from inferd_daemon.supervision.succession.handover import HANDOVER_VERSION
 from tests.support import models
 from tests.support.daemon import RunningDaemon, running_daemon, wait_until
 from tests.support.lease_client import (
@@ -474,8 +475,8 @@ def test_inferdctl_upgrades_and_drains() -> None:
         ("backends/sse.py", "}", "SyntaxError: unmatched '}'"),
         (
             "supervision/succession/handover.py",
-            "HANDOVER_VERSION = 2",
-            "hands over version 1, this one takes",
+            f"HANDOVER_VERSION = {HANDOVER_VERSION + 1}",
+            f"hands over version {HANDOVER_VERSION}, this one takes",
         ),
     ],
 )
