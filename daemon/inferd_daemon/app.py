@@ -10,7 +10,6 @@ everything ends except processes and descriptors, which go to the next self.
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -26,12 +25,18 @@ from .control.state_watch import watch_state
 from .control.view import DaemonView
 from .fronts.admin_feed import AdminFeed
 from .fronts.byte_budget import ByteBudget
-from .fronts.descriptors import connection_limit
+from .fronts.http.server import HttpServer
 from .fronts.listener import Listener
-from .fronts.open_files import open_files
+from .fronts.open_files import OpenFiles, open_files
+from .fronts.together import Fronts, share_connections
 from .orders import SIGNALS, Order, Orders
 from .supervision.runtimes.registry import Runtimes
-from .supervision.succession.handover import HandedClient, HandedFiles, Handover
+from .supervision.succession.handover import (
+    HandedClient,
+    HandedFiles,
+    HandedHttpClient,
+    Handover,
+)
 from .supervision.succession.takeover import describe_runtimes, leave
 from .supervision.succession.upgrade import Upgrade, UpgradeRefused
 from .systemd import ServiceManager
@@ -66,14 +71,15 @@ async def serve(
         orders = Orders(signals)
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as nursery:
+                fronts = _fronts(files, view, parts, config, former)
+                nursery.start_soon(fronts.http.run)
                 await nursery.start(parts.leasing.run)
                 for backend in parts.backends.values():
                     nursery.start_soon(backend.run)
                 nursery.start_soon(parts.router.run)
                 nursery.start_soon(watch_state, view)
                 nursery.start_soon(AdminFeed(files.admin.socket, view).run)
-                listener = _listener(files.socket.socket, view, parts, config, former)
-                nursery.start_soon(listener.run)
+                nursery.start_soon(fronts.listener.run)
                 _log.info(
                     "listening", socket=str(places.socket), pid=os.getpid(), version=view.version
                 )
@@ -85,29 +91,30 @@ async def serve(
                     _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
                 timeout_s = config.daemon.drain_timeout_s
                 if await _told(orders, view) == "upgrade" and await _rest(
-                    listener, timeout_s, orders, manager
+                    fronts, timeout_s, orders, manager
                 ):
                     parts.leasing.let_go()
-                    clients = listener.hand_over()
+                    clients = fronts.listener.hand_over()
+                    http_clients = fronts.http.hand_over()
                 else:
                     manager.stopping()
                     view.draining = True
                     parts.leasing.changes.tell({"type": "daemon", "state": view.state})
-                    listener.end_streams()
-                    if not await _drain(listener, listener.drained, timeout_s, orders):
+                    fronts.end_streams()
+                    if not await _drain(fronts, fronts.drained, timeout_s, orders):
                         parts.leasing.runtimes.kill()
                     # An upgrade leaves what comes from here on to the next self.
                     outer.start_soon(_kill_when_told, orders, parts.leasing.runtimes)
                 # Whose connection ends from here on did not end it: its leases wait for the next
                 # start.
                 parts.leasing.stopping = True
-                listener.abort()
+                fronts.abort()
                 nursery.cancel_scope.cancel()
             for backend in parts.backends.values():
                 await backend.close()
             outer.cancel_scope.cancel()
         if clients is not None:
-            handover = _handover(files.hand_over(), parts, view, listener, clients)
+            handover = _handover(files.hand_over(), parts, view, fronts, clients, http_clients)
             leave(parts.leasing.runtimes)
             return handover
     _log.info("stopped")
@@ -144,19 +151,17 @@ async def _ask(upgrade: Upgrade) -> None:
         await upgrade.ask()
 
 
-async def _rest(
-    listener: Listener, timeout_s: float, orders: Orders, manager: ServiceManager
-) -> bool:
+async def _rest(fronts: Fronts, timeout_s: float, orders: Orders, manager: ServiceManager) -> bool:
     """Have everything at rest for the next self; False where a signal asks for a stop instead."""
     _log.info("upgrading", pid=os.getpid())
     manager.reloading()
-    listener.pause()
-    listener.end_streams()
-    return await _drain(listener, listener.rested, timeout_s, orders)
+    fronts.pause()
+    fronts.end_streams()
+    return await _drain(fronts, fronts.rested, timeout_s, orders)
 
 
 async def _drain(
-    listener: Listener,
+    fronts: Fronts,
     finished: Callable[[], Awaitable[None]],
     timeout_s: float,
     orders: Orders,
@@ -171,7 +176,7 @@ async def _drain(
                 await finished()
             if scope.cancelled_caught:
                 _log.warning("drain timed out, ending requests", after_s=timeout_s)
-                listener.end_requests()
+                fronts.end_requests()
                 with trio.move_on_after(LAST_WORDS_S):
                     await finished()
             patient = True
@@ -202,18 +207,20 @@ def _handover(
     files: HandedFiles,
     parts: Assembly,
     view: DaemonView,
-    listener: Listener | None = None,
+    fronts: Fronts | None = None,
     clients: Sequence[HandedClient] = (),
+    http_clients: Sequence[HandedHttpClient] = (),
 ) -> Handover:
     return Handover(
         pid=os.getpid(),
         mark=parts.leasing.mark,
         files=files,
         upgrades=view.upgrades + 1,
-        accepted=0 if listener is None else listener.accepted,
-        began=0.0 if listener is None else listener.paused_at,
+        accepted=0 if fronts is None else fronts.listener.accepted,
+        began=0.0 if fronts is None else fronts.listener.paused_at,
         code=None if view.upgrade is None else view.upgrade.code,
         clients=list(clients),
+        http_clients=list(http_clients),
         runtimes=describe_runtimes(parts.leasing.runtimes),
     )
 
@@ -224,28 +231,33 @@ def _view(parts: Assembly, config: Config, places: Places) -> DaemonView:
         str(places.socket),
         parts.router,
         leasing=parts.leasing,
+        agents=parts.agents,
         admin_group=group_id(config.daemon.admin_group, "admin_group"),
     )
 
 
-def _listener(
-    sock: socket.socket,
-    view: DaemonView,
-    parts: Assembly,
-    config: Config,
-    former: Handover | None,
-) -> Listener:
-    wanted = config.daemon.max_connections
-    allowed = connection_limit(wanted)
-    if allowed < wanted:
-        _log.warning("too few open files for max_connections", wanted=wanted, allowed=allowed)
-    return Listener(
-        sock,
+def _fronts(
+    files: OpenFiles, view: DaemonView, parts: Assembly, config: Config, former: Handover | None
+) -> Fronts:
+    budget = ByteBudget(config.daemon.max_request_bytes_in_memory)
+    places = share_connections(config)
+    listener = Listener(
+        files.socket.socket,
         view,
-        max_connections=allowed,
+        max_connections=places.frames,
         write_timeout_s=config.daemon.write_timeout_s,
         read_timeout_s=config.daemon.read_timeout_s,
-        budget=ByteBudget(config.daemon.max_request_bytes_in_memory),
+        budget=budget,
         on_disconnect=parts.leasing.connection_closed,
         handover=former,
     )
+    http = HttpServer(
+        files.http,
+        config.http,
+        view,
+        budget,
+        max_connections=places.http,
+        handed=() if former is None else former.http_clients,
+    )
+    view.http = http
+    return Fronts(listener, http)

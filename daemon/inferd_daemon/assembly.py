@@ -30,6 +30,7 @@ from .engines.binary import find_command
 from .engines.boot_spec import BootSpec, BootSpecError, normalise
 from .engines.machine_memory import total_bytes
 from .errors import OperatorError
+from .fronts.http.needs import unmet_needs
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
@@ -94,6 +95,9 @@ def look_around(config: Config) -> Iterator[Unmet]:
             group_id(getattr(config.daemon, key), key)
         except OperatorError as error:
             yield Unmet(("daemon", key), str(error).removeprefix(f"{key}: "), True)
+    if config.http is not None:
+        for path, message in unmet_needs(config.http, os.environ):
+            yield Unmet(("http", *path), message, True)
     for name, table in config.backends.items():
         for path, message, stops in _unmet(table, allow_remote=config.daemon.allow_remote):
             yield Unmet(("backends", name, *path), message, stops)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from ..errors import OperatorError
 from .backend_rules import broken_rules
 from .checking import Mistake, check, dotted
+from .http_rules import broken_http_rules
 from .lines import KeyLines
 from .lines import Path as KeyPath
 from .names import broken_names
@@ -49,8 +50,8 @@ def find_config_file(environ: Mapping[str, str]) -> Path | None:
 class Draft(Struct, frozen=True):
     """A configuration that has been read, right or not.
 
-    `sound` holds those of its backends, and its `[daemon]`, that are right in themselves: they may
-    be checked further, whatever else is wrong.
+    `sound` holds those of its backends, its `[daemon]` and its `[http]`, that are right in
+    themselves: they may be checked further, whatever else is wrong.
     """
 
     source: str
@@ -102,6 +103,7 @@ def parse_draft(text: str, source: str = "configuration") -> Draft:
         raise ConfigError(source, [Mistake("", "nests too deep")]) from None
     config, found = check(data, Config)
     found += _broken_backends(data)
+    found += _broken_http(data)
     found += broken_names(data)
     if not found:
         assert config is not None
@@ -124,6 +126,9 @@ def render_config(config: Config) -> str:
     plain = msgspec.to_builtins(config)
     for table in plain["backends"].values():
         _redact(table)
+    for client in (plain["http"] or {}).get("clients", {}).values():
+        if client["key"] is not None:
+            client["key"] = _REDACTED
     return msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()
 
 
@@ -137,11 +142,22 @@ def _broken_backends(data: Mapping[str, object]) -> list[tuple[KeyPath, str]]:
     ]
 
 
+def _broken_http(data: Mapping[str, object]) -> list[tuple[KeyPath, str]]:
+    http, daemon = data.get("http"), data.get("daemon")
+    if not isinstance(http, dict):
+        return []
+    remote = isinstance(daemon, dict) and daemon.get("allow_remote") is True
+    return [
+        (("http", *path), message) for path, message in broken_http_rules(http, allow_remote=remote)
+    ]
+
+
 def _sound(data: Mapping[str, object], found: list[tuple[KeyPath, str]]) -> Config:
     wrong = {path[:2] for path, _ in found}
     sound: dict[str, object] = {}
-    if "daemon" in data and not any(path[:1] == ("daemon",) for path in wrong):
-        sound["daemon"] = data["daemon"]
+    for name in ("daemon", "http"):
+        if name in data and not any(path[:1] == (name,) for path in wrong):
+            sound[name] = data[name]
     backends = data.get("backends")
     if isinstance(backends, dict):
         sound["backends"] = {

@@ -22,6 +22,7 @@ async def status(call: Call) -> JsonObject:
         "ready": state == "ready",
         "socket": view.socket,
         "connections": view.connections,
+        "http": [] if view.http is None else view.http.addresses,
         "upgrades": view.upgrades,
         "routes": describe_routes(view),
     }

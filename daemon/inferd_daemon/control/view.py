@@ -1,14 +1,28 @@
 """What control verbs may see of the daemon."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import trio
 
 from ..errors import BackendFault
 from ..routing.router import Router
+from ..supervision.agent_room import AgentRoom
 from ..supervision.leasing import Leasing
 from ..supervision.succession.upgrade import Upgrade
+
+
+class HttpFront(Protocol):
+    """The HTTP front, as verbs see it."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens."""
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+
 
 DaemonState = Literal["starting", "ready", "draining"]
 
@@ -21,6 +35,7 @@ class DaemonView:
     socket: str
     router: Router
     leasing: Leasing | None = None
+    agents: AgentRoom | None = None
     admin_group: int | None = None
     """Members may do what the daemon's user may."""
     stop_asked: trio.Event = field(default_factory=trio.Event)
@@ -31,6 +46,7 @@ class DaemonView:
     started_at: float = field(default_factory=trio.current_time)
     draining: bool = False
     connections: int = 0
+    http: HttpFront | None = None
 
     @property
     def leases(self) -> Leasing:

@@ -1,4 +1,4 @@
-"""What the daemon holds in the file system while it runs: its two sockets and its state directory.
+"""What the daemon holds open while it runs: its sockets and its state directory.
 
 Made anew, handed over by the daemon's former self, or passed by the service manager.
 """
@@ -12,6 +12,7 @@ from ..config import Config, Places
 from ..supervision.succession.handover import HandedFiles, HandedSocket
 from ..supervision.succession.state_directory import StateDirectory
 from ..systemd import inherited_sockets
+from .http.doors import HttpDoors
 from .socket_file import SocketFile
 
 ACTIVATED_NAME = "inferd.sock"
@@ -25,14 +26,25 @@ class OpenFiles(NamedTuple):
     socket: SocketFile
     admin: SocketFile
     state: StateDirectory
+    http: HttpDoors
 
     def describe(self) -> HandedFiles:
         """As the next self would get them."""
-        return HandedFiles(self.socket.describe(), self.admin.describe(), self.state.describe())
+        return HandedFiles(
+            self.socket.describe(),
+            self.admin.describe(),
+            self.state.describe(),
+            self.http.describe(),
+        )
 
     def hand_over(self) -> HandedFiles:
         """Leave them open for the next self."""
-        return HandedFiles(self.socket.hand_over(), self.admin.hand_over(), self.state.hand_over())
+        return HandedFiles(
+            self.socket.hand_over(),
+            self.admin.hand_over(),
+            self.state.hand_over(),
+            self.http.hand_over(),
+        )
 
 
 @contextmanager
@@ -41,12 +53,14 @@ def open_files(config: Config, places: Places, handed: HandedFiles | None) -> It
     group = config.daemon.socket_group
     given = _activated(places) if handed is None else handed.socket
     admin = None if handed is None else handed.admin
+    doors = None if handed is None else handed.http
     with (
         SocketFile(places.socket, group=group, handed=given) as socket_file,
         SocketFile(places.admin_socket, mode=ADMIN_MODE, handed=admin) as admin_file,
         StateDirectory(places.state, None if handed is None else handed.state) as directory,
+        HttpDoors(config.http, places.state, doors) as http_doors,
     ):
-        yield OpenFiles(socket_file, admin_file, directory)
+        yield OpenFiles(socket_file, admin_file, directory, http_doors)
 
 
 def _activated(places: Places) -> HandedSocket | None:

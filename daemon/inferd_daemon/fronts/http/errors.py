@@ -83,6 +83,21 @@ def error_object(
     }
 
 
+def plain_answer(status: int, message: str) -> bytes:
+    """A whole answer as HTTP/1.1, where there is no request that it could belong to."""
+    body = msgspec.json.encode(refusal(status, message))
+    head = (
+        f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def refusal(status: int, message: str, code: str | None = None) -> JsonObject:
+    """What is wrong with HTTP itself, before it is a request of the daemon's."""
+    return {"error": {"message": message, "type": type_of(status), "param": None, "code": code}}
+
+
 def type_of(status: int) -> str:
     """The `type` that clients expect with a status."""
     return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")

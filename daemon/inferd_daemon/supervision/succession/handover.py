@@ -6,6 +6,7 @@ memory only.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +17,7 @@ from ...engines.base import Belongings
 from ...errors import InferdError
 from ..leases.journal import RuntimeEntry
 
-HANDOVER_VERSION = 1
+HANDOVER_VERSION = 2
 """Raised where an older or newer daemon would misread the rest; both ends check it."""
 
 
@@ -43,18 +44,36 @@ class HandedDirectory(Struct, frozen=True):
     lock: int
 
 
+DoorName = Literal["listen", "unix", "leases"]
+
+
+class HandedDoor(Struct, frozen=True):
+    """A socket that the HTTP front listens on. `path` of it is its address, as configured."""
+
+    name: DoorName
+    socket: HandedSocket
+
+
 class HandedFiles(Struct, frozen=True):
-    """What the daemon holds in the file system."""
+    """What the daemon holds in the file system, and where it listens."""
 
     socket: HandedSocket
     admin: HandedSocket
     state: HandedDirectory
+    http: list[HandedDoor] = []
 
 
 class HandedClient(Struct, frozen=True):
     """A connection without a request in flight, at rest between two frames."""
 
     number: int
+    descriptor: int
+
+
+class HandedHttpClient(Struct, frozen=True):
+    """A connection between two HTTP requests, and the name of the door that it came in by."""
+
+    door: DoorName
     descriptor: int
 
 
@@ -97,10 +116,14 @@ class Handover(Struct, frozen=True, kw_only=True):
     began: float = 0.0
     code: int | None = None
     clients: list[HandedClient] = []
+    http_clients: list[HandedHttpClient] = []
     runtimes: list[HandedRuntime] = []
 
     def __repr__(self) -> str:
-        return f"Handover({len(self.runtimes)} runtimes, {len(self.clients)} clients)"
+        return (
+            f"Handover({len(self.runtimes)} runtimes, {len(self.clients)} clients, "
+            f"{len(self.http_clients)} over HTTP)"
+        )
 
     @property
     def connections(self) -> frozenset[int]:
@@ -109,13 +132,14 @@ class Handover(Struct, frozen=True, kw_only=True):
 
     def descriptors(self) -> Iterator[int]:
         """All that must stay open from one self to the next, less `code`."""
-        for handed in (self.files.socket, self.files.admin):
+        doors = [door.socket for door in self.files.http]
+        for handed in (self.files.socket, self.files.admin, *doors):
             yield handed.descriptor
             if handed.lock >= 0:
                 yield handed.lock
         yield self.files.state.lock
-        for client in self.clients:
-            yield client.descriptor
+        yield from (client.descriptor for client in self.clients)
+        yield from (client.descriptor for client in self.http_clients)
         for runtime in self.runtimes:
             if runtime.process is not None:
                 yield runtime.process.pidfd

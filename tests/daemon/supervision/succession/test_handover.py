@@ -80,8 +80,8 @@ def test_what_is_handed_over_comes_back_whole() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b'{"version":9}', "hands over version 9, this one takes 1"),
-        (b'{"version":1}', "does not read"),
+        (b'{"version":9}', "hands over version 9, this one takes 2"),
+        (b'{"version":2}', "does not read"),
         (b"", "does not read"),
         (b"\xff", "does not read"),
         (encode(handover())[:-10], "does not read"),

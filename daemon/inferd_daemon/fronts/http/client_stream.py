@@ -1,0 +1,71 @@
+"""The bytes of one HTTP client's socket as a trio stream, for hypercorn and for TLS on top of it.
+
+Writes go out at once where the kernel takes them, and have a deadline where the client does not
+read. After `detach` the socket is another owner's, and nothing here closes it.
+"""
+
+import socket
+
+import trio
+
+from ..writer import ClientGone, SocketWriter
+
+
+class ClientStream(trio.abc.HalfCloseableStream):
+    """Over a non-blocking socket."""
+
+    def __init__(self, sock: socket.socket, write_timeout_s: float) -> None:
+        self.socket = sock
+        """As hypercorn looks at it, for the addresses."""
+        self._writer = SocketWriter(sock, write_timeout_s)
+
+    @property
+    def writing(self) -> bool:
+        """Whether bytes are on their way."""
+        return self._writer.pending
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises trio.BrokenResourceError where the client is gone or does not read."""
+        try:
+            await self._writer.write(bytes(data))
+        except ClientGone as error:
+            raise trio.BrokenResourceError(str(error)) from None
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the interface wants it."""
+        await trio.lowlevel.wait_writable(self.socket)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Raises trio.BrokenResourceError where the connection is broken."""
+        while True:
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                return self.socket.recv(max_bytes or 65_536)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(error.strerror) from None
+
+    async def send_eof(self) -> None:
+        """The client reads its answer to the end, then the end."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise trio.BrokenResourceError(error.strerror) from None
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """At once."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Reads end, and writes that wait for the client fail."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is gone already
+
+    def detach(self) -> int:
+        """The descriptor, which is its next owner's from here on."""
+        return self.socket.detach()

@@ -1,0 +1,178 @@
+"""One HTTP client's connection: hypercorn's server for it, with deadlines and an end in order.
+
+A client that stops half-way in a request, or does not read its answer, loses its connection; one
+between two requests can be handed over to the daemon's next self.
+"""
+
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, RawData
+from hypercorn.events import Event as ConnectionEvent
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from .client_stream import ClientStream
+from .errors import plain_answer
+from .exchange import ASGIApp, Ender
+from .incoming import BadRequest
+from .protocol import Http1
+
+_TLS = trio.SSLStream[trio.SocketStream]
+LINGER_S = 2.0
+"""To read what a refused client still sends: to close on it would destroy the answer."""
+LINGER_BYTES = 4 * 1024 * 1024
+
+
+class Connection(TCPServer):
+    """Served by `run`; the rest may be called by others meanwhile."""
+
+    def __init__(
+        self,
+        asgi: ASGIApp,
+        client: ClientStream,
+        tls: ssl.SSLContext | None,
+        config: Config,
+        context: WorkerContext,
+        *,
+        max_head_bytes: int,
+        idle_timeout_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`on_change` is called when a request begins or ends, and when it comes to rest."""
+        stream: trio.abc.Stream = client
+        if tls is not None:
+            stream = trio.SSLStream(client, tls, server_side=True, https_compatible=True)
+        state = ConnectionState({})
+        # of the stream it uses what every stream has
+        super().__init__(ASGIWrapper(asgi), config, context, state, cast("_TLS", stream))
+        self._asgi = asgi
+        self._client = client
+        self._secure = tls is not None
+        self._http: Http1 | None = None
+        self._max_head_bytes = max_head_bytes
+        self._idle_timeout_s = idle_timeout_s
+        self._on_change = on_change
+        self._paused = False
+        self._resting = False
+        self._wait = trio.CancelScope()
+
+    @property
+    def busy(self) -> bool:
+        """A request has not been answered."""
+        return self._http is not None and self._http.busy
+
+    @property
+    def resting(self) -> bool:
+        """It is paused, nothing is under way, and its socket may go to another owner."""
+        return self._resting and not self._client.writing
+
+    def pause(self) -> None:
+        """Read no further requests; what runs goes on."""
+        self._paused = True
+        self._wait.cancel()
+
+    def hand_over(self) -> int:
+        """The descriptor of the resting client's socket, which is its next owner's from now on."""
+        return self._client.detach()
+
+    def end_request(self, by: Ender) -> None:
+        """End the running request, if any."""
+        if self._http is not None and self._http.stream is not None:
+            self._http.stream.end(by)
+
+    def abort(self) -> None:
+        """Drop the client now."""
+        self._client.abort()
+
+    async def protocol_send(self, event: ConnectionEvent) -> None:
+        """Without the lock and the shield of hypercorn's: one task writes, and has a deadline."""
+        if isinstance(event, RawData):
+            try:
+                await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+                self._client.abort()
+
+    async def _read_data(self) -> None:
+        await self.idle_task.stop()  # there are deadlines here
+        http = self._http = Http1(
+            self.protocol,
+            self._asgi,
+            max_head_bytes=self._max_head_bytes,
+            idle_timeout_s=self._idle_timeout_s,
+            on_change=self._changed,
+        )
+        self.protocol.protocol = http
+        try:
+            await self._read_requests(http)
+        except BadRequest as error:
+            await http.idle()
+            if not http.closing:
+                await self.protocol_send(RawData(plain_answer(error.status, error.message)))
+            http.closing = True
+            await self._linger()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        await http.handle(Closed())
+
+    async def _read_requests(self, http: Http1) -> None:
+        while not http.closing:
+            await http.room()
+            if self._paused and http.at_rest:
+                await self._rest()
+            with trio.CancelScope(deadline=http.deadline) as self._wait:
+                data = await self.stream.receive_some(MAX_RECV)
+            if self._wait.cancelled_caught:
+                if trio.current_time() >= self._wait.deadline:
+                    await self._timed_out(http)
+            elif not data:
+                return
+            else:
+                await http.handle(RawData(bytes(data)))
+                if http.closing:
+                    await http.idle()
+        await self._linger()
+
+    async def _timed_out(self, http: Http1) -> None:
+        if http.at_rest:
+            http.closing = True
+        elif http.stream is not None and not http.stream.incoming.complete:
+            http.stream.end("upload")
+            await http.idle()
+            http.closing = True
+        else:
+            raise BadRequest(408, "the request did not come in time")
+
+    async def _linger(self) -> None:
+        """Let the client read its last answer while it still sends."""
+        with trio.move_on_after(LINGER_S):
+            if not self._secure:
+                await self._client.send_eof()
+            discarded = 0
+            while discarded < LINGER_BYTES:
+                data = await self._client.receive_some()
+                if not data:
+                    return
+                discarded += len(data)
+
+    async def _rest(self) -> None:
+        if self._secure:
+            return  # what TLS has agreed on cannot be handed over: it waits as it is
+        self._resting = True
+        self._on_change()
+        await trio.sleep_forever()
+
+    def _changed(self) -> None:
+        http = self._http
+        assert http is not None
+        if http.closing or (self._paused and http.at_rest):
+            self._wait.cancel()
+        else:
+            self._wait.deadline = http.deadline
+        self._on_change()

@@ -1,0 +1,177 @@
+"""Stands before the application: who may ask at all, how much, and for how long.
+
+Everything that ends a request from outside of its endpoint is answered here, in OpenAI's shape
+where nothing is out yet. Its last door is the HTTP front's: a fault ends one request.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+import trio
+from starlette.responses import Response
+
+from inferd_proto import ErrorCode
+
+from ...errors import BackendFault, CallerFault, RequestError
+from ..byte_budget import ByteBudget
+from .body import Body
+from .caller import SCOPE_KEY
+from .context import HttpContext
+from .errors import error_bytes, openai_error, refusal
+from .exchange import EXTENSION, ASGIApp, Ender, Exchange
+from .incoming import Headers
+from .keys import ClientKeys
+from .origin import OriginRules, Refusal, answer_headers, preflight_headers
+
+Send = Callable[[Any], Awaitable[None]]
+OPEN_PATHS = ("/health",)
+LEASES = "/leases/"
+"""Each lease has a key of its own, which its routes ask for."""
+_log = structlog.get_logger(__name__)
+
+
+class DoorRules(NamedTuple):
+    """What differs from one listening socket to another."""
+
+    any_host: bool = False
+    """No browser reaches it."""
+    leases_only: bool = False
+
+
+class Guard:
+    """The ASGI application of one door."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        context: HttpContext,
+        keys: ClientKeys,
+        budget: ByteBudget,
+        rules: DoorRules,
+    ) -> None:
+        self._app = app
+        self._context = context
+        self._keys = keys
+        self._budget = budget
+        self._rules = rules
+        self._origins = OriginRules(context.config.host_names, context.config.origins)
+
+    async def __call__(self, scope: Any, _receive: object, send: Send) -> None:  # noqa: ANN401
+        exchange: Exchange = scope["extensions"][EXTENSION]
+        answer = self._refuse(scope)
+        if answer is not None:
+            await _send(answer, send)
+            return
+        origin = self._origins.allowed(scope["headers"])
+        if origin is not None:
+            send = _shown_to(origin, send)
+        if scope["method"] == "OPTIONS" and origin is not None:
+            await _send(Response(status_code=204, headers=_text(preflight_headers(origin))), send)
+            return
+        body = Body(exchange, self._context.config.max_body_bytes, self._budget)
+        try:
+            await self._serve(scope, exchange, body, send)
+        finally:
+            body.close()
+
+    async def _serve(self, scope: Any, exchange: Exchange, body: Body, send: Send) -> None:  # noqa: ANN401
+        cancel_scope = exchange.cancel_scope
+        cancel_scope.deadline = trio.current_time() + self._context.config.total_timeout_s
+        failed: RequestError | None = None
+        try:
+            body.announce()
+            with cancel_scope:
+                await self._app(scope, body.receive, send)
+        except RequestError as error:
+            failed = error
+        except Exception:
+            _log.exception("HTTP request failed unexpectedly", path=scope["path"][:80])
+            message = "internal error; the daemon's log has the details"
+            failed = RequestError(ErrorCode.INTERNAL, message)
+        if cancel_scope.cancelled_caught:
+            failed = _ended(exchange.ended_by or "timeout")
+        if failed is not None:
+            await _answer_late(exchange, failed, send)
+
+    def _refuse(self, scope: Any) -> Response | None:  # noqa: ANN401
+        path, headers = scope["path"], scope["headers"]
+        refused = self._origins.refusal(headers, any_host=self._rules.any_host)
+        if refused is not None:
+            return _refused(refused)
+        lease = path.startswith(LEASES)
+        if self._rules.leases_only and not lease and path not in OPEN_PATHS:
+            return _refused(Refusal(404, "only leases are served here", "not_found"))
+        if not lease and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
+            metrics = path == "/metrics" and self._context.config.metrics_open
+            if self._keys and not metrics:
+                owner = self._keys.owner(headers)
+                if owner is None:
+                    return _refused(_NO_KEY)
+                scope[SCOPE_KEY] = owner
+        if self._context.view.draining and path not in (*OPEN_PATHS, "/metrics"):
+            fault = BackendFault("the daemon is stopping and takes no new requests")
+            return openai_error(fault)
+        return None
+
+
+def _refused(refused: Refusal) -> Response:
+    headers = {"www-authenticate": "Bearer"} if refused.status == 401 else {}
+    body = msgspec.json.encode(refusal(refused.status, refused.message, refused.code))
+    return Response(body, refused.status, headers, media_type="application/json")
+
+
+_NO_KEY = Refusal(
+    401,
+    "this needs the key of a configured client, as `Authorization: Bearer …` or `x-api-key`",
+    "invalid_api_key",
+)
+
+
+def _ended(by: Ender) -> RequestError | None:
+    match by:
+        case "client":
+            return None
+        case "shutdown":
+            return BackendFault("the daemon is stopping; the request was not finished")
+        case "upload":
+            return CallerFault("the body of the request did not come, or not as it should")
+        case "timeout":
+            message = "the request took longer than `total_timeout_s` of [http] allows"
+            return RequestError(ErrorCode.TIMEOUT, message)
+
+
+async def _answer_late(exchange: Exchange, error: RequestError, send: Send) -> None:
+    """The whole answer where nothing is out; the end of an event stream; else nothing fits."""
+    if exchange.unanswered:
+        status = 408 if exchange.ended_by == "upload" else None
+        await _send(openai_error(error, status=status), send)
+    elif exchange.streams_events:
+        data = b"data: %b\n\n" % error_bytes(error)
+        await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _shown_to(origin: bytes, send: Send) -> Send:
+    extra = answer_headers(origin)
+
+    async def shown(message: Any) -> None:  # noqa: ANN401
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *extra]}
+        await send(message)
+
+    return shown
+
+
+def _text(headers: Headers) -> dict[str, str]:
+    return {name.decode(): value.decode("latin-1") for name, value in headers}
+
+
+async def _send(answer: Response, send: Send) -> None:
+    start = {
+        "type": "http.response.start",
+        "status": answer.status_code,
+        "headers": answer.raw_headers,
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

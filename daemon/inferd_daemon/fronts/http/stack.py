@@ -1,0 +1,83 @@
+"""All that is heavy about HTTP, in one import: hypercorn, Starlette, and what is built on them.
+
+Loaded when the front first listens, never before. Makes connections; owns no task and no socket.
+"""
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+import structlog
+from hypercorn.config import Config
+from hypercorn.logging import Logger
+from hypercorn.trio.worker_context import WorkerContext
+
+from ..byte_budget import ByteBudget
+from .app import build_app
+from .client_stream import ClientStream
+from .connection import Connection
+from .context import HttpContext
+from .doors import HttpDoor
+from .guard import DoorRules, Guard
+from .keys import ClientKeys
+from .tls import server_context
+
+_log = structlog.get_logger(__name__)
+
+
+class Stack:
+    """Makes the connection of one client after the other. Raises OperatorError."""
+
+    def __init__(
+        self, context: HttpContext, budget: ByteBudget, environ: Mapping[str, str]
+    ) -> None:
+        self._context = context
+        self._budget = budget
+        self._keys = ClientKeys(context.config, environ)
+        self._tls = server_context(context.config)
+        self._app = build_app(context)
+        self._hypercorn = _hypercorn()
+        self._worker = WorkerContext(None)
+        self._guards: dict[DoorRules, Guard] = {}
+
+    def connect(
+        self, client: ClientStream, door: HttpDoor, on_change: Callable[[], None]
+    ) -> Connection:
+        """For a client that came in at `door`; it is served by the connection's `run`."""
+        config = self._context.config
+        return Connection(
+            self._guard(DoorRules(door.name == "unix", door.name == "leases")),
+            client,
+            self._tls if door.name == "listen" else None,
+            self._hypercorn,
+            self._worker,
+            max_head_bytes=config.max_head_bytes,
+            idle_timeout_s=config.idle_timeout_s,
+            on_change=on_change,
+        )
+
+    def _guard(self, rules: DoorRules) -> Guard:
+        if rules not in self._guards:
+            self._guards[rules] = Guard(self._app, self._context, self._keys, self._budget, rules)
+        return self._guards[rules]
+
+
+class _Log(Logger):
+    """hypercorn's words for the daemon's log; it opens no file and no handler of its own."""
+
+    def __init__(self, config: Config) -> None:
+        config.errorlog = None
+        super().__init__(config)
+
+    async def exception(self, message: str, *_args: Any, **_kwargs: Any) -> None:  # noqa: ANN401
+        _log.exception(message)
+
+
+def _hypercorn() -> Config:
+    config = Config()
+    config.logger_class = _Log
+    config.include_server_header = False
+    config.alpn_protocols = ["http/1.1"]
+    config.keep_alive_timeout = inf  # connections have deadlines of their own
+    config.keep_alive_max_requests = 2**31
+    return config
