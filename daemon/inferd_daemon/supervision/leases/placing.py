@@ -21,6 +21,7 @@ from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, refusal
 from .keeper import LeaseKeeper
 from .lease import Claimant
 from .room_queue import Place, RoomQueue, Wants, plan_in_turn
+from .socket_access import former_of
 
 _log = structlog.get_logger(__name__)
 
@@ -79,12 +80,21 @@ class Placing:
                 continue
             if await self._make_room(blueprint, place, asks, wait_until):
                 # No checkpoint since the plan: nobody else took the room.
-                runtime = self._runtimes.get(blueprint.instance_key)
-                if runtime is None:
-                    runtime = self._runtimes.add(blueprint)
+                runtime = self._entered(blueprint)
                 runtime.estimated_bytes = place.wants.needed_bytes
                 self._runtimes.start(runtime)
                 return runtime
+
+    def _entered(self, blueprint: Blueprint) -> Managed:
+        """In the table, as this caller wants it: what leaves the instance key alone, such as its
+        deadlines, may be other than that of an earlier run.
+        """
+        runtime = self._runtimes.get(blueprint.instance_key)
+        if runtime is None:
+            return self._runtimes.add(blueprint)
+        if runtime.blueprint.route is None and runtime.blueprint.to_json() != blueprint.to_json():
+            return self._runtimes.renew(runtime, blueprint, former_of(runtime))
+        return runtime
 
     async def estimate(self, blueprint: Blueprint) -> int:
         """Bytes that a runtime would take. Raises RequestError where it cannot be started."""

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from inferd_proto import CompatibilityResult
 
 from ...engines.llama_server import LlamaServerEngine
+from ...engines.secret import Secret
+from ..runtimes.blueprint import Former
 from ..runtimes.registry import Managed
 from .compatibility import incompatible
 from .lease import Claimant
@@ -68,3 +70,10 @@ def group_of(runtime: Managed) -> int | None:
     """The group that may connect to the runtime's socket."""
     engine = runtime.supervisor.engine
     return engine.group if isinstance(engine, LlamaServerEngine) else None
+
+
+def former_of(runtime: Managed) -> Former:
+    """The address and key that its owners know."""
+    endpoint = runtime.supervisor.endpoint
+    key = None if endpoint.key is None else Secret(endpoint.key)
+    return Former(key, endpoint.port, group_of(runtime))

@@ -164,6 +164,13 @@ class Runtimes:
         self._ended.pop(runtime.key, None)
         runtime.scope.cancel()
 
+    def renew(self, runtime: Managed, blueprint: Blueprint, former: Former) -> Managed:
+        """In place of one that does not run, the same runtime as `blueprint` has it now."""
+        assert blueprint.instance_key == runtime.key
+        assert not runtime.occupies
+        self.remove(runtime)
+        return self.add(blueprint, former)
+
     def start(self, runtime: Managed) -> None:
         """Have an admitted runtime run; returns at once. Its `refusal` says why it did not."""
         runtime.wanted = True

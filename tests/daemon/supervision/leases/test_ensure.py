@@ -10,11 +10,21 @@ import trio.testing
 
 from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause, failure
+from inferd_daemon.engines.secret import Secret
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.leases.eviction import Limits
 from inferd_daemon.supervision.leasing import Leasing
+from inferd_daemon.supervision.runtimes.blueprint import Former, Hooks
 from inferd_daemon.supervision.runtimes.machine import State
-from inferd_proto import ConsumerManifest, EnsurePlan, ErrorCode, LeaseEnsure, LeaseEnsured
+from inferd_daemon.supervision.runtimes.supervisor import Supervisor
+from inferd_proto import (
+    ConsumerManifest,
+    EnsurePlan,
+    ErrorCode,
+    JsonObject,
+    LeaseEnsure,
+    LeaseEnsured,
+)
 from tests.support.lone_runtimes import (
     SleepBlueprint,
     failing_journal,
@@ -341,3 +351,37 @@ async def test_runtimes_that_ended_are_kept_but_not_for_ever(tmp_path: Path) -> 
                 await have(whole, blueprint)
         assert len(whole.runtimes) == 32
         assert whole.runtimes.get("r39") is not None
+
+
+class OtherBlueprint(SleepBlueprint):
+    """The same runtime, by a spec with other deadlines."""
+
+    former: Former | None = None
+
+    def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
+        self.former = former
+        return super().make(hooks, former)
+
+    def to_json(self) -> JsonObject:
+        return {"ready_timeout_ms": 5}
+
+
+async def test_what_ended_runs_again_as_its_next_caller_wants_it(tmp_path: Path) -> None:
+    first, same = (SleepBlueprint("a", tmp_path, idle_ttl_s=0.0) for _ in range(2))
+    other = OtherBlueprint("a", tmp_path)
+    async with leasing(tmp_path) as whole:
+        await have(whole, first)
+        await have(whole, other)  # it runs, as its first caller wanted it
+        assert (first.engine.starts, other.engine.starts) == (1, 0)
+        whole.keeper.connection_closed(1)
+        await until_state(whole, "a", State.STOPPED)
+        await have(whole, same)
+        assert first.engine.starts == 2
+        whole.keeper.connection_closed(1)
+        await until_state(whole, "a", State.STOPPED)
+        ensured = await have(whole, other)
+        assert other.engine.starts == 1
+        assert other.former is not None
+        assert other.former.key == Secret("k")
+        assert ensured.endpoint.headers == {"Authorization": "Bearer k"}
+        assert len(whole.runtimes) == 1
