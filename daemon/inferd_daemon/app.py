@@ -260,4 +260,5 @@ def _fronts(
         handed=() if former is None else former.http_clients,
     )
     view.http = http
+    parts.leasing.open_to(http)
     return Fronts(listener, http)

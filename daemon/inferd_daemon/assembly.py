@@ -3,17 +3,19 @@
 import grp
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from .backends.agent import AgentBackend
 from .backends.base import Backend
 from .backends.libllama import LibllamaBackend
 from .backends.llama_server import LlamaServerBackend
 from .backends.mock import MockBackend
 from .backends.openai_compat import OpenAICompatBackend, unfit_keys
 from .config import (
+    AgentBackendConfig,
     BackendConfig,
     BootFields,
     Config,
@@ -29,17 +31,19 @@ from .engines.base import EngineFailure
 from .engines.binary import find_command
 from .engines.boot_spec import BootSpec, BootSpecError, normalise
 from .engines.machine_memory import total_bytes
-from .errors import OperatorError
+from .errors import CallerFault, OperatorError
 from .fronts.http.needs import unmet_needs
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
+from .supervision.agent_room import AgentRoom
 from .supervision.kv.store import KvStore
 from .supervision.leases.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
 from .supervision.leases.eviction import Limits
 from .supervision.leases.journal_file import open_journal
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
+from .supervision.runtimes.blueprint import Blueprint
 from .supervision.runtimes.boot_blueprint import BootBlueprint, Site
 from .supervision.runtimes.resident_blueprint import ResidentBlueprint
 from .supervision.succession.handover import Handover
@@ -62,6 +66,7 @@ class Assembly(Struct, frozen=True):
     backends: dict[str, Backend]
     leasing: Leasing
     router: Router
+    agents: AgentRoom
 
 
 def assemble(config: Config, places: Places, handover: Handover | None = None) -> Assembly:
@@ -69,7 +74,10 @@ def assemble(config: Config, places: Places, handover: Handover | None = None) -
 
     The runtimes of a `handover` are taken over.
     """
-    leasing = _leasing(config, places, handover)
+    configured: dict[str, Blueprint] = {}
+    agents = _agents(config, places, configured)
+    leasing = _leasing(config, places, handover, configured, agents)
+    agents.open(leasing)
     backends: dict[str, Backend] = {}
     for name, table in config.backends.items():
         match table:
@@ -78,14 +86,16 @@ def assemble(config: Config, places: Places, handover: Handover | None = None) -
             case OpenAICompatConfig():
                 backends[name] = OpenAICompatBackend(name, table)
             case LibllamaConfig():
-                key = leasing.blueprints.configured[name].instance_key
+                key = configured[name].instance_key
                 runtime = leasing.runtimes.get(key)
                 assert runtime is not None
                 backends[name] = LibllamaBackend(name, table, runtime.supervisor)
             case LlamaServerConfig():
-                blueprint = leasing.blueprints.configured[name]
-                backends[name] = LlamaServerBackend(name, table, OnDemand(blueprint, leasing))
-    return Assembly(backends, leasing, build_router(config, backends))
+                on_demand = OnDemand(configured[name], leasing)
+                backends[name] = LlamaServerBackend(name, table, on_demand)
+            case AgentBackendConfig():
+                backends[name] = AgentBackend(name, agents.route(configured[name]))
+    return Assembly(backends, leasing, build_router(config, backends), agents)
 
 
 def look_around(config: Config) -> Iterator[Unmet]:
@@ -153,11 +163,39 @@ def _path(field: str) -> KeyPath:
     return tuple(field.split(".", 1))
 
 
-def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasing:
+def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint]) -> AgentRoom:
+    """`configured` may be filled later."""
+
+    def upstream_of(route: str) -> Blueprint:
+        found = config.routes.get(route)
+        if found is None:
+            known = (table for table in config.routes.values() if route in table.aliases)
+            found = next(known, None)
+        if found is None:
+            raise ValueError(f"names no route; there is {', '.join(config.routes) or 'none'}")
+        for name in (name for tier in found.tiers for name in tier):
+            blueprint = configured.get(name)
+            if blueprint is not None and blueprint.needs is None and not blueprint.relayed:
+                return blueprint
+        raise ValueError(f"must be a route that a model of this daemon answers; {route!r} is none")
+
+    # No backend's name begins like this: it is nobody's else.
+    directory = places.runtimes / ".agents"
+    tables = {str(provider): table for provider, table in config.agents.items()}
+    return AgentRoom(tables, os.environ, directory, upstream_of)
+
+
+def _leasing(
+    config: Config,
+    places: Places,
+    handover: Handover | None,
+    configured: dict[str, Blueprint],
+    agents: AgentRoom,
+) -> Leasing:
+    """Fills `configured`."""
     site = Site(places.runtimes, places.state / "logs", os.environ)
     idle_ttl_s = idle_seconds(config.limits.idle_ttl)
     kv_store = KvStore(places.state / "kv", config.limits.kv_bytes)
-    configured: dict[str, ResidentBlueprint | BootBlueprint] = {}
     for name, table in config.backends.items():
         if isinstance(table, LibllamaConfig):
             configured[name] = ResidentBlueprint(name, table, site)
@@ -170,6 +208,12 @@ def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasi
                 route=name,
                 kv_store=kv_store if table.keep_kv else None,
             )
+    for name, table in config.backends.items():
+        if isinstance(table, AgentBackendConfig):
+            try:
+                configured[name] = agents.configure(name, table, idle_ttl_s)
+            except CallerFault as error:
+                raise OperatorError(f"backend {name}: {error.message}") from error
     kv_store.sweep(
         configured[name].instance_key
         for name, table in config.backends.items()
@@ -179,6 +223,7 @@ def _leasing(config: Config, places: Places, handover: Handover | None) -> Leasi
     readers: SpecReaders = {
         "boot": boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=remote),
         "attach": attach_reader(os.environ, allow_remote=remote),
+        "agent": agents.read,
     }
     return Leasing(
         open_journal(places.state / "journal"),

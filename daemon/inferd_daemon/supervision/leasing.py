@@ -100,15 +100,6 @@ class Leasing:
         """From now on leases can be had over HTTP; call it before `run`."""
         self.ensure.front = front
 
-    async def open_front(self) -> None:
-        """Have the front listen where leases of the former run are used over it.
-
-        Raises RequestError where it cannot.
-        """
-        front = self.ensure.front
-        if front is not None and any(lease.token_sha256 for lease in self.keeper.table):
-            await front.address()
-
     def clocks(self) -> Clocks:
         """Now, on both clocks."""
         return Clocks(time.monotonic(), time.time(), self.boot_id)
@@ -173,6 +164,17 @@ class Leasing:
         await nursery.start(self.keeper.run)
         await nursery.start(self.idling.run)
         await nursery.start(self.revival.run)
+        nursery.start_soon(self._open_front)
+
+    async def _open_front(self) -> None:
+        """Leases of the former run are used over it, whoever asks next."""
+        front = self.ensure.front
+        if front is None or not any(lease.token_sha256 for lease in self.keeper.table):
+            return
+        try:
+            await front.address()
+        except RequestError as error:
+            _log.warning("leases cannot be used over HTTP", reason=error.message)
 
     def let_go(self) -> None:
         """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""

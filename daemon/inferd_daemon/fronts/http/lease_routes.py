@@ -12,10 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from inferd_proto import ErrorCode
+
 from ...errors import CallerFault, RequestError
 from ...supervision.leases.entrance import Entry
 from ...supervision.leases.relay import Comeback
 from ...supervision.leasing import Leasing
+from ...supervision.runtimes.blueprint import Blueprint
 from ...supervision.runtimes.machine import SERVING
 from .lease_answer import RelayedAnswer
 from .lease_errors import WrongModel, refusal
@@ -85,14 +88,35 @@ async def models(request: Request) -> Response:
 
 
 async def ask(request: Request) -> Response:
-    """Carried to the runtime, and its answer back, as they are."""
+    """Carried to the runtime, and its answer back, as they are; or answered by an agent."""
     leasing, entry = _enter(request)
     body = await request.body()
+    blueprint = leasing.relay.runtime(entry.instance_key).blueprint
     _require_model(body, leasing.relay.model(entry.instance_key))
+    if blueprint.kind == "agent":
+        return _by_agent(request, entry, blueprint, body)
     path = request.url.path.removeprefix(f"/leases/{entry.ref}")
     query = request.url.query
     headers = {name: request.headers[name] for name in _PASSED_HEADERS if name in request.headers}
     return RelayedAnswer(leasing, entry, f"{path}?{query}" if query else path, body, headers)
+
+
+def _by_agent(request: Request, entry: Entry, blueprint: Blueprint, body: bytes) -> Response:
+    """Raises RequestError."""
+    # Nobody else needs all of what an agent does.
+    from ...supervision.agents.blueprint import AgentBlueprint
+    from .agent_answer import AgentAnswer
+    from .agent_request import read_agent_request
+
+    assert isinstance(blueprint, AgentBlueprint)
+    if not request.url.path.endswith("/v1/chat/completions"):
+        raise RequestError(
+            ErrorCode.NOT_FOUND, f"{blueprint.name} is a CLI agent: it has chat/completions only"
+        )
+    context: HttpContext = request.app.state.context
+    assert context.view.agents is not None
+    asked = read_agent_request(body, blueprint.name, blueprint.profile.capabilities)
+    return AgentAnswer(context.view.leases, entry, context.view.agents.runs, blueprint, asked)
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

@@ -1,0 +1,62 @@
+"""A chat completion by a run of a CLI agent, as server-sent events or one object."""
+
+import secrets
+import time
+from contextlib import aclosing
+
+from ...supervision.agent_runs import AgentRuns
+from ...supervision.agents.blueprint import AgentBlueprint
+from ...supervision.leases.entrance import Entry
+from ...supervision.leasing import Leasing
+from .agent_request import AgentAsked
+from .lease_answer import LeaseAnswer, Outgoing
+from .openai.chat_answer import ChatAnswer
+
+EVENTS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+class AgentAnswer(LeaseAnswer):
+    """One run under a lease. It ends with the lease, and when the client leaves."""
+
+    def __init__(
+        self,
+        leasing: Leasing,
+        entry: Entry,
+        runs: AgentRuns,
+        blueprint: AgentBlueprint,
+        asked: AgentAsked,
+    ) -> None:
+        super().__init__(leasing, entry)
+        self._runs = runs
+        self._blueprint = blueprint
+        self._asked = asked
+
+    async def send_answer(self, out: Outgoing) -> None:
+        """As the interface says: an error before the first words has a status of its own."""
+        await self._leasing.relay.serving(self._entry.instance_key)
+        answer = ChatAnswer(
+            self._blueprint.model_identity,
+            f"chatcmpl-{secrets.token_hex(12)}",
+            int(time.time()),
+            self._asked.include_usage,
+        )
+        run = self._runs.generate(self._blueprint, self._asked.generate)
+        async with aclosing(run) as batches:
+            async for batch in batches:
+                if not self._asked.stream:
+                    answer.add(batch)
+                    continue
+                if not out.begun:
+                    await out.begin(200, EVENTS)
+                await out.piece(answer.encode(batch))
+        if self._asked.stream:
+            await out.end()
+        else:
+            body = answer.object()
+            length = b"%d" % len(body)
+            json = [(b"content-type", b"application/json"), (b"content-length", length)]
+            await out.begin(200, json)
+            await out.end(body)
