@@ -150,14 +150,21 @@ class RerankResult(Struct, frozen=True):
     input_tokens: int
 
 
-class Relayed(NamedTuple):
-    """An answer of status 200: whole events, as many in a piece as came at once; or one object.
+class Pieces(ABC, AsyncIterator[bytes]):
+    """The bytes of an answer: whole lines, as many in a piece as came at once; or one object.
 
-    Iterating raises RequestError where the upstream fails or ends before the answer does.
+    `over` is true from the last piece on. Iterating raises RequestError where the upstream fails or
+    ends before the answer does.
     """
 
+    over: bool = False
+
+
+class Relayed(NamedTuple):
+    """An answer of status 200."""
+
     content_type: str
-    pieces: AsyncIterator[bytes]
+    pieces: Pieces
 
 
 # -- the interface -------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 What it passes on are whole lines, so that whoever adds an error at the end adds it in its place.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Self
 
 import httpx
 import msgspec
@@ -14,7 +13,7 @@ import trio
 from inferd_proto import ErrorCode, Text
 
 from ..errors import BackendFault, BackendSilence, RequestError
-from .base import Capabilities, GenerateRequest, Relayed, RelayRequest
+from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
 from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
 from .event_relay import EventRelay
@@ -86,22 +85,20 @@ class RelayingClient(ChatClient):
         return msgspec.json.encode(fields)
 
 
-class RelayedObject(AsyncIterator[bytes]):
+class RelayedObject(Pieces):
     """A body that came whole."""
 
     def __init__(self, body: bytes) -> None:
-        self._left = [body]
-
-    def __aiter__(self) -> Self:
-        return self
+        self._body = body
 
     async def __anext__(self) -> bytes:
-        if not self._left:
+        if self.over:
             raise StopAsyncIteration
-        return self._left.pop()
+        self.over = True
+        return self._body
 
 
-class RelayedEvents(AsyncIterator[bytes]):
+class RelayedEvents(Pieces):
     """What each receive brings of a stream, until its end; then what that end means."""
 
     def __init__(
@@ -117,19 +114,15 @@ class RelayedEvents(AsyncIterator[bytes]):
         self._pieces = stream_of(response).__aiter__()
         self._deadline = first_by
         self._end = end
-        self._over = False
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         """Raises BackendFault, CallerFault."""
         client, events = self._client, self._events
-        while not self._over:
+        while not self.over:
             data = await self._receive()
             now = trio.current_time()
             if events.complete:
-                self._over = True
+                self.over = True
                 client.succeeded_at = now
                 with trio.CancelScope(deadline=now + DRAIN_S):
                     await drain(self._pieces)

@@ -25,8 +25,9 @@ from .json_body import FieldFault, decode_body
 
 
 class CompletionRequest(Struct, frozen=True):
-    """`generate` holds the prompt as what one user says."""
+    """`generate` holds the prompt as what one user says, for backends that only chat."""
 
+    prompt: str
     generate: GenerateRequest
     model: str | None
     stream: bool
@@ -92,14 +93,16 @@ def parse_completion(body: bytes) -> CompletionRequest:
         stop=read_stops(asked.stop),
         max_tokens=asked.max_tokens,
     )
+    prompt = _read_prompt(asked.prompt)
     generate = GenerateRequest(
-        [Message("user", [Text(_read_prompt(asked.prompt))])],
+        [Message("user", [Text(prompt)])],
         sampling,
         frequency_penalty=asked.frequency_penalty or None,
         presence_penalty=asked.presence_penalty or None,
     )
     options = asked.stream_options
     return CompletionRequest(
+        prompt,
         generate,
         asked.model or None,
         bool(asked.stream),

@@ -11,15 +11,25 @@ from typing import TypeVar
 import trio
 from starlette.routing import Route
 
+from ....backends.base import RelayRequest
+from ....backends.chat_completions.upstream import COMPLETIONS
 from ....routing.dispatch import Dispatch
 from .chat_answer import ChatAnswer
 from .chat_request import parse_chat
 from .completion_answer import CompletionAnswer
 from .completion_request import parse_completion
 from .endpoint import Endpoint
-from .failures import OPENAI
-from .generation import find_route, generate
+from .failures import ANTHROPIC, OPENAI
+from .generation import CHAT, find_route, generate, relay
 from .media import decode_media
+from .raw_request import (
+    RawAsked,
+    parse_count,
+    parse_messages,
+    parse_responses,
+    raw_completion,
+    with_presets,
+)
 from .reply import Reply
 from .vectors import embed_answer, parse_embed, parse_rerank, rerank_answer
 
@@ -40,6 +50,9 @@ def routes() -> list[Route]:
         Route("/v1/completions", Endpoint(api.complete, OPENAI), methods=["POST"]),
         Route("/v1/embeddings", Endpoint(api.embed, OPENAI), methods=["POST"]),
         Route("/v1/rerank", Endpoint(api.rerank, OPENAI), methods=["POST"]),
+        Route("/v1/responses", Endpoint(api.respond, OPENAI), methods=["POST"]),
+        Route("/v1/messages", Endpoint(api.messages, ANTHROPIC), methods=["POST"]),
+        Route("/v1/messages/count_tokens", Endpoint(api.count, ANTHROPIC), methods=["POST"]),
     ]
 
 
@@ -56,13 +69,17 @@ class Api:
         media = await self._in_thread(decode_media, asked.media) if asked.media else {}
         request = route.presets.apply(asked.complete(media))
         answer = ChatAnswer(route.name, _identity("chatcmpl"), _now(), asked.include_usage)
-        await generate(reply, route, request, answer, stream=asked.stream)
+        raw = RelayRequest(CHAT, request, True, asked.include_usage) if asked.stream else None
+        await generate(reply, route, request, answer, stream=asked.stream, raw=raw)
 
     async def complete(self, reply: Reply) -> None:
         """`POST /v1/completions`. Raises RequestError."""
         asked = await self._parsed(parse_completion, await reply.body())
         route = find_route(reply.view.router, asked.model)
         request = route.presets.apply(asked.generate)
+        if any(COMPLETIONS in (backend.capabilities.apis or ()) for backend in route.backends):
+            await relay(reply, route, raw_completion(asked, request))
+            return
         answer = CompletionAnswer(route.name, _identity("cmpl"), _now(), asked.include_usage)
         await generate(reply, route, request, answer, stream=asked.stream)
 
@@ -84,6 +101,23 @@ class Api:
         async with Dispatch(route, asked.request, reply.caller.peer) as backend:
             result = await backend.rerank(asked.request)
         await reply.whole(rerank_answer(result, asked))
+
+    async def respond(self, reply: Reply) -> None:
+        """`POST /v1/responses`. Raises RequestError."""
+        await self._relay(reply, parse_responses)
+
+    async def messages(self, reply: Reply) -> None:
+        """`POST /v1/messages`. Raises RequestError."""
+        await self._relay(reply, parse_messages)
+
+    async def count(self, reply: Reply) -> None:
+        """`POST /v1/messages/count_tokens`. Raises RequestError."""
+        await self._relay(reply, parse_count)
+
+    async def _relay(self, reply: Reply, parse: Callable[[bytes], RawAsked]) -> None:
+        asked = await self._parsed(parse, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        await relay(reply, route, with_presets(asked, route.presets))
 
     async def _parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
         if len(body) < LARGE_BYTES:

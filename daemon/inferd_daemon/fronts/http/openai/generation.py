@@ -1,4 +1,5 @@
-"""One generation over HTTP: from its batches to the client, as a stream or as one object.
+"""One generation over HTTP: from its batches to the client, as a stream or as one object; or from
+its upstream's bytes, where these are as good.
 
 The last of a stream goes out when the backend is free again. Nothing is sent before the first
 batch, so that what fails until then still has a status of its own.
@@ -10,12 +11,14 @@ from typing import Protocol
 
 import trio
 
-from ....backends.base import Batch, GenerateRequest
+from ....backends.base import Batch, GenerateRequest, Relayed, RelayRequest
 from ....errors import BackendFault, RequestError
 from ....routing.dispatch import Dispatch
 from ....routing.router import Route, Router
 from .failures import UnknownModel
 from .reply import Reply
+
+CHAT = "/v1/chat/completions"
 
 
 class Answer(Protocol):
@@ -42,17 +45,60 @@ def find_route(router: Router, model: str | None) -> Route:
 
 
 async def generate(
-    reply: Reply, route: Route, request: GenerateRequest, answer: Answer, *, stream: bool
+    reply: Reply,
+    route: Route,
+    request: GenerateRequest,
+    answer: Answer,
+    *,
+    stream: bool,
+    raw: RelayRequest | None = None,
 ) -> None:
-    """Answer `request`, to which the route's presets are applied. Raises RequestError."""
+    """Answer `request`, to which the route's presets are applied. Raises RequestError.
+
+    `raw` is the same for a backend that can relay it.
+    """
     dispatch = Dispatch(route, request, reply.caller.peer)
     async with dispatch as backend:
-        batches = backend.generate(request)
-        last = await send_batches(reply, batches, answer, dispatch.answered, stream=stream)
+        if raw is not None and backend.relays(raw):
+            async with backend.relay(raw) as relayed:
+                last = await send_pieces(reply, relayed, dispatch.answered)
+        else:
+            batches = backend.generate(request)
+            last = await send_batches(reply, batches, answer, dispatch.answered, stream=stream)
     if stream:
         await reply.end(last)
     else:
         await reply.whole(answer.object())
+
+
+async def relay(reply: Reply, route: Route, request: RelayRequest) -> None:
+    """Answer `request` in the words of a backend that serves its API. Raises RequestError."""
+    dispatch = Dispatch(route, request, reply.caller.peer)
+    async with dispatch as backend, backend.relay(request) as relayed:
+        if request.stream:
+            last = await send_pieces(reply, relayed, dispatch.answered)
+        else:
+            last = b"".join([piece async for piece in relayed.pieces])
+    if request.stream:
+        await reply.end(last)
+    else:
+        await reply.whole(last, relayed.content_type)
+
+
+async def send_pieces(reply: Reply, relayed: Relayed, answered: Callable[[], None]) -> bytes:
+    """Send what comes but the last, which is returned. Calls `answered` with each piece.
+
+    Raises RequestError where the upstream fails or ends before the answer does.
+    """
+    pieces = relayed.pieces
+    async for piece in pieces:
+        answered()
+        if not reply.begun:
+            await reply.begin()
+        if pieces.over:
+            return piece
+        await reply.send(piece)
+    return b""
 
 
 async def send_batches(
