@@ -250,6 +250,7 @@ def _fronts(
         budget=budget,
         on_disconnect=parts.leasing.connection_closed,
         handover=former,
+        lines={op: file.socket for op, file in files.lines.items()},
     )
     http = HttpServer(
         files.http,

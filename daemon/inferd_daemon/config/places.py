@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from inferd_proto import SOCKET_NAME, socket_path
+from inferd_proto import SOCKET_NAME, LineOp, socket_path
 
 from .schema import Config
 
@@ -19,6 +19,10 @@ class Places(Struct, frozen=True):
     admin_socket: Path
     runtimes: Path
     state: Path
+
+    def line_socket(self, op: LineOp) -> Path:
+        """Of the JSON lines for `op` (wire.md section 7)."""
+        return _beside(self.socket, f"infer.{op}.sock")
 
 
 def find_places(config: Config, environ: Mapping[str, str], uid: int) -> Places:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from inferd_proto import LineOp
+
 from .agents import AgentConfig, Provider
 from .backends import BackendConfig
 from .http import HttpConfig
@@ -29,14 +31,16 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     rest for `read_timeout_s`. `max_request_bytes_in_memory` bounds what the requests of all clients
     take together, from the header that announces the bytes to the request's end (messages up to
     64 KiB are not counted); what has no room is refused with `queue_full`. Members of `admin_group`
-    may do what the daemon's user may on `inferd.sock`. Only with `allow_remote` may a boot spec
-    listen where other machines reach it.
+    may do what the daemon's user may on `inferd.sock`. `compat_sockets` adds `infer.embed.sock` and
+    `infer.rerank.sock` beside it: JSON lines, for clients of another daemon. Only with
+    `allow_remote` may a boot spec listen where other machines reach it.
     """
 
     socket: str | None = None
     state_dir: str | None = None
     socket_group: str | None = None
     admin_group: str | None = None
+    compat_sockets: list[LineOp] = []
     allow_remote: bool = False
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"

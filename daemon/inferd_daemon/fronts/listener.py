@@ -2,11 +2,11 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
-from inferd_proto import Error, ErrorCode, FrameType, encode, pack
+from inferd_proto import Error, ErrorCode, FrameType, LineConnection, LineOp, encode, pack
 
 from ..control.view import DaemonView
 from ..supervision.succession.handover import HandedClient, Handover
@@ -20,7 +20,7 @@ HALF_MESSAGE_S = 1.0
 
 
 class Listener:
-    """All sessions of `inferd.sock`."""
+    """All sessions of `inferd.sock`, and of the sockets beside it that speak JSON lines."""
 
     def __init__(
         self,
@@ -33,10 +33,11 @@ class Listener:
         budget: ByteBudget,
         on_disconnect: Callable[[int], None] = lambda _number: None,
         handover: Handover | None = None,
+        lines: Mapping[LineOp, socket.socket] | None = None,
     ) -> None:
         """`on_disconnect` is told the number of each connection that ended.
 
-        The clients of a `handover` are served on.
+        The clients of a `handover` are served on. `lines` are listening sockets for JSON lines.
         """
         self._on_disconnect = on_disconnect
         self._handed = [] if handover is None else handover.clients
@@ -45,7 +46,8 @@ class Listener:
         self._accepting = trio.CancelScope()
         self.paused_at = 0.0
         """When it stopped accepting, on the monotonic clock."""
-        self._acceptor = Acceptor(sock)
+        self._doors: list[tuple[socket.socket, LineOp | None]] = [(sock, None)]
+        self._doors += [(door, op) for op, door in (lines or {}).items()]
         self._view = view
         self._max_connections = max_connections
         self._write_timeout_s = write_timeout_s
@@ -59,15 +61,11 @@ class Listener:
         async with trio.open_nursery() as nursery:
             for client in self._handed:
                 sock = socket.socket(fileno=client.descriptor)
-                self._begin(nursery, sock, client.number)
+                self._begin(nursery, sock, client.number, client.lines)
             with self._accepting:
-                while True:
-                    sock = await self._acceptor.accept()
-                    if len(self._sessions) >= self._max_connections:
-                        self._turn_away(sock)
-                        continue
-                    self.accepted += 1
-                    self._begin(nursery, sock, self.accepted)
+                async with trio.open_nursery() as doors:
+                    for door, lines in self._doors:
+                        doors.start_soon(self._accept, nursery, Acceptor(door), lines)
             await trio.sleep_forever()
 
     def pause(self) -> None:
@@ -92,7 +90,7 @@ class Listener:
     def hand_over(self) -> list[HandedClient]:
         """The clients of the sessions that rest; the others lose their connection."""
         return [
-            HandedClient(session.number, session.hand_over())
+            HandedClient(session.number, session.hand_over(), session.lines)
             for session in self._sessions
             if session.resting
         ]
@@ -119,7 +117,20 @@ class Listener:
             if not session.resting:
                 session.abort()
 
-    def _begin(self, nursery: trio.Nursery, sock: socket.socket, number: int) -> None:
+    async def _accept(
+        self, nursery: trio.Nursery, acceptor: Acceptor, lines: LineOp | None
+    ) -> None:
+        while True:
+            sock = await acceptor.accept()
+            if len(self._sessions) >= self._max_connections:
+                self._turn_away(sock, lines)
+                continue
+            self.accepted += 1
+            self._begin(nursery, sock, self.accepted, lines)
+
+    def _begin(
+        self, nursery: trio.Nursery, sock: socket.socket, number: int, lines: LineOp | None
+    ) -> None:
         sock.setblocking(False)
         session = Session(
             sock,
@@ -130,18 +141,22 @@ class Listener:
             self._on_request_end,
             read_timeout_s=self._read_timeout_s,
             budget=self._budget,
+            lines=lines,
         )
         self._sessions.add(session)
         nursery.start_soon(self._serve, sock, session)
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        """One frame into the empty send buffer of a new socket cannot block."""
+    def _turn_away(self, sock: socket.socket, lines: LineOp | None) -> None:
+        """One frame, or line, into the empty send buffer of a new socket cannot block."""
         message = f"{self._max_connections} clients are connected; try again later"
         error = Error("", ErrorCode.QUEUE_FULL, message)
         with sock:
             sock.setblocking(False)
             try:
-                sock.send(pack(FrameType.JSON, encode(FrameType.JSON, error)))
+                if lines is None:
+                    sock.send(pack(FrameType.JSON, encode(FrameType.JSON, error)))
+                else:
+                    sock.send(LineConnection(lines).send(error))
             except OSError:
                 return  # it is gone already
 

@@ -4,9 +4,11 @@ Made anew, handed over by the daemon's former self, or passed by the service man
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
+
+from inferd_proto import LineOp
 
 from ..config import Config, Places
 from ..supervision.succession.handover import HandedFiles, HandedSocket
@@ -27,6 +29,7 @@ class OpenFiles(NamedTuple):
     admin: SocketFile
     state: StateDirectory
     http: HttpDoors
+    lines: dict[LineOp, SocketFile]
 
     def describe(self) -> HandedFiles:
         """As the next self would get them."""
@@ -35,6 +38,7 @@ class OpenFiles(NamedTuple):
             self.admin.describe(),
             self.state.describe(),
             self.http.describe(),
+            {op: file.describe() for op, file in self.lines.items()},
         )
 
     def hand_over(self) -> HandedFiles:
@@ -44,6 +48,7 @@ class OpenFiles(NamedTuple):
             self.admin.hand_over(),
             self.state.hand_over(),
             self.http.hand_over(),
+            {op: file.hand_over() for op, file in self.lines.items()},
         )
 
 
@@ -59,8 +64,27 @@ def open_files(config: Config, places: Places, handed: HandedFiles | None) -> It
         SocketFile(places.admin_socket, mode=ADMIN_MODE, handed=admin) as admin_file,
         StateDirectory(places.state, None if handed is None else handed.state) as directory,
         HttpDoors(config.http, places.state, doors) as http_doors,
+        _line_sockets(config, places, {} if handed is None else handed.lines) as lines,
     ):
-        yield OpenFiles(socket_file, admin_file, directory, http_doors)
+        yield OpenFiles(socket_file, admin_file, directory, http_doors, lines)
+
+
+@contextmanager
+def _line_sockets(
+    config: Config, places: Places, handed: Mapping[LineOp, HandedSocket]
+) -> Iterator[dict[LineOp, SocketFile]]:
+    wanted = dict.fromkeys(config.daemon.compat_sockets)
+    for op in handed.keys() - wanted.keys():
+        with SocketFile(places.line_socket(op), handed=handed[op]):
+            pass  # nobody wants it any more: its file goes
+    group = config.daemon.socket_group
+    with ExitStack() as stack:
+        yield {
+            op: stack.enter_context(
+                SocketFile(places.line_socket(op), group=group, handed=handed.get(op))
+            )
+            for op in wanted
+        }
 
 
 def _activated(places: Places) -> HandedSocket | None:

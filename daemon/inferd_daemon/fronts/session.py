@@ -15,6 +15,8 @@ from inferd_proto import (
     CancelReceived,
     Closed,
     Event,
+    LineConnection,
+    LineOp,
     Refused,
     RequestReceived,
     ServerConnection,
@@ -54,14 +56,22 @@ class Session:
         *,
         read_timeout_s: float,
         budget: ByteBudget,
+        lines: LineOp | None = None,
     ) -> None:
+        """`lines` of this kind are spoken, not frames, and answered one by one."""
         self._on_request_end = on_request_end
         self._sock = sock
         self._peer = peer
         self.number = number
         self._view = view
         self._account = SessionAccount(budget)
-        self._connection = ServerConnection(account=self._account)
+        self.lines: LineOp | None = lines
+        self._connection = (
+            ServerConnection(account=self._account)
+            if lines is None
+            else LineConnection(lines, account=self._account)
+        )
+        self._max_tasks = MAX_TASKS if lines is None else 1
         self._read_timeout_s = read_timeout_s
         self._writer = SocketWriter(sock, write_timeout_s)
         self._running: dict[str, Answering] = {}
@@ -195,7 +205,7 @@ class Session:
         return True
 
     async def _room(self) -> None:
-        while self._tasks >= MAX_TASKS:
+        while self._tasks >= self._max_tasks:
             self._task_ended = trio.Event()
             await self._task_ended.wait()
         self._tasks += 1

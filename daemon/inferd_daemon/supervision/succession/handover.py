@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from inferd_proto import LineOp
+
 from ...backends.runtime import ModelFacts
 from ...config import Places
 from ...engines.base import Belongings
@@ -61,6 +63,7 @@ class HandedFiles(Struct, frozen=True):
     admin: HandedSocket
     state: HandedDirectory
     http: list[HandedDoor] = []
+    lines: dict[LineOp, HandedSocket] = {}
 
 
 class HandedClient(Struct, frozen=True):
@@ -68,6 +71,8 @@ class HandedClient(Struct, frozen=True):
 
     number: int
     descriptor: int
+    lines: LineOp | None = None
+    """What its lines ask for; None where it speaks frames."""
 
 
 class HandedHttpClient(Struct, frozen=True):
@@ -133,7 +138,7 @@ class Handover(Struct, frozen=True, kw_only=True):
     def descriptors(self) -> Iterator[int]:
         """All that must stay open from one self to the next, less `code`."""
         doors = [door.socket for door in self.files.http]
-        for handed in (self.files.socket, self.files.admin, *doors):
+        for handed in (self.files.socket, self.files.admin, *self.files.lines.values(), *doors):
             yield handed.descriptor
             if handed.lock >= 0:
                 yield handed.lock
