@@ -146,6 +146,8 @@ _text = msgspec.json.Decoder(_Text).decode
 _problem = msgspec.json.Decoder(_Problem).decode
 _result = msgspec.json.Decoder(_Result).decode
 _STATUS = re.compile(r'"code"\s*:\s*([45]\d\d)\b')
+_LIMITED = re.compile(r"request a quota increase|RESOURCE_EXHAUSTED")
+"""It puts advice in the place of a 429's body."""
 
 
 class GeminiDialogue(AgentDialogue):
@@ -173,9 +175,14 @@ class GeminiDialogue(AgentDialogue):
                 "end_turn", Usage(result.stats.input_tokens, result.stats.output_tokens)
             )
         said = (result.error.message if result.error else "") or self._complaint
-        found = _STATUS.search(said)
-        return Failed(said or "it does not say why", int(found[1]) if found else None)
+        return Failed(said or "it does not say why", _status(said))
 
     def _explain_end(self, returncode: int, stderr: str) -> Failed:
         failed = super()._explain_end(returncode, stderr)
         return failed._replace(status=401) if returncode == LOGGED_OUT else failed
+
+
+def _status(said: str) -> int | None:
+    if found := _STATUS.search(said):
+        return int(found[1])
+    return 429 if _LIMITED.search(said) else None
