@@ -10,7 +10,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ....errors import BackendFault
 from ..caller import Caller, caller_of
 
 if TYPE_CHECKING:
@@ -78,11 +77,6 @@ class Reply:
         """`response`, where nothing has begun."""
         self.begun = True
         await response(self._scope, self._receive, self._send)
-
-    def check_serving(self) -> None:
-        """Raises BackendFault while the daemon stops."""
-        if self.view.draining:
-            raise BackendFault("the daemon is stopping and takes no new requests")
 
     async def _start(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.begun = True
