@@ -44,5 +44,9 @@ class ModelFault(BackendFault):
     """What the model wrote cannot be passed on; the backend works, and it does not count."""
 
 
+class CallerLeft(InferdError):
+    """Whoever asked is gone, and nobody is there to be told."""
+
+
 class OperatorError(InferdError):
     """The daemon cannot start or go on as configured; the message says what to change."""

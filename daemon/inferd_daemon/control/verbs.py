@@ -15,6 +15,7 @@ from .lease_list import lease_list
 from .lease_release import lease_release
 from .lease_renew import lease_renew
 from .logs import logs
+from .metrics import metrics
 from .route_list import route_list
 from .runtime_get import runtime_get
 from .runtime_list import runtime_list
@@ -35,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "lease.list": lease_list,
     "lease.release": lease_release,
     "lease.renew": lease_renew,
+    "metrics": metrics,
     "route.list": route_list,
     "runtime.get": runtime_get,
     "runtime.list": runtime_list,

@@ -1,5 +1,6 @@
 """What control verbs may see of the daemon."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -22,6 +23,10 @@ class HttpFront(Protocol):
     @property
     def connections(self) -> int:
         """How many clients are connected."""
+
+    @property
+    def responses(self) -> Mapping[int, int]:
+        """How many answers had which status."""
 
 
 DaemonState = Literal["starting", "ready", "draining"]

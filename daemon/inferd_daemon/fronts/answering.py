@@ -176,6 +176,7 @@ class Answering:
                         await self._writer.write(data)
                     else:  # a backend that never waits must not keep the daemon from the others
                         await trio.lowlevel.checkpoint()
+            dispatch.used(encoder.usage)
             if not encoder.finished:
                 raise BackendFault(f"backend {backend.name} ended its answer without saying why")
 

@@ -115,7 +115,7 @@ class WholeText:
 class AnswerEncoder(ABC):
     """Turns the batches of one generation into the bytes of its answer.
 
-    `finished` is true once the terminal frame is made.
+    `finished` is true once the terminal frame is made; `usage` is then what the answer took.
     """
 
     def __init__(self, connection: ServerConnection, request_id: str, backend: str) -> None:
@@ -123,6 +123,7 @@ class AnswerEncoder(ABC):
         self._id = request_id
         self._backend = backend
         self.finished = False
+        self.usage = NO_USAGE
 
     @abstractmethod
     def encode(self, batch: Batch) -> bytes:
@@ -164,6 +165,7 @@ class AnswerEncoderV2(AnswerEncoder):
                     parts.append(connection.send(BlockAnswer(self._id, block)))
                 case Finished():
                     parts.append(self._done(event))
+                    self.usage = event.usage
                     self.finished = True
         return b"".join(parts)
 
@@ -215,6 +217,7 @@ class AnswerEncoderV1(AnswerEncoder):
                         parts.append(self._connection.send_deltas(self._id, deltas))
                 case Finished():
                     parts.append(self._done(event))
+                    self.usage = event.usage
                     self.finished = True
                 case _:
                     pass

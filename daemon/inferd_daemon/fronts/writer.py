@@ -11,8 +11,10 @@ from collections import deque
 
 import trio
 
+from ..errors import CallerLeft
 
-class ClientGone(Exception):
+
+class ClientGone(CallerLeft):
     """Nothing more can be written to this client; close."""
 
 

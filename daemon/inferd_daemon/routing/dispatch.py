@@ -6,8 +6,12 @@ Never retries, never changes the backend once the request has one.
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..backends.base import Backend
-from ..errors import RequestError
+import trio
+
+from inferd_proto import ErrorCode, Usage
+
+from ..backends.base import Backend, EmbedRequest, GenerateRequest, RerankRequest
+from ..errors import CallerLeft, RequestError
 from .gate import OnQueued, Permit
 from .requirements import AnyRequest
 from .router import Choice, Route
@@ -15,6 +19,12 @@ from .shares import PeerKey
 
 if TYPE_CHECKING:
     from .upstream import Attempt
+
+_KINDS: dict[type, str] = {
+    GenerateRequest: "generate",
+    EmbedRequest: "embed",
+    RerankRequest: "rerank",
+}
 
 
 class Dispatch:
@@ -25,7 +35,16 @@ class Dispatch:
     `timeout`.
     """
 
-    __slots__ = ("_attempt", "_choice", "_permit", "_refused", "_request", "_route")
+    __slots__ = (
+        "_attempt",
+        "_began",
+        "_choice",
+        "_permit",
+        "_refused",
+        "_request",
+        "_route",
+        "_unanswered",
+    )
 
     def __init__(
         self,
@@ -39,8 +58,17 @@ class Dispatch:
         self._permit: Permit = route.gate.admitted(peer, on_queued, self._begin)
         self._attempt: Attempt | None = None
         self._refused: RequestError | None = None
+        self._began = trio.current_time()
+        self._unanswered = True
 
     async def __aenter__(self) -> Backend:
+        try:
+            return await self._enter()
+        except BaseException as error:
+            self._count(error)
+            raise
+
+    async def _enter(self) -> Backend:
         route = self._route
         # first: whom it lets in may be the one that tries a backend, and nobody else may then
         route.gate.resize(route.permits)
@@ -66,13 +94,22 @@ class Dispatch:
         self._end(error)
         if error is None:
             self._route.remember(self._choice)
+        self._count(error)
         gate.let_in()
 
     def answered(self) -> None:
-        """The first of the answer is there."""
+        """The first of the answer is there; may be told more than once."""
+        if self._unanswered:
+            self._unanswered = False
+            first_s = trio.current_time() - self._began
+            self._route.counts.first_tokens_s.observe(first_s)
         attempt = self._attempt
         if attempt is not None and attempt.trial:
             self._attempt = self._choice.upstream.answered(attempt)
+
+    def used(self, usage: Usage) -> None:
+        """What the answer took, as the backend says."""
+        self._route.counts.used(usage.input_tokens, usage.output_tokens)
 
     def _begin(self) -> None:
         """Its turn has come: take the slot now, before its task runs and others look for one."""
@@ -88,3 +125,18 @@ class Dispatch:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             self._choice.upstream.end(attempt, error)
+
+    def _count(self, error: BaseException | None) -> None:
+        kind = _KINDS.get(type(self._request), "relay")
+        took_s = trio.current_time() - self._began
+        self._route.counts.ended(kind, _outcome(error), took_s)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "ok"
+    if isinstance(error, RequestError):
+        return error.code.value
+    if isinstance(error, CallerLeft) or not isinstance(error, Exception):
+        return "cancelled"
+    return ErrorCode.INTERNAL.value

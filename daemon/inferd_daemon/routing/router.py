@@ -9,6 +9,7 @@ from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, GenerateRequest
 from ..errors import RequestError
+from ..metrics import RouteCounts
 from .affinity import Affinity, prefix_hashes
 from .gate import Gate
 from .presets import NO_PRESETS, Presets
@@ -48,6 +49,7 @@ class Route:
         self.gate = gate
         self.aliases = aliases
         self.presets = presets
+        self.counts = RouteCounts()
         self._permits = permits
         self._upstreams = [upstream for tier in tiers for upstream in tier]
         self._affinity = Affinity()

@@ -1,6 +1,7 @@
 """What every HTTP endpoint may see: `request.app.state.context`."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from ...config import HttpConfig
 from ...control.view import DaemonView
@@ -12,3 +13,5 @@ class HttpContext:
 
     view: DaemonView
     config: HttpConfig
+    responses: Counter[int] = field(default_factory=Counter)
+    """How many answers had which status; the guard counts."""

@@ -86,6 +86,11 @@ class Exchange(HTTPStream):
         return not self.head_sent and self.state is not ASGIHTTPState.CLOSED
 
     @property
+    def status(self) -> int | None:
+        """That of the answer; None where nothing of it is out."""
+        return self.response["status"] if self.head_sent else None
+
+    @property
     def streams_events(self) -> bool:
         """An event stream has begun and has not ended."""
         if not self.head_sent or self.state is ASGIHTTPState.CLOSED:

@@ -60,6 +60,13 @@ class Guard:
 
     async def __call__(self, scope: Any, _receive: object, send: Send) -> None:  # noqa: ANN401
         exchange: Exchange = scope["extensions"][EXTENSION]
+        try:
+            await self._answer(scope, exchange, send)
+        finally:
+            if exchange.status is not None:
+                self._context.responses[exchange.status] += 1
+
+    async def _answer(self, scope: Any, exchange: Exchange, send: Send) -> None:  # noqa: ANN401
         answer = self._refuse(scope)
         if answer is not None:
             await _send(answer, send)

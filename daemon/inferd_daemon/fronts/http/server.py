@@ -6,6 +6,7 @@ The connections are hypercorn's; accepting, pausing, draining and handing over a
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ class HttpServer:
         self._budget = budget
         self._max_connections = max_connections
         self._handed = list(handed)
+        self.responses: Counter[int] = Counter()
+        """How many answers had which status."""
         self._connections: dict[Connection, HttpDoor] = {}
         self._stack: Stack | None = None
         self._loading = trio.Lock()
@@ -160,7 +163,8 @@ class HttpServer:
         from .context import HttpContext
         from .stack import Stack
 
-        return Stack(HttpContext(self._view, self._config), self._budget, os.environ)
+        context = HttpContext(self._view, self._config, self.responses)
+        return Stack(context, self._budget, os.environ)
 
     def _take_over(self, nursery: trio.Nursery) -> None:
         doors = {door.name: door for door in self._doors.doors}
