@@ -18,12 +18,10 @@ import trio
 
 from ..leases.journal import DaemonEntry, Gone, Live, ProcessEntry
 from ..processes.identity import read_start_ticks
+from ..processes.marked import ROUNDS, find_marked, hold
 
 INSTANCE_VARIABLE = "INFERD_INSTANCE"
 """Every child bears it; its value is the mark of the run that started it."""
-ROUNDS = 5
-"""What forks while it is being looked for is found in the next round."""
-MAX_ENVIRONMENT_BYTES = 4 << 20
 
 _log = structlog.get_logger(__name__)
 
@@ -94,7 +92,7 @@ def _by_journal(
     for entry in entries:
         if entry.pid is None or not entry.start_ticks or entry.boot_id != boot_id:
             continue
-        if entry.pid in spared or (pidfd := _hold(entry.pid)) is None:
+        if entry.pid in spared or (pidfd := hold(entry.pid)) is None:
             continue
         # Held before it is looked at: from here on the pid cannot go to another process.
         if read_start_ticks(entry.pid) == entry.start_ticks and not _is_zombie(entry.pid):
@@ -106,27 +104,7 @@ def _by_journal(
 
 def _by_mark(marks: set[str], spared: Collection[int]) -> list[_Leftover]:
     wanted = {f"{INSTANCE_VARIABLE}={mark}".encode() for mark in marks}
-    found: list[_Leftover] = []
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or (pid := int(name)) in spared:
-            continue
-        # A look without a pidfd spares opening one for every process of the machine.
-        if not wanted or not _bears(pid, wanted) or (pidfd := _hold(pid)) is None:
-            continue
-        if _bears(pid, wanted):
-            found.append(_Leftover(pid, pidfd, "mark"))
-        else:
-            os.close(pidfd)
-    return found
-
-
-def _bears(pid: int, wanted: set[bytes]) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read(MAX_ENVIRONMENT_BYTES).split(b"\0")
-    except OSError:
-        return False  # another user's, or gone
-    return not wanted.isdisjoint(variables)
+    return [_Leftover(pid, pidfd, "mark") for pid, pidfd in find_marked(wanted, spared)]
 
 
 def _is_zombie(pid: int) -> bool:
@@ -136,13 +114,6 @@ def _is_zombie(pid: int) -> bool:
     except OSError:
         return True
     return text.rpartition(")")[2].split()[0] in ("Z", "X")
-
-
-def _hold(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
 
 
 async def _end(leftover: _Leftover, timeout_s: float) -> bool:
