@@ -236,7 +236,6 @@ BAD: list[tuple[Json, str, str]] = [
     ({"target": boot(), "ttl_ms": 999}, "invalid_request", "ttl_ms"),
     ({"target": boot(), "ttl_ms": 86_400_001}, "invalid_request", "ttl_ms"),
     ({"target": boot(), "ttl_ms": None, "bind": "none"}, "invalid_request", "ttl_ms"),
-    ({"target": boot(), "transport": "tcp"}, "incompatible", "port"),
     ({"target": "nowhere"}, "not_found", "no route"),
     ({"target": {}}, "invalid_request", "boot spec"),
     ({"target": boot(), "consumer": {"accepted_protocols": ["x"]}}, "incompatible", "protocol"),
@@ -551,6 +550,23 @@ def test_a_server_killed_in_mid_stream_costs_one_error(endless: RunningDaemon) -
         client.generate("h", model="endless", max_tokens=3)
         assert client.hear_end("h")["stop_reason"] == "max_tokens"
         assert leases(other) == [ensured["lease"]["lease_ref"]]
+
+
+@pytest.mark.parametrize("op", ["runtime.stop", "runtime.restart"])
+def test_a_forced_end_in_mid_stream_is_swift_and_clean(endless: RunningDaemon, op: str) -> None:
+    with connected(endless.socket) as client, connected(endless.socket) as other:
+        client.generate("g", model="endless")
+        assert client.hear()["type"] == "frame"
+        (key,) = (runtime["instance_key"] for runtime in runtimes(other))
+        begun = time.monotonic()
+        ask(other, op, instance_key=key, force=True)
+        # Interrupted in mid-stream, the server would hang until it is interrupted again, after 1 s.
+        assert time.monotonic() - begun < 0.7
+        end = client.hear_end("g")
+        assert (end["type"], end["code"]) == ("error", "backend_unavailable")
+        assert '"ended_with":"exit code 0"' in endless.log
+        client.generate("h", model="endless", max_tokens=2)
+        assert client.hear_end("h")["stop_reason"] == "max_tokens"
 
 
 def test_a_hung_server_is_noticed_and_replaced(client: WireClient) -> None:

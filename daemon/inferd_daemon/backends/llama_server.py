@@ -51,6 +51,8 @@ class LlamaServerBackend(Backend):
         self._turns = EngineTurns(self.slots, self._busy_slots)
         self._client: RelayingClient | None = None
         self._client_for: Endpoint | None = None
+        self._transport: PlainTransport | None = None
+        runtime.on_ending(self._break_off)
 
     @property
     def slots(self) -> int:
@@ -131,6 +133,11 @@ class LlamaServerBackend(Backend):
         if self._client is not None:
             await self._client.aclose()
 
+    def _break_off(self) -> None:
+        """A llama-server that is interrupted in mid-stream can hang in its clean-up."""
+        if self._transport is not None:
+            self._transport.break_off()
+
     async def _busy_slots(self) -> int | None:
         if self._client is None or self._client_for is None:
             return None
@@ -151,10 +158,11 @@ class LlamaServerBackend(Backend):
         endpoint = self._runtime.endpoint
         if self._client is None or endpoint != self._client_for:
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+            self._transport = PlainTransport(
+                uds=str(endpoint.uds) if endpoint.uds else None, leave=self._turns.leave
+            )
             self._client = RelayingClient(
-                PlainTransport(
-                    uds=str(endpoint.uds) if endpoint.uds else None, leave=self._turns.leave
-                ),
+                self._transport,
                 base_url="http://localhost" if endpoint.uds else f"http://{host}:{endpoint.port}",
                 dialect=DIALECTS["llama_server"],
                 api_key=endpoint.key,

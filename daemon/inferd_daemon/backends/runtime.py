@@ -3,6 +3,7 @@
 The supervisor of the process gives this view; backends never import it.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +94,9 @@ class OnDemandRuntime(Protocol):
 
     def holding(self) -> AbstractAsyncContextManager[None]:
         """Have it ready, and keep it for the block. Raises BackendFault."""
+
+    def on_ending(self, call: Callable[[], None]) -> None:
+        """Have `call` close its streams each time before the process is asked to end."""
 
     async def replaced(self) -> bool:
         """Who holds it could not reach it: wait for its next process; False where it lives.

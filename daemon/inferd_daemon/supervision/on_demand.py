@@ -3,7 +3,7 @@
 Whatever keeps it from running is the backend's fault to its caller, who chose a route, no spec.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -71,6 +71,11 @@ class OnDemand:
         with self._leasing.ensure.holding(self._blueprint):
             await self._have_ready()
             yield
+
+    def on_ending(self, call: Callable[[], None]) -> None:
+        """As the protocol says."""
+        mine = self._blueprint.instance_key
+        self._leasing.runtimes.on_ending.append(lambda key: call() if key == mine else None)
 
     async def replaced(self) -> bool:
         """Wait for the process after the one that could not be reached; False where it lives on.

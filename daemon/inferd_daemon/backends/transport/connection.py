@@ -5,7 +5,7 @@ owner: a peer that does not understand a half close would keep it for ever.
 """
 
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -25,7 +25,7 @@ BACKLOG_RETRY_S = (0.001, 0.032)
 class Connection:
     """An open connection; `requests` counts what it has carried."""
 
-    __slots__ = ("_socket", "requests")
+    __slots__ = ("__weakref__", "_socket", "requests")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -88,6 +88,11 @@ class Connection:
         except OSError:
             return False
         return True
+
+    def break_off(self) -> None:
+        """End it in both directions; whoever uses it sees its end, and still has to close it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     async def wait_closed(self) -> None:
         """Wait until the peer closes, whatever it still sends; the caller sets the deadline."""

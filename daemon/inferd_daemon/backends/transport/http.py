@@ -7,6 +7,7 @@ again only where a reused connection died before any byte of the response, and o
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 import httpx
 import trio
@@ -108,6 +109,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
     ) -> None:
         """`leave` gets each connection whose response nobody waits for any more."""
         self._uds = uds
+        self._open: WeakSet[Connection] = WeakSet()
         self.leave = leave
         self._idle: IdlePool[Connection] = IdlePool()
         self._closed = False
@@ -129,6 +131,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
                 pass
         timeout_s = request.extensions.get("timeout", {}).get("connect")
         fresh = await connect(*origin, self._uds, timeout_s=timeout_s)
+        self._open.add(fresh)
         return await self._exchange(fresh, origin, request, data)
 
     def release(self, origin: Origin, connection: Connection) -> None:
@@ -139,6 +142,11 @@ class PlainTransport(httpx.AsyncBaseTransport):
         now = trio.current_time()
         self._idle.put(origin, connection, now)
         self._close_expired(now)
+
+    def break_off(self) -> None:
+        """End every connection, those in use too: their responses break as if the server had."""
+        for connection in list(self._open):
+            connection.break_off()
 
     async def aclose(self) -> None:
         """Close what is idle; running responses close their own connection."""

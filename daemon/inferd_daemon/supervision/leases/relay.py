@@ -54,7 +54,8 @@ class Relay:
 
     def __init__(self, runtimes: Runtimes) -> None:
         self._runtimes = runtimes
-        self._ways: dict[str, tuple[Endpoint, httpx.AsyncBaseTransport]] = {}
+        self._ways: dict[str, tuple[Endpoint, PlainTransport]] = {}
+        runtimes.on_ending.append(self._break_off)
 
     def runtime(self, instance_key: str) -> Managed:
         """Raises RequestError where it is forgotten."""
@@ -140,7 +141,12 @@ class Relay:
             return True
         return False
 
-    async def _way(self, instance_key: str, endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+    def _break_off(self, instance_key: str) -> None:
+        way = self._ways.get(instance_key)
+        if way is not None:
+            way[1].break_off()
+
+    async def _way(self, instance_key: str, endpoint: Endpoint) -> PlainTransport:
         known = self._ways.get(instance_key)
         if known is not None and known[0] == endpoint:
             return known[1]

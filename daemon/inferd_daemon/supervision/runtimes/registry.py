@@ -113,7 +113,8 @@ class Runtimes:
     """All runtimes of the daemon by instance key.
 
     `held` tells whether a key is leased, `before_start` is awaited before the first process of a
-    start (what it raises becomes the refusal), `on_change` is told of each change.
+    start (what it raises becomes the refusal), `on_change` is told of each change. Those of
+    `on_ending` close the daemon's own streams to a runtime before it is asked to end.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Runtimes:
     ) -> None:
         self.before_start: Callable[[Managed], Awaitable[None]] | None = None
         self.on_change: Callable[[Managed], None] = lambda _runtime: None
+        self.on_ending: list[Callable[[str], None]] = []
         self._held = held
         self._clock = clock
         self._marks = marks or {}
@@ -154,6 +156,7 @@ class Runtimes:
         )
         runtime = Managed(blueprint, blueprint.make(hooks, former), self._clock())
         self._table[key] = runtime
+        runtime.supervisor.on_ending = lambda: self._ending(key)
         if self._nursery is not None:
             self._nursery.start_soon(self._own, runtime)
         return runtime
@@ -245,6 +248,10 @@ class Runtimes:
                 return
         if runtime.wanted:
             runtime.supervisor.start()
+
+    def _ending(self, key: str) -> None:
+        for close_streams in self.on_ending:
+            close_streams(key)
 
     def _is_missed(self, key: str) -> bool:
         """Whether someone works with it; one that never became ready is not missed yet."""

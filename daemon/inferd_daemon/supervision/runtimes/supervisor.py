@@ -221,6 +221,7 @@ class Supervisor(RuntimeLife):
             if isinstance(action, KillProcess):
                 await process.kill()
             else:
+                self.on_ending()
                 if self._kv is not None:
                     await self._kv.ending()
                 await process.stop(self.engine.timing.stop_timeout_s)

@@ -319,3 +319,29 @@ async def test_closing_closes_what_is_idle_and_what_comes_back(tmp_path: Path) -
         assert await response.aread() == b""
         with trio.fail_after(1):
             await upstream.gone.wait()
+
+
+async def test_what_runs_can_be_broken_off(tmp_path: Path) -> None:
+    async with serve(tmp_path, [EVENTS_HEAD, chunk(b"a"), Hang()], OK) as upstream:
+        transport = PlainTransport(uds=upstream.uds)
+        response = await transport.handle_async_request(request(upstream))
+        pieces = response.stream.__aiter__()  # type: ignore[union-attr]
+        assert await anext(pieces) == b"a"
+        broken = trio.Event()
+
+        async def read_on() -> None:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await anext(pieces)
+            broken.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_on)
+            await wait_all_tasks_blocked()
+            transport.break_off()
+            with trio.fail_after(1):
+                await broken.wait()
+        await response.aclose()
+        assert await fetch(transport, upstream) == b"ok"
+        transport.break_off()
+        assert await fetch(transport, upstream) == b"ok"  # not over the one that was kept
+        await transport.aclose()
