@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inferd_proto import (
+        AgentStatus,
         Audio,
         Block,
         CompatibilityResult,
@@ -84,14 +85,15 @@ _HOMES = {
     " StreamOverflow",
     "runtimes": "Change LogLine RouteChange",
     "status": "BackendStatus NotReady RouteStatus Status",
-    "inferd_proto": "Audio Block CompatibilityResult Constraints ConsumerManifest Embeddings"
-    " EndpointDescriptor EnsurePlan ErrorCode Image Lease LeaseContext LeaseEnsured Message Queued"
-    " RankedDocument Ranking ResponseFormat Runtime RuntimeState"
+    "inferd_proto": "AgentStatus Audio Block CompatibilityResult Constraints ConsumerManifest"
+    " Embeddings EndpointDescriptor EnsurePlan ErrorCode Image Lease LeaseContext LeaseEnsured"
+    " Message Queued RankedDocument Ranking ResponseFormat Runtime RuntimeState"
     " Text TextDelta TextMessage ThinkingDelta Tool ToolResult ToolUse Usage",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "AgentStatus",
     "AnswerStream",
     "AnswerTimeout",
     "Audio",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar, Unpack
 
-from inferd_proto import EnsurePlan, JsonObject, Lease, LeaseEnsured, Runtime
+from inferd_proto import AgentStatus, EnsurePlan, JsonObject, Lease, LeaseEnsured, Runtime
 
 from . import leases, runtimes
 from .blocking_lease import HeldLease
@@ -30,15 +30,18 @@ class ControlVerbs(ABC):
 
     # -- leases ----------------------------------------------------------------------------
 
-    def lease(self, target: Target, **options: Unpack[EnsureOptions]) -> HeldLease:
+    def lease(self, target: Target | None = None, **options: Unpack[EnsureOptions]) -> HeldLease:
         """Have a runtime for `target` ready and hold it for a block, renewed all the while.
 
-        Raises ValueError for a target that is none. See `HeldLease`.
+        `lease(agent="claude", model=…)` has an agent. Raises ValueError for a target that is none.
+        See `HeldLease`.
         """
         asked = leases.ensure(target, options, owner=self._label, bind="connection")
         return self._hold(asked)
 
-    def ensure(self, target: Target, **options: Unpack[EnsureOptions]) -> LeaseEnsured:
+    def ensure(
+        self, target: Target | None = None, **options: Unpack[EnsureOptions]
+    ) -> LeaseEnsured:
         """Have a runtime for `target` ready and take a lease that nobody renews but you.
 
         By default (`bind="none"`) it outlives this client: it ends by its ttl or by `release`.
@@ -46,7 +49,7 @@ class ControlVerbs(ABC):
         asked = leases.ensure(target, options, owner=self._label, bind="none")
         return leases.to_ensured(self.call("lease.ensure", **asked))
 
-    def plan(self, target: Target, **options: Unpack[EnsureOptions]) -> EnsurePlan:
+    def plan(self, target: Target | None = None, **options: Unpack[EnsureOptions]) -> EnsurePlan:
         """What `ensure` would take: what it needs, what would have to go. Changes nothing."""
         asked = leases.ensure(target, options, owner=self._label, bind="none")
         return leases.to_plan(self.call("lease.ensure", **asked | {"plan": True}))
@@ -71,6 +74,10 @@ class ControlVerbs(ABC):
         every filter."""
         filters = leases.filters(owner, instance_key, uid)
         return leases.to_leases(self.call("lease.list", **filters))
+
+    def agents(self) -> list[AgentStatus]:
+        """The providers of CLI agents: what is found of each, whether it is logged in."""
+        return leases.to_agents(self.call("agent.list"))
 
     # -- runtimes --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from inferd_proto import (
+    AgentStatus,
     Bind,
     ConsumerManifest,
     EnsurePlan,
@@ -52,20 +53,33 @@ class EnsureOptions(TypedDict, total=False):
     """What this program accepts and requires; the daemon refuses a runtime that does not fit."""
     context: LeaseContext
     """Kept beside the lease for whoever looks at it."""
+    agent: str
+    """Instead of a target: a CLI agent, `codex`, `claude`, `gemini` or `amp`."""
+    model: str
+    """For `agent`: what it is told to ask for."""
+    upstream: str
+    """For `agent`: the route that it runs on, instead of its own login."""
+
+
+_OF_AGENTS = ("agent", "model", "upstream")
 
 
 class _LeaseListed(Struct, frozen=True):
     leases: list[Lease]
 
 
-def ensure(target: Target, options: EnsureOptions, *, owner: str, bind: Bind) -> JsonObject:
+class _AgentListed(Struct, frozen=True):
+    agents: list[AgentStatus]
+
+
+def ensure(target: Target | None, options: EnsureOptions, *, owner: str, bind: Bind) -> JsonObject:
     """The arguments of `lease.ensure`; `owner` and `bind` where the options do not say.
 
     Raises ValueError for a target that is none, and for a lease that nothing would end.
     """
     ttl = options.get("ttl", DEFAULT_TTL_S)
     asked = LeaseEnsure(
-        target=target if isinstance(target, str) else dict(target),
+        target=_target(target, options),
         consumer=options.get("consumer", ConsumerManifest()),
         transport=options.get("transport", "uds"),
         owner_ref=options.get("owner", owner),
@@ -80,6 +94,18 @@ def ensure(target: Target, options: EnsureOptions, *, owner: str, bind: Bind) ->
         if name not in options:
             del plain[name]  # the daemon's own default, whatever it has become
     return plain
+
+
+def _target(target: Target | None, options: EnsureOptions) -> str | JsonObject:
+    given: Mapping[str, object] = options
+    agent: JsonObject = {name: given[name] for name in _OF_AGENTS if given.get(name)}
+    if target is None:
+        if "agent" not in agent:
+            raise ValueError("there is no target: give a route, a spec, or `agent`")
+        return agent
+    if agent:
+        raise ValueError(f"a target is given already: `{next(iter(agent))}` is for a lease without")
+    return target if isinstance(target, str) else dict(target)
 
 
 def filters(owner: str | None, instance_key: str | None, uid: int | None) -> JsonObject:
@@ -106,6 +132,11 @@ def to_lease(value: object) -> Lease:
 def to_leases(value: object) -> list[Lease]:
     """Raises ProtocolViolation where `value` is not a list of leases."""
     return to_record(value, _LeaseListed).leases
+
+
+def to_agents(value: object) -> list[AgentStatus]:
+    """Raises ProtocolViolation where `value` is not a list of providers."""
+    return to_record(value, _AgentListed).agents
 
 
 def to_record(value: object, kind: type[T]) -> T:

@@ -34,7 +34,7 @@ def find_question(client: Client, first: str | None, second: str | None) -> Ques
     model, prompt = first, second
     if first is not None and second is None and not _is_route(client, first):
         model, prompt = None, first
-    piped = _piped_text()
+    piped = piped_text()
     text = "\n\n".join(part for part in (prompt, piped) if part)
     if text:
         return Question(model, text)
@@ -63,7 +63,7 @@ def print_answer(
     if answer.done is not None:
         if verbose:
             click.echo(watch.figures(answer.done), err=True)
-        return _judge(answer.done)
+        return judge(answer.done)
     return exits.DONE
 
 
@@ -117,7 +117,8 @@ def _stream(
     return answer.completion, watch
 
 
-def _judge(done: Done) -> int:
+def judge(done: Done) -> int:
+    """The exit code for how an answer ended; what is odd about it goes to stderr."""
     if done.stop_reason in ("end_turn", "tool_use", "stop_sequence"):
         return exits.DONE
     if done.stop_reason == "max_tokens":
@@ -134,7 +135,7 @@ def _is_route(client: Client, word: str) -> bool:
         return False  # a daemon without control operations: it has one route
 
 
-def _piped_text() -> str:
+def piped_text() -> str:
     """What a pipe or a file brings; a stdin that is neither may never end."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode

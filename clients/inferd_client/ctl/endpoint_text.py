@@ -1,15 +1,30 @@
-"""An endpoint for people and for shells; pure. These lines hold its key: it was asked for."""
+"""An endpoint for people and for shells. These lines hold its key: it was asked for."""
 
 import shlex
+
+import click
+import msgspec
 
 from inferd_proto import EndpointDescriptor, LeaseEnsured
 
 from ..endpoint import api_key
-from .render import printable
+from .render import json_line, printable
 from .tables import time_left
 
 NO_KEY = "none"
 """Where the endpoint wants no key: many tools refuse to start with an empty one."""
+
+
+def print_endpoint(granted: LeaseEnsured, *, env: bool, json_: bool) -> None:
+    """On stdout; what a script does not want goes to stderr."""
+    if json_:
+        click.echo(json_line(msgspec.to_builtins(granted)))
+        return
+    for line in env_lines(granted.endpoint) if env else endpoint_lines(granted):
+        click.echo(line)
+    hint = socket_hint(granted.endpoint)
+    if hint is not None:
+        click.echo(hint, err=env)
 
 
 def endpoint_lines(granted: LeaseEnsured) -> list[str]:

@@ -32,6 +32,7 @@ _VERBS = (
     "logs",
     "watch",
     "endpoint",
+    "agent",
     "lease",
     "daemon",
     "completion",

@@ -20,10 +20,10 @@ verb."""
 
 def runtimes_table(runtimes: Sequence[Runtime], leases: Sequence[Lease]) -> "Table":
     """One row a runtime; `leases` tell until when it is held."""
-    table = _table("NAME", "STATE", "HEALTH", "PID", "MEM", "LEASES", "UNTIL", "ENDPOINT")
+    table = new_table("NAME", "STATE", "HEALTH", "PID", "MEM", "LEASES", "UNTIL", "ENDPOINT")
     for runtime in runtimes:
         held = [lease for lease in leases if lease.instance_key == runtime.instance_key]
-        _add_row(
+        new_row(
             table,
             runtime.name,
             runtime.state,
@@ -56,9 +56,9 @@ def leases_table(leases: Sequence[Lease], runtimes: Sequence[Runtime]) -> "Table
     """One row a lease. A runtime is shown by its name, by its key where others bear that too."""
     names = Counter(runtime.name for runtime in runtimes)
     shown = {one.instance_key: one.name for one in runtimes if names[one.name] == 1}
-    table = _table("REF", "RUNTIME", "OWNER", "UID", "PID", "AGE", "LEFT", "BOUND")
+    table = new_table("REF", "RUNTIME", "OWNER", "UID", "PID", "AGE", "LEFT", "BOUND")
     for lease in leases:
-        _add_row(
+        new_row(
             table,
             lease.lease_ref,
             shown.get(lease.instance_key) or short_key(lease.instance_key),
@@ -170,7 +170,8 @@ def _memory(runtime: Runtime) -> str:
     return "" if estimated is None or runtime.state == "stopped" else f"~{size(estimated)}"
 
 
-def _table(*headings: str) -> "Table":
+def new_table(*headings: str) -> "Table":
+    """Empty; the last column may be broken into lines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -181,7 +182,8 @@ def _table(*headings: str) -> "Table":
     return table
 
 
-def _add_row(table: "Table", *cells: str) -> None:
+def new_row(table: "Table", *cells: str) -> None:
+    """Cells as they are: nothing in them is markup, or has power over a terminal."""
     from rich.markup import escape
 
     table.add_row(*(escape(printable(cell)) for cell in cells))

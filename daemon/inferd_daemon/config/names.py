@@ -30,7 +30,12 @@ def broken_names(data: Table) -> Mistakes:
             taken.setdefault(alias, f"an alias of {name!r}")
     for name, backend in (backends or {}).items():
         if isinstance(backend, dict) and backend.get("kind") == "agent":
-            yield from _upstream(name, backend.get("upstream"), taken, routes, backends or {})
+            path: Path = ("backends", name, "upstream")
+            yield from _upstream(path, backend.get("upstream"), taken, routes, backends or {})
+    for name, agent in (_table(data.get("agents")) or {}).items():
+        if isinstance(agent, dict):
+            path = ("agents", name, "upstream")
+            yield from _upstream(path, agent.get("upstream"), taken, routes, backends or {})
     default = data.get("default_route")
     if isinstance(default, str) and default not in taken:
         yield ("default_route",), f"no route {default!r}; there is {_names(routes)}"
@@ -49,12 +54,11 @@ def _backends(route: str, entries: object, there: Table) -> Mistakes:
 
 
 def _upstream(
-    name: str, upstream: object, taken: Table, routes: Table, backends: Table
+    path: Path, upstream: object, taken: Table, routes: Table, backends: Table
 ) -> Mistakes:
     """It must be a route of models: an agent that runs on agents would never end."""
     if not isinstance(upstream, str) or not upstream.strip():
         return
-    path = ("backends", name, "upstream")
     if upstream not in taken:
         yield path, f"no route {upstream!r}; there is {_names(routes)}"
         return

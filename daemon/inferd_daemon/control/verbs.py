@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from inferd_proto import ErrorCode
 
 from ..errors import RequestError
+from .agent_list import agent_list
 from .call import Call
 from .capabilities import capabilities
 from .daemon_drain import daemon_drain
@@ -28,6 +29,7 @@ Verb = Callable[[Call], Awaitable[object]]
 StreamVerb = Callable[[Call], AsyncGenerator[object, None]]
 
 VERBS: dict[str, Verb] = {
+    "agent.list": agent_list,
     "capabilities": capabilities,
     "daemon.drain": daemon_drain,
     "daemon.upgrade": daemon_upgrade,

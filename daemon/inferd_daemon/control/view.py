@@ -61,6 +61,13 @@ class DaemonView:
         return self.leasing
 
     @property
+    def agent_room(self) -> AgentRoom:
+        """CLI agents. Raises BackendFault where the daemon serves without them."""
+        if self.agents is None:
+            raise BackendFault("this daemon runs no agents")
+        return self.agents
+
+    @property
     def state(self) -> DaemonState:
         """`ready` once the default route, or any where there is no default, takes requests."""
         if self.draining:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from inferd_proto import JsonObject
 
@@ -21,6 +22,10 @@ from .agents.registry import PROFILES
 
 Short = Annotated[str, Meta(min_length=1, max_length=256)]
 Mistakes = list[tuple[str, str]]
+_NO_MODEL = (
+    "is missing: give one, or `upstream`, a route that it runs on; `models` of its [agents] table "
+    "would be the default"
+)
 
 
 class _Fields(Struct, kw_only=True):
@@ -87,6 +92,7 @@ def normalise_agent(
     mistakes += [(dotted(path), text) for path, text in wrong]
     if fields is None:
         raise AgentSpecError(mistakes)
+    fields = _with_defaults(fields, configured or {})
     mistakes += _field_mistakes(fields, configured or {})
     if mistakes:
         raise AgentSpecError(mistakes)
@@ -98,6 +104,16 @@ def normalise_agent(
     )
 
 
+def _with_defaults(fields: _Fields, configured: Mapping[str, AgentConfig]) -> _Fields:
+    """Who asks for no model in particular gets what the operator says."""
+    table = configured.get(fields.agent)
+    if table is None or fields.model is not None or fields.upstream is not None:
+        return fields
+    if table.models:
+        return replace(fields, model=table.models[0])
+    return replace(fields, upstream=table.upstream)
+
+
 def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> Mistakes:
     found: Mistakes = []
     profile = PROFILES.get(fields.agent)
@@ -107,7 +123,7 @@ def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> M
         found.append(("upstream", f"{profile.name} cannot be pointed at a local model"))
     if fields.model is None:
         if fields.upstream is None:
-            found.append(("model", "is missing; or give `upstream`, a route that it runs on"))
+            found.append(("model", _NO_MODEL))
         return found
     if fields.model.startswith("-") or not fields.model.isprintable() or " " in fields.model:
         # It is one word on a command line.

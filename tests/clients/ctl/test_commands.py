@@ -350,15 +350,17 @@ VERBS = (
     "logs",
     "watch",
     "endpoint",
+    "agent",
     "lease",
     "daemon",
     "completion",
 )
 LEASE_VERBS = ("lease ensure", "lease renew", "lease release", "lease ls")
+AGENT_VERBS = ("agent ls", "agent run", "agent endpoint")
 DAEMON_VERBS = ("daemon upgrade", "daemon drain")
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *LEASE_VERBS, *DAEMON_VERBS])
+@pytest.mark.parametrize("verb", [*VERBS, *LEASE_VERBS, *AGENT_VERBS, *DAEMON_VERBS])
 def test_every_help_has_examples(ctl: Ctl, verb: str) -> None:
     *group, name = verb.split()
     assert f"  {name}" in ctl(*group, "--help").out

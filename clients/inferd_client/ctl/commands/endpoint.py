@@ -18,8 +18,7 @@ examples:
 
 The model is started where it does not run, and held for --ttl: the address and the key
 are good so long, and may be used by any number of tools. A Unix socket is the default;
-tools that know only URLs need --tcp, which works where the daemon's HTTP front is on, or
-the route's boot spec names a port.
+tools that know only URLs need --tcp: a loopback URL that the daemon carries to the model.
 
 """
     + HELP
@@ -53,31 +52,22 @@ def command(
     wait_s: float,
 ) -> None:
     """Have a runtime for TARGET ready, and print where it is reached. It prints the key."""
-    import msgspec
-
-    from inferd_proto import LeaseEnsured
-
     from ...leases import EnsureOptions
-    from ..endpoint_text import endpoint_lines, env_lines, socket_hint
+    from ..endpoint_text import print_endpoint
     from ..holding import take, tell_loading
-    from ..render import json_line
     from ..target import parse_target
 
     if env and json_:
         raise click.UsageError("--env and --json exclude each other")
 
-    def show(granted: LeaseEnsured) -> None:
-        if json_:
-            click.echo(json_line(msgspec.to_builtins(granted)))
-            return
-        for line in env_lines(granted.endpoint) if env else endpoint_lines(granted):
-            click.echo(line)
-        hint = socket_hint(granted.endpoint)
-        if hint is not None:
-            click.echo(hint, err=env)
-
     what = parse_target(target, settings)
     options = EnsureOptions(owner=OWNER, wait_s=room_s, transport="tcp" if tcp else "uds")
     tell_loading(target)
     with connect(socket, wait_s) as client:
-        take(client, what, ttl_s, options, show)
+        take(
+            client,
+            what,
+            ttl_s,
+            options,
+            lambda granted: print_endpoint(granted, env=env, json_=json_),
+        )

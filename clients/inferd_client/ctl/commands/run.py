@@ -6,6 +6,8 @@ import click
 
 from ..options import as_json, complete_model, connect, connection
 
+OWNER = "inferdctl run"
+
 _EPILOG = """\b
 examples:
   inferdctl run "Why is the sky blue?"         the default route
@@ -15,10 +17,14 @@ examples:
   inferdctl run qwen3                          a conversation; Ctrl-D ends it
   inferdctl run --schema person.json "Who wrote Faust?" | jq .name
   inferdctl run --tools tools.json --tool-choice required "Rain in Oslo?"
+  inferdctl run --agent claude "Why is the sky blue?"
   inferdctl run --json "Hi" | jq -r 'select(.type == "text").delta'
 
 One argument is the model where a route has that name, else the prompt. What is piped
 in comes after the prompt.
+
+With --agent a CLI agent answers; the model, where one is given, is what it asks for, and
+--upstream a route that it runs on; see `inferdctl agent`.
 
 --schema makes the answer JSON that fits a JSON Schema. --tools is a file with a list of
 {"name", "description", "input_schema"}, or of the form that OpenAI's API takes; calls are
@@ -49,6 +55,8 @@ Ctrl-C cancels the request at the daemon; the exit code is then 130.
     type=click.Choice(["auto", "required", "none"]),
     help="Whether it has to; for --tools.",
 )
+@click.option("--agent", metavar="NAME", help="Ask this CLI agent: codex, claude, gemini, amp.")
+@click.option("--upstream", metavar="ROUTE", help="For --agent: the route that it runs on.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell figures of the answer on stderr.")
 @as_json("Print one JSON object a line for each event.")
 @connection
@@ -63,12 +71,27 @@ def command(
     schema: str | None,
     tools: str | None,
     tool_choice: Literal["auto", "required", "none"] | None,
+    agent: str | None,
+    upstream: str | None,
     verbose: bool,
     json_: bool,
     socket: str | None,
     wait_s: float,
 ) -> int:
     """Ask MODEL (a route) the PROMPT and print the answer as it comes."""
+    if agent is not None:
+        refused = (temperature, seed, think, schema, tools, tool_choice)
+        if any(value is not None for value in refused):
+            raise click.UsageError("--agent takes --system, --max-tokens and --upstream alone")
+        from ..agent_asking import AgentQuestion, ask_agent, find_prompt
+
+        if prompt is None:
+            model, prompt = None, model
+        asked = AgentQuestion(agent, model, upstream, find_prompt(prompt), system, max_tokens)
+        with connect(socket, wait_s) as client:
+            return ask_agent(client, asked, OWNER, json_=json_, verbose=verbose)
+    if upstream is not None:
+        raise click.UsageError("--upstream is for --agent")
     from ...requests import GenerateOptions
     from ..asking import Question, converse, find_question, print_answer
     from ..json_files import read_schema, read_tools

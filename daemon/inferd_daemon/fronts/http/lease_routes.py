@@ -113,10 +113,9 @@ def _by_agent(request: Request, entry: Entry, blueprint: Blueprint, body: bytes)
         raise RequestError(
             ErrorCode.NOT_FOUND, f"{blueprint.name} is a CLI agent: it has chat/completions only"
         )
-    context: HttpContext = request.app.state.context
-    assert context.view.agents is not None
+    view = request.app.state.context.view
     asked = read_agent_request(body, blueprint.name, blueprint.profile.capabilities)
-    return AgentAnswer(context.view.leases, entry, context.view.agents.runs, blueprint, asked)
+    return AgentAnswer(view.leases, entry, view.agent_room.runs, blueprint, asked)
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

@@ -88,7 +88,7 @@ class Managed:
             estimated_bytes=self.estimated_bytes,
             leases=leases,
             idle_left_ms=None if idle_left_s is None else int(idle_left_s * 1000),
-            endpoint=repr(self.supervisor.endpoint),
+            endpoint=repr(self.supervisor.endpoint) or None,
             restarts=status.restarts,
             last_error=status.last_error,
             model_identity=self.blueprint.model_identity,
