@@ -44,6 +44,13 @@ class ModelFault(BackendFault):
     """What the model wrote cannot be passed on; the backend works, and it does not count."""
 
 
+class MachineFault(BackendFault):
+    """The machine lacks what it takes to reach the backend, who is not to blame."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"this machine is at its limits: {why}; try again later")
+
+
 class CallerLeft(InferdError):
     """Whoever asked is gone, and nobody is there to be told."""
 

@@ -4,8 +4,9 @@ The mapping and the transport are others' work; this is the loop between them. I
 always closes the upstream's connection when it stops early, for that is what frees its slot.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from math import inf
+from typing import TypeVar
 
 import httpx
 import trio
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from inferd_proto import ErrorCode
 
-from ..errors import BackendFault, RequestError
+from ..errors import BackendFault, BackendSilence, MachineFault, RequestError
 from .base import (
     Batch,
     Capabilities,
@@ -43,6 +44,7 @@ from .http_messages import (
     stream_of,
 )
 from .media import encode_media
+from .thread import in_thread, is_no_thread
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -51,6 +53,7 @@ DRAIN_S = 0.05
 """After `[DONE]` only the mark of the last chunk is due; it saves the connection."""
 THREADS = 2
 """For encoding media and decoding embeddings: megabytes each, and the loop serves others."""
+T = TypeVar("T")
 _ABSENT = frozenset((404, 405, 501))
 
 
@@ -134,7 +137,7 @@ class ChatClient:
                     self.succeeded_at = trio.current_time()
                     break
                 if answer.failure is not None:
-                    raise answer.failure
+                    raise self._fault(answer, over=trio.current_time() >= end)
                 if answer.payloads:
                     deadline = min(end, trio.current_time() + self._deadlines.idle_s)
             with trio.CancelScope(deadline=trio.current_time() + DRAIN_S):
@@ -148,9 +151,7 @@ class ChatClient:
         body = embed_body(request, self._dialect, self._model)
         missing = unsupported(ErrorCode.EMBED_UNSUPPORTED, "make embeddings")
         answer = await self._post("/v1/embeddings", body, missing)
-        return await trio.to_thread.run_sync(
-            read_embeddings, answer, request, self._model, limiter=self._threads
-        )
+        return await self._in_thread(lambda: read_embeddings(answer, request, self._model))
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises RequestError (`rerank_unsupported` where the upstream cannot)."""
@@ -183,7 +184,14 @@ class ChatClient:
         def encode() -> bytes:
             return build_body(request, self._dialect, self._model, encode_media(request.media))
 
-        return await trio.to_thread.run_sync(encode, limiter=self._threads)
+        return await self._in_thread(encode)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Raises what `work` does, or MachineFault."""
+        try:
+            return await in_thread(work, self._threads)
+        except OSError as error:
+            raise MachineFault(error.strerror or str(error)) from error
 
     async def _send(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
         """The response's head. Raises BackendFault."""
@@ -202,7 +210,11 @@ class ChatClient:
                 return await self._transport.handle_async_request(request)
             except httpx.TransportError as error:
                 raise self._translate(error) from error
-        raise BackendFault(self._too_late("sent no answer"))
+            except RuntimeError as error:  # names are looked up in a thread
+                if not is_no_thread(error):
+                    raise
+                raise MachineFault("cannot start a thread") from error
+        raise BackendSilence(self._too_late("sent no answer"))
 
     async def _next_batch(
         self, pieces: AsyncIterator[bytes], answer: ChatAnswer, deadline: float
@@ -218,8 +230,8 @@ class ChatClient:
                 answer.failure.__cause__ = error
                 return []
             return answer.feed(piece)
-        what = "went silent in the middle of the answer" if answer.payloads else "began no answer"
-        answer.failure = BackendFault(self._too_late(what))
+        what = "did not go on with its answer" if answer.payloads else "began no answer"
+        answer.failure = BackendSilence(self._too_late(what))
         return []
 
     async def _post(self, path: str, body: bytes, missing: RequestError) -> bytes:
@@ -283,6 +295,13 @@ class ChatClient:
             case _:
                 what = "upstream broke the connection"
         return BackendFault(f"{what}: {self._redact(str(error)) or type(error).__name__}")
+
+    def _fault(self, answer: ChatAnswer, *, over: bool) -> RequestError:
+        """Why the answer ended; one that went on until its time was `over` proves no silence."""
+        assert answer.failure is not None
+        if over and answer.payloads and isinstance(answer.failure, BackendSilence):
+            return BackendFault(self._too_late("did not end its answer"))
+        return answer.failure
 
     def _too_late(self, what: str) -> str:
         return f"upstream {what} in time"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, Readiness
-from ..errors import BackendFault, BackendSilence, ModelFault
+from ..errors import BackendFault, BackendSilence, MachineFault, ModelFault
 from .breaker import Breaker, Pass
 
 Clock = Callable[[], float]
@@ -131,6 +131,6 @@ def counts_against_backend(error: BaseException) -> bool:
     daemon lacks: one client's requests must not close a backend to the others."""
     return (
         isinstance(error, BackendFault)
-        and not isinstance(error, ModelFault)
+        and not isinstance(error, ModelFault | MachineFault)
         and error.code in (ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.TIMEOUT)
     )

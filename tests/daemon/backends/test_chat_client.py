@@ -1,7 +1,7 @@
 """One request against upstreams that misbehave: one error, in time, of the right code."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,13 @@ from inferd_daemon.backends.base import (
 from inferd_daemon.backends.chat_client import ChatClient, Deadlines
 from inferd_daemon.backends.chat_completions import DIALECTS
 from inferd_daemon.backends.transport import PlainTransport
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_daemon.errors import (
+    BackendFault,
+    BackendSilence,
+    CallerFault,
+    MachineFault,
+    RequestError,
+)
 from inferd_proto import ErrorCode, Image, ImageAttachment, Message, Text, Usage
 from tests.support.scripted_upstream import (
     CHUNKS_END,
@@ -280,7 +286,7 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "silence in the stream": (
         [EVENTS_HEAD, chunk(text("a")), Hang()],
         UNAVAILABLE,
-        "went silent",
+        "did not go on",
         AFTER,
         5,
     ),
@@ -294,21 +300,21 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "comments for ever after an event": (
         [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b": still here\n\n"), 1)],
         UNAVAILABLE,
-        "in time",
+        "did not end its answer",
         AFTER,
         30,
     ),
     "a byte a minute": (
         [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b"d"), 60)],
         UNAVAILABLE,
-        "went silent",
+        "did not go on",
         AFTER,
         5,
     ),
     "a byte now and then": (
         [EVENTS_HEAD, chunk(text("a")), Repeat(chunk(b"d"), 4)],
         UNAVAILABLE,
-        "in time",
+        "did not end its answer",
         AFTER,
         30,
     ),
@@ -322,7 +328,7 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "text for ever": (
         [EVENTS_HEAD, Repeat(chunk(text("a")), 1)],
         UNAVAILABLE,
-        "in time",
+        "did not end its answer",
         AFTER,
         30,
     ),
@@ -351,6 +357,25 @@ async def test_misbehaviour_ends_in_one_error_in_time(
     assert isinstance(error, CallerFault if code is ErrorCode.INVALID_REQUEST else BackendFault)
     assert (len(got) > 0) == (events == AFTER)
     assert not any(isinstance(event, Finished) for batch in got for event in batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "silent"),
+    [
+        ("never answers", True),
+        ("head, then nothing", True),
+        ("comments for ever, and no event", True),
+        ("a byte a minute", True),
+        ("text for ever", False),
+        ("closes in the stream", False),
+    ],
+)
+async def test_each_who_is_kept_waiting_says_so_for_itself(
+    tmp_path: Path, autojump_clock: MockClock, name: str, silent: bool
+) -> None:
+    """The breaker counts silence by requests; an answer that only goes on is none."""
+    async with connected(tmp_path, BAD[name][0]) as (client, _):
+        assert isinstance(await fail(client, []), BackendSilence) == silent
 
 
 async def test_a_reset_in_the_stream(tmp_path: Path) -> None:
@@ -440,6 +465,30 @@ async def test_no_key_sends_no_header(tmp_path: Path) -> None:
         await run(client)
         assert "authorization" not in upstream.requests[0].headers
         await client.aclose()
+
+
+async def test_a_machine_without_threads_is_not_the_upstreams_fault(
+    tmp_path: Path, refuse_threads: Callable[[], None]
+) -> None:
+    """Media are encoded, vectors decoded, and names looked up in threads."""
+    seen = {"i": Media(ImageAttachment("i", 1, 1), b"abc")}
+    request = GenerateRequest([Message("user", [Image("i")])], media=seen)
+    named = ChatClient(PlainTransport(), base_url="http://localhost", dialect=DIALECTS["generic"])
+    async with connected(tmp_path, answer(200, VECTORS)) as (client, upstream):
+        refuse_threads()
+        for ask in (
+            lambda: run(client, request),
+            lambda: client.embed(EmbedRequest(["a", "b"])),
+            lambda: run(named),
+            lambda: named.get("/v1/models", timeout_s=1),
+        ):
+            with pytest.raises(
+                MachineFault, match="at its limits: cannot start a thread"
+            ) as caught:
+                await ask()
+            assert caught.value.code is UNAVAILABLE
+        assert [asked.path for asked in upstream.requests] == ["/v1/embeddings"]
+    await named.aclose()
 
 
 # -- embeddings and rerank -----------------------------------------------------------------

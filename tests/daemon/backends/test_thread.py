@@ -12,18 +12,6 @@ from inferd_daemon.supervision.leases.journal import Gone
 from inferd_daemon.supervision.leases.journal_file import JournalUnavailable, open_journal
 
 
-@pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """As the kernel refuses them, those that idle from earlier included."""
-
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr("trio._core._thread_cache.THREAD_CACHE._idle_workers", {})
-    return monkeypatch
-
-
 async def test_work_is_done_in_another_thread() -> None:
     def work(text: str, *, end: str) -> str:
         assert threading.current_thread() is not threading.main_thread()

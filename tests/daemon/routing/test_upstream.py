@@ -3,7 +3,14 @@
 import pytest
 import trio
 
-from inferd_daemon.errors import BackendFault, BackendSilence, CallerFault, ModelFault, RequestError
+from inferd_daemon.errors import (
+    BackendFault,
+    BackendSilence,
+    CallerFault,
+    MachineFault,
+    ModelFault,
+    RequestError,
+)
 from inferd_daemon.routing.breaker import BreakerState
 from inferd_proto import ErrorCode
 from tests.daemon.routing.upstreams import BROKEN, COMING, READY, Told, upstream
@@ -18,6 +25,7 @@ DOWN = BackendFault("upstream answered 502")
         (BackendFault("too slow", ErrorCode.TIMEOUT), True),
         (ModelFault("broken off by a content filter"), False),
         (ModelFault("arguments are not JSON", ErrorCode.TOOL_CALL_MALFORMED), False),
+        (MachineFault("cannot start a thread"), False),
         (BackendFault("images need pillow", ErrorCode.ATTACHMENT_UNSUPPORTED), False),
         (CallerFault("context exceeded"), False),
         (CallerFault("no images", ErrorCode.ATTACHMENT_UNSUPPORTED), False),

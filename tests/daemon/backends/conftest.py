@@ -1,0 +1,29 @@
+"""A machine at its limit of processes, which starts no thread either."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, as the kernel refuses them; those that idle from earlier are gone too."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def begin() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        monkeypatch.setattr("trio._core._thread_cache.THREAD_CACHE._idle_workers", {})
+
+    return begin
+
+
+@pytest.fixture
+def no_threads(
+    monkeypatch: pytest.MonkeyPatch, refuse_threads: Callable[[], None]
+) -> pytest.MonkeyPatch:
+    """From the beginning of the test; undo it to have them again."""
+    refuse_threads()
+    return monkeypatch
