@@ -126,7 +126,9 @@ class AgentRun:
             grace_s=self._limits.grace_s if ended_itself else 0.0,
         )
         if left:
-            _log.warning("an agent left processes", agent=self._profile.name, ended=len(left))
+            _log.info(
+                "processes that an agent left were ended", agent=self._profile.name, pids=left
+            )
 
     def _prepare(self) -> Launch:
         place = make_place(self._root)

@@ -1,0 +1,337 @@
+"""Real CLIs of agents, each at an upstream that the test starts: no account, no real key."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from inferd_daemon.backends.base import Finished, TextDeltas
+from inferd_daemon.engines.agents.claude import ClaudeProfile
+from inferd_daemon.engines.agents.profile import Place, Plan
+from inferd_daemon.engines.agents.registry import PROFILES
+from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, Turn
+from inferd_daemon.errors import RequestError
+from inferd_daemon.supervision.agents.probe import probe
+from inferd_daemon.supervision.agents.run import RUN_VARIABLE
+from inferd_proto import ErrorCode, JsonObject, Usage
+from tests.support.agent_clis import KEY, REAL, ask, cli_path, request_to, start
+from tests.support.model_answers import INPUT_TOKENS, OUTPUT_TOKENS, PROTOCOLS, WORDS
+from tests.support.processes import is_alive, until
+from tests.support.scripted_upstream import Close, Hang, Hold, Pause, ScriptedUpstream, serve
+
+ROOT = Path(__file__).parents[2]
+BOTH = pytest.mark.parametrize("provider", REAL)
+SECRET = "THE-CONTENT-OF-THE-PLANTED-FILE"
+
+
+def running() -> list[int]:
+    """Living processes of any run, in whatever session."""
+    found: list[int] = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{name}/environ").read_bytes()
+        except OSError:
+            continue
+        if f"{RUN_VARIABLE}=".encode() in environment and is_alive(int(name)):
+            found.append(int(name))
+    return found
+
+
+def posted(upstream: ScriptedUpstream) -> list[JsonObject]:
+    """Bodies of what models were asked."""
+    return [
+        msgspec.json.decode(request.body)
+        for request in upstream.requests
+        if request.method == "POST"
+    ]
+
+
+@BOTH
+async def test_a_whole_answer(provider: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[provider]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url, system="Be brief."), tmp_path)
+    assert answer.text == "".join(WORDS)
+    assert answer.end == Finished("end_turn", Usage(INPUT_TOKENS, OUTPUT_TOKENS))
+    request = upstream.requests[-1]
+    assert (request.method, request.path) == ("POST", protocol.path)
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    (body,) = posted(upstream)
+    assert body["model"] == "test-model"
+    assert b"Be brief." in request.body
+    assert b"Say hello." in request.body
+    names = [tool["name"] for tool in body["tools"]]  # type: ignore[attr-defined]
+    # This one it cannot be kept from offering; asking for it is refused.
+    assert names == (["request_user_input"] if provider == "codex" else [])
+    assert running() == []
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@BOTH
+async def test_text_comes_while_the_upstream_writes(provider: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[provider]
+    script = [*protocol.beginning(), protocol.word("first"), Hold()]
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        run = start(provider, request_to(upstream.url), tmp_path)
+        with trio.fail_after(20):
+            async with aclosing(run):
+                assert await anext(run) == [TextDeltas(["first"])]
+                assert not upstream.gone.is_set()
+    slow = protocol.answer(between=[Pause(0.1)])
+    async with serve(tmp_path, *protocol.prelude(), slow, tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url), tmp_path)
+    assert [batch[0] for batch in answer.batches[: len(WORDS)]] == [
+        TextDeltas([word]) for word in WORDS
+    ]
+
+
+@BOTH
+async def test_a_disconnect_closes_the_upstream_and_ends_the_process(
+    provider: str, tmp_path: Path
+) -> None:
+    protocol = PROTOCOLS[provider]
+    script = [*protocol.beginning(), protocol.word("first"), Hold()]
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        run = start(provider, request_to(upstream.url), tmp_path)
+        with trio.fail_after(20):
+            await anext(run)
+        assert running()
+        began = trio.current_time()
+        await run.aclose()
+        assert running() == []
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+        assert trio.current_time() - began < 0.5
+
+
+@BOTH
+async def test_a_disconnect_before_any_answer(provider: str, tmp_path: Path) -> None:
+    async with serve(tmp_path, *PROTOCOLS[provider].prelude(), [Hold()], tcp=True) as upstream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, provider, request_to(upstream.url), tmp_path)
+            await until(lambda: posted(upstream), 20)
+            nursery.cancel_scope.cancel()
+        assert running() == []
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (401, ErrorCode.BACKEND_UNAVAILABLE, "refused the key of this run"),
+        (429, ErrorCode.BACKEND_UNAVAILABLE, "try later"),
+        (500, ErrorCode.BACKEND_UNAVAILABLE, "answered 500"),
+    ],
+)
+async def test_an_upstream_that_refuses(
+    provider: str, status: int, code: ErrorCode, says: str, tmp_path: Path
+) -> None:
+    protocol = PROTOCOLS[provider]
+    script = protocol.refusal(status, f"because of {KEY}")
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        with pytest.raises(RequestError) as failed:
+            await ask(provider, request_to(upstream.url), tmp_path)
+    assert failed.value.code is code
+    assert says in failed.value.message
+    assert KEY not in failed.value.message
+    # No second try.
+    assert len(posted(upstream)) == 1
+
+
+@BOTH
+async def test_a_wrong_model(provider: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[provider]
+    script = protocol.refusal(404, "model: no-such-model")
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        with pytest.raises(RequestError) as failed:
+            await ask(provider, request_to(upstream.url, model="no-such-model"), tmp_path)
+    assert failed.value.code is ErrorCode.NOT_FOUND
+    assert "has no model 'no-such-model'" in failed.value.message
+    assert posted(upstream)[0]["model"] == "no-such-model"
+
+
+@BOTH
+async def test_a_stream_that_breaks(provider: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[provider]
+    script = [*protocol.beginning(), protocol.word("some"), Pause(0.1), Close()]
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        run = start(provider, request_to(upstream.url), tmp_path)
+        async with aclosing(run):
+            assert await anext(run) == [TextDeltas(["some"])]
+            with pytest.raises(RequestError) as failed:
+                await anext(run)
+    assert failed.value.code is ErrorCode.BACKEND_UNAVAILABLE
+    assert len(posted(upstream)) == 1
+
+
+@BOTH
+async def test_nobody_listens(provider: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    began = trio.current_time()
+    with pytest.raises(RequestError) as failed:
+        await ask(provider, request_to(f"http://127.0.0.1:{port}"), tmp_path)
+    assert failed.value.code is ErrorCode.BACKEND_UNAVAILABLE
+    assert trio.current_time() - began < 15
+
+
+@BOTH
+async def test_an_upstream_that_never_answers(provider: str, tmp_path: Path) -> None:
+    async with serve(tmp_path, *PROTOCOLS[provider].prelude(), [Hang()], tcp=True) as upstream:
+        request = request_to(upstream.url, limits=AgentLimits(deadline_s=3))
+        with pytest.raises(RequestError) as failed:
+            await ask(provider, request, tmp_path)
+    assert failed.value.code is ErrorCode.TIMEOUT
+    assert running() == []
+
+
+@BOTH
+async def test_the_token_limit_ends_the_run(provider: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[provider]
+    script = protocol.answer(cut=True)
+    async with serve(tmp_path, *protocol.prelude(), script, tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url, max_tokens=5), tmp_path)
+    assert answer.text == "".join(WORDS)
+    assert answer.end.stop_reason == "max_tokens"
+    (body,) = posted(upstream)
+    assert body.get("max_tokens") == (5 if provider == "claude" else None)
+
+
+async def test_codex_is_stopped_where_it_cannot_be_told(tmp_path: Path) -> None:
+    script = PROTOCOLS["codex"].answer(["word "] * 50, between=[Pause(0.01)])
+    async with serve(tmp_path, script, tcp=True) as upstream:
+        answer = await ask("codex", request_to(upstream.url, max_tokens=7), tmp_path)
+        with trio.fail_after(1):
+            await upstream.gone.wait()
+    assert answer.text == "word " * 7
+    assert answer.end == Finished("max_tokens", Usage(0, 7))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "template", ["{}", "tell me of {} now", "@", "/help me", "/{}", "!ls", "# x"]
+)
+async def test_a_prompt_is_only_text(provider: str, template: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.txt"
+    planted.write_text(SECRET)
+    prompt = template.format(f"@{planted} @../../../planted.txt")
+    protocol = PROTOCOLS[provider]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url, prompt), tmp_path)
+    assert answer.text == "".join(WORDS)
+    (request,) = (request for request in upstream.requests if request.method == "POST")
+    assert prompt.encode() in request.body
+    assert SECRET.encode() not in request.body
+
+
+async def test_the_planted_file_would_be_seen(tmp_path: Path) -> None:
+    """Without its switches claude does read it: the test before this one can fail."""
+
+    class Open(ClaudeProfile):
+        def plan(self, request: AgentRequest, place: Place) -> Plan:
+            plan = super().plan(request, place)
+            for name in ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "CLAUDE_CODE_SIMPLE"):
+                del plan.environment[name]
+            return plan
+
+    planted = tmp_path / "planted.txt"
+    planted.write_text(SECRET)
+    protocol = PROTOCOLS["claude"]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        await ask("claude", request_to(upstream.url, f"see @{planted}"), tmp_path, Open())
+    assert SECRET.encode() in upstream.requests[-1].body
+
+
+@BOTH
+async def test_a_conversation(provider: str, tmp_path: Path) -> None:
+    turns = (Turn("user", "My name is Ada."), Turn("assistant", "Hello Ada."), Turn("user", "Who?"))
+    protocol = PROTOCOLS[provider]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        await ask(provider, request_to(upstream.url, *turns), tmp_path)
+    (body,) = posted(upstream)
+    if provider == "codex":
+        said = [(item["role"], item["content"][0]["text"]) for item in body["input"]]  # type: ignore[attr-defined]
+        assert said[1:] == [(turn.role, turn.text) for turn in turns]
+    else:
+        text = body["messages"][-1]["content"][-1]["text"]  # type: ignore[index]
+        assert "### user\nMy name is Ada.\n\n### assistant\nHello Ada.\n\n### user\nWho?" in text
+
+
+@BOTH
+async def test_a_long_prompt(provider: str, tmp_path: Path) -> None:
+    prompt = "0123456789abcdef" * (256 * 1024 // 16)
+    protocol = PROTOCOLS[provider]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url, prompt), tmp_path)
+    assert answer.text == "".join(WORDS)
+    assert prompt.encode() in upstream.requests[-1].body
+
+
+async def test_disconnects_at_random_leave_nothing(tmp_path: Path) -> None:
+    """Fifty: thirty at any time, twenty while the answer comes."""
+    chance = random.Random(5)
+    protocol = PROTOCOLS["codex"]
+    script = [*protocol.beginning(), protocol.word("first"), Hold()]
+    limiter = trio.CapacityLimiter(4)
+
+    async def at_any_time(url: str, seconds: float) -> None:
+        async with limiter:
+            with trio.move_on_after(seconds):
+                await ask("codex", request_to(url), tmp_path)
+
+    async def while_it_answers(url: str) -> None:
+        async with limiter, aclosing(start("codex", request_to(url), tmp_path)) as run:
+            await anext(run)
+
+    async with serve(tmp_path, script, tcp=True) as upstream:
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                if number % 5 < 3:
+                    nursery.start_soon(at_any_time, upstream.url, chance.uniform(0, 0.6))
+                else:
+                    nursery.start_soon(while_it_answers, upstream.url)
+        assert running() == []
+        assert len(posted(upstream)) >= 20
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@BOTH
+async def test_a_probe_tells_version_and_login(provider: str, tmp_path: Path) -> None:
+    path = cli_path(provider)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    found = await probe(PROFILES[provider], environment, str(path))
+    assert found.binary == path
+    assert found.version is not None
+    assert found.logged_in is False
+    assert "logged out" in found.reason
+    key = PROFILES[provider].login_variables[0]
+    keyed = await probe(PROFILES[provider], {**environment, key: "sk-none"}, str(path))
+    assert (keyed.logged_in, keyed.reason) == (True, "")
+
+
+@BOTH
+def test_with_loopback_alone(provider: str, tmp_path: Path) -> None:
+    """In a network namespace of its own nothing but the upstream can be reached, and nothing is."""
+    cli_path(provider)
+    apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespace may be made here: needs root or user namespaces")
+    done = subprocess.run(
+        [*apart, sys.executable, "-m", "tests.support.agent_offline", provider, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(WORDS) + "\n"
