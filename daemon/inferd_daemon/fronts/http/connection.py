@@ -6,6 +6,7 @@ between two requests can be handed over to the daemon's next self.
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 import trio
@@ -109,22 +110,23 @@ class Connection(TCPServer):
             on_change=self._changed,
         )
         self.protocol.protocol = http
-        try:
-            await self._read_requests(http)
-        except BadRequest as error:
-            await http.idle()
-            if not http.closing:
-                await self.protocol_send(RawData(plain_answer(error.status, error.message)))
-            http.closing = True
-            await self._linger()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            try:
+                await self._read_requests(http)
+            except BadRequest as error:
+                await http.idle()
+                if not http.closing:
+                    await self.protocol_send(RawData(plain_answer(error.status, error.message)))
+                http.closing = True
+            await self._linger(http)
         await http.handle(Closed())
 
     async def _read_requests(self, http: Http1) -> None:
         while not http.closing:
             await http.room()
             if self._paused and http.at_rest:
+                if self._secure:
+                    return  # what TLS has agreed on cannot be handed over
                 await self._rest()
             with trio.CancelScope(deadline=http.deadline) as self._wait:
                 data = await self.stream.receive_some(MAX_RECV)
@@ -137,7 +139,6 @@ class Connection(TCPServer):
                 await http.handle(RawData(bytes(data)))
                 if http.closing:
                     await http.idle()
-        await self._linger()
 
     async def _timed_out(self, http: Http1) -> None:
         if http.at_rest:
@@ -149,8 +150,10 @@ class Connection(TCPServer):
         else:
             raise BadRequest(408, "the request did not come in time")
 
-    async def _linger(self) -> None:
+    async def _linger(self, http: Http1) -> None:
         """Let the client read its last answer while it still sends."""
+        if self._secure and http.at_rest:
+            return  # it is told by TLS
         with trio.move_on_after(LINGER_S):
             if not self._secure:
                 await self._client.send_eof()
@@ -162,8 +165,6 @@ class Connection(TCPServer):
                 discarded += len(data)
 
     async def _rest(self) -> None:
-        if self._secure:
-            return  # what TLS has agreed on cannot be handed over: it waits as it is
         self._resting = True
         self._on_change()
         await trio.sleep_forever()

@@ -1,9 +1,10 @@
 """HTTP/1.1 for hypercorn's server, parsed by httptools instead of h11.
 
 Why not h11's own: measured on two cores with streams of 200 tokens in 20 writes, hypercorn as it
-is makes 94,000 tokens/s with nothing behind it, a third of what the daemon relays; every write is
-an event of h11, a lock, a shielded scope and a send, and every request starts and stops an idle
-task. Here a request costs one task, and a message one write.
+is makes 94,000 tokens/s with nothing behind it, a third of what the daemon relays, and 1,700 whole
+answers/s; every write is an event of h11, a lock, a shielded scope and a send, and every request
+starts and stops an idle task. Here, where a request costs one task and a message one write, it is
+345,000 tokens/s and 7,000 answers/s.
 """
 
 import time

@@ -1,0 +1,298 @@
+"""What nobody should send over HTTP: each gets an error in OpenAI's shape, or its connection ends,
+and the others are served on."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.daemon import RunningDaemon, wait_until
+from tests.support.http_client import (
+    ask,
+    chat,
+    connect,
+    ended,
+    get,
+    http_daemon,
+    post,
+    read_answer,
+    read_until,
+    wait_unused,
+)
+
+KEY = "a-key-of-the-editor-0123"
+OTHER = "a-key-of-the-notebook-45"
+KEYS = f"""
+[http.clients.editor]
+key = "{KEY}"
+[http.clients.notebook]
+key_env = "NOTEBOOK_KEY"
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """Open to all on loopback, and impatient."""
+    with http_daemon("max_body_bytes = 65536\nmax_head_bytes = 8192\nidle_timeout_s = 1.0") as one:
+        yield one
+        assert "failed unexpectedly" not in one.log
+
+
+def serves(daemon: RunningDaemon) -> bool:
+    return ask(daemon, chat()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (get("/nothing"), 404, "not_found"),
+        (get("/v1/models/nothing"), 404, "model_not_found"),
+        (get("/v1/chat/completions"), 405, "method_not_allowed"),
+        (get("/health", host="evil.example"), 403, "invalid_host"),
+        (get("/health", host="127.0.0.1.evil.example:80"), 403, "invalid_host"),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400, "invalid_host"),
+        (get("/health", "Host: localhost"), 400, "invalid_host"),
+        (chat("mock", "Origin: https://evil.example"), 403, "origin_refused"),
+        (chat("mock", "Origin: null"), 403, "origin_refused"),
+        (get("/metrics", "Sec-Fetch-Site: cross-site"), 403, "origin_refused"),
+        (get("/health", "Sec-Fetch-Site: same-site"), 403, "origin_refused"),
+        (chat("nothing"), 404, "model_not_found"),
+        (post("/v1/chat/completions", b"{"), 400, "invalid_request"),
+        (post("/v1/chat/completions", b"x" * 65_537), 413, "frame_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 403, "invalid_host"),
+    ],
+)
+def test_refused_in_openais_shape(
+    daemon: RunningDaemon, request_: bytes, status: int, code: str
+) -> None:
+    answer = ask(daemon, request_)
+    assert (answer.status, answer.error["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64, 400),
+        (b"gibberish\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"CONNECT evil:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: a miracle\r\n\r\n", 417),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_request_is_told_so_and_dropped(
+    daemon: RunningDaemon, request_: bytes, status: int
+) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(request_)
+        answer = read_answer(sock)
+        assert answer.status == status
+        assert answer.error["message"]
+        assert ended(sock)
+    assert serves(daemon)
+
+
+def test_a_head_without_end_is_cut_off(daemon: RunningDaemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+        for _ in range(20):
+            sock.sendall(b"a" * 1000)
+            time.sleep(0.001)
+        assert sock.recv(13) == b"HTTP/1.1 431 "
+        for _ in range(20):  # what still comes is read for a while, that the answer is not lost
+            sock.sendall(b"a" * 1000)
+        sock.shutdown(socket.SHUT_WR)
+        assert ended(sock)
+
+
+def test_a_body_without_end_is_cut_off(daemon: RunningDaemon) -> None:
+    before = daemon.rss_kib
+    with connect(daemon) as sock:
+        sock.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        try:
+            for _ in range(2000):
+                sock.sendall(b"4000\r\n" + b"a" * 0x4000 + b"\r\n")
+        except (ConnectionError, TimeoutError):
+            pass
+        else:
+            pytest.fail("32 MB of a body were taken")
+        assert sock.recv(13) == b"HTTP/1.1 413 "
+    assert daemon.rss_kib - before < 8000
+    assert serves(daemon)
+
+
+def test_a_huge_body_is_refused_before_it_is_sent(daemon: RunningDaemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+        )
+        answer = read_answer(sock)
+        assert answer.status == 413
+        assert answer.headers["connection"] == "close"
+
+
+def test_a_body_that_waits_for_leave_gets_it(daemon: RunningDaemon) -> None:
+    head, _, body = chat("mock", "Expect: 100-continue").partition(b"\r\n\r\n")
+    with connect(daemon) as sock:
+        sock.sendall(head + b"\r\n\r\n")
+        assert read_until(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert read_answer(sock).status == 200
+
+
+@pytest.mark.parametrize(
+    ("begins", "status"),
+    [
+        (b"GET /health HT", 408),
+        (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+            408,
+        ),
+    ],
+)
+def test_who_stops_half_way_is_dropped(daemon: RunningDaemon, begins: bytes, status: int) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(begins)
+        answer = read_answer(sock)
+        assert answer.status == status
+        assert answer.error["type"] == "timeout_error"
+        assert ended(sock)
+
+
+def test_who_drips_is_dropped(daemon: RunningDaemon) -> None:
+    started = time.monotonic()
+    with connect(daemon) as sock:
+        try:
+            for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50:
+                sock.sendall(bytes([byte]))
+                time.sleep(0.05)
+        except ConnectionError:
+            pass
+    assert time.monotonic() - started < 4
+
+
+def test_an_idle_connection_is_closed(daemon: RunningDaemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(get("/health"))
+        assert read_answer(sock).status == 200
+        assert sock.recv(1) == b""
+
+
+def test_requests_may_come_all_at_once(daemon: RunningDaemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(get("/health") + chat(max_tokens=2) + get("/nothing") + chat(stream=True))
+        data = read_until(sock, b"0\r\n\r\n")
+    found = [part[:4].strip() for part in data.split(b"HTTP/1.1 ")[1:]]
+    assert found == [b"200", b"200", b"404", b"200"]
+    assert data.index(b"tok1") < data.index(b"there is nothing") < data.index(b"data: ")
+
+
+def test_an_upgrade_is_not_taken_up(daemon: RunningDaemon) -> None:
+    offers = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    assert ask(daemon, chat("mock", *offers)).status == 200
+    assert ask(daemon, get("/health", "Connection: Upgrade", "Upgrade: websocket")).status == 200
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_who_leaves_ends_its_request(daemon: RunningDaemon, half: bool) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(chat("slow", stream=True, max_tokens=100_000))
+        read_until(sock, b"tok1 ")
+        if half:
+            sock.shutdown(socket.SHUT_WR)
+            assert ended(sock)
+    wait_unused(daemon)
+
+
+def test_who_does_not_read_is_dropped(daemon: RunningDaemon) -> None:
+    request = chat("mock", stream=True, max_tokens=100_000)
+    with connect(daemon) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(request)
+        wait_unused(daemon)
+
+
+def test_too_many_connections_are_turned_away() -> None:
+    with http_daemon("max_connections = 4") as daemon:
+        held = [connect(daemon) for _ in range(4)]
+        with connect(daemon) as sock:
+            answer = read_answer(sock)
+            assert answer.status == 503
+            assert answer.error["code"] == "queue_full"
+        for sock in held:
+            sock.close()
+        wait_until(lambda: connects(daemon), 5, "a free place")
+
+
+def connects(daemon: RunningDaemon) -> bool:
+    return ask(daemon, get("/health")).status == 200
+
+
+def test_a_full_queue_says_when_to_come_again() -> None:
+    config = """
+[backends.slow]
+kind = "mock"
+token_ms = 50
+max_tokens = 1000
+slots = 1
+[routes.slow]
+backends = ["slow"]
+queue_depth = 0
+"""
+    with http_daemon(more=config) as daemon, connect(daemon) as sock:
+        sock.sendall(chat("slow", stream=True, max_tokens=1000))
+        read_until(sock, b"tok0")
+        answer = ask(daemon, chat("slow"))
+        assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_request_that_takes_too_long_ends() -> None:
+    with http_daemon("total_timeout_s = 0.3") as daemon:
+        answer = ask(daemon, chat("slow", max_tokens=1000))
+        assert (answer.status, answer.error["code"]) == (504, "timeout")
+        streamed = ask(daemon, chat("slow", max_tokens=1000, stream=True))
+        last = streamed.body.strip().rpartition(b"\n")[2]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "timeout"
+
+
+def test_only_keys_of_clients_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTEBOOK_KEY", OTHER)
+    with http_daemon(KEYS) as daemon:
+        for headers in (
+            (),
+            ("Authorization: Bearer wrong",),
+            (f"Authorization: Basic {KEY}",),
+            (f"Authorization: Bearer {KEY}x",),
+            ("x-api-key: ",),
+        ):
+            for path in ("/v1/models", "/metrics", "/nothing"):
+                answer = ask(daemon, get(path, *headers))
+                assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+                assert answer.headers["www-authenticate"] == "bearer"
+        assert ask(daemon, chat()).status == 401
+        assert ask(daemon, get("/health")).status == 200
+        for headers in (
+            (f"Authorization: Bearer {KEY}",),
+            (f"authorization: bearer {OTHER}",),
+            (f"x-api-key: {KEY}",),
+        ):
+            assert ask(daemon, get("/v1/models", *headers)).status == 200
+            assert ask(daemon, chat("mock", *headers)).status == 200
+        assert KEY not in daemon.log
+        assert OTHER not in daemon.log
