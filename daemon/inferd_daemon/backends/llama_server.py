@@ -133,10 +133,9 @@ class LlamaServerBackend(Backend):
         if self._client is not None:
             await self._client.aclose()
 
-    def _break_off(self) -> None:
+    def _break_off(self) -> bool:
         """A llama-server that is interrupted in mid-stream can hang in its clean-up."""
-        if self._transport is not None:
-            self._transport.break_off()
+        return self._transport is not None and self._transport.break_off()
 
     async def _busy_slots(self) -> int | None:
         if self._client is None or self._client_for is None:

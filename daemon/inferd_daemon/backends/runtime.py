@@ -95,8 +95,10 @@ class OnDemandRuntime(Protocol):
     def holding(self) -> AbstractAsyncContextManager[None]:
         """Have it ready, and keep it for the block. Raises BackendFault."""
 
-    def on_ending(self, call: Callable[[], None]) -> None:
-        """Have `call` close its streams each time before the process is asked to end."""
+    def on_ending(self, call: Callable[[], bool]) -> None:
+        """Have `call` close its streams each time before the process is asked to end; it returns
+        whether there were any.
+        """
 
     async def replaced(self) -> bool:
         """Who holds it could not reach it: wait for its next process; False where it lives.

@@ -103,6 +103,9 @@ class Engine(Service):
     def spawned(self) -> None:
         """The child runs: let go of what only the child needs, send what it waits for."""
 
+    async def rest(self) -> None:
+        """Wait until the process works on no request, as far as that matters to its end."""
+
     def discard(self) -> None:
         """The process is gone: remove its socket file and close channels to it. Idempotent."""
 

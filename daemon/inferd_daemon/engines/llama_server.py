@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import trio
 
 from ..backends.runtime import Endpoint, ModelFacts
 from .address import socket_endpoint, tcp_endpoint
@@ -25,8 +26,10 @@ from .http_probe import ProbeError, fetch, look
 from .key_file import KeyFileError, read_key_file
 from .model_facts import parse_props
 from .secret import Secret
+from .slots import SlotError, list_slots
 
 KEY_BYTES = 32
+REST_POLL_S = 0.003
 SOCKET_NAME = "engine.sock"
 
 
@@ -118,6 +121,13 @@ class LlamaServerEngine(Engine):
             model=self.spec.model_identity,
             gpu_layers=layers if isinstance(layers, int) else None,
         )
+
+    async def rest(self) -> None:
+        """Interrupted while it works on one, it can hang in its clean-up."""
+        with contextlib.suppress(SlotError):
+            # It tells nobody when a slot gets free.
+            while any(one.is_processing for one in await list_slots(self.endpoint)):  # noqa: ASYNC110
+                await trio.sleep(REST_POLL_S)
 
     def discard(self) -> None:
         """Unlink the socket: a stale one would make the next start fail."""

@@ -72,10 +72,10 @@ class OnDemand:
             await self._have_ready()
             yield
 
-    def on_ending(self, call: Callable[[], None]) -> None:
+    def on_ending(self, call: Callable[[], bool]) -> None:
         """As the protocol says."""
         mine = self._blueprint.instance_key
-        self._leasing.runtimes.on_ending.append(lambda key: call() if key == mine else None)
+        self._leasing.runtimes.on_ending.append(lambda key: key == mine and call())
 
     async def replaced(self) -> bool:
         """Wait for the process after the one that could not be reached; False where it lives on.

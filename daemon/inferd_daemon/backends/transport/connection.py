@@ -5,7 +5,7 @@ owner: a peer that does not understand a half close would keep it for ever.
 """
 
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -89,10 +89,16 @@ class Connection:
             return False
         return True
 
-    def break_off(self) -> None:
-        """End it in both directions; whoever uses it sees its end, and still has to close it."""
-        with suppress(OSError):
+    def break_off(self) -> bool:
+        """End it in both directions; whoever uses it sees its end, and still has to close it.
+
+        False where it had ended.
+        """
+        try:
             self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return False
+        return True
 
     async def wait_closed(self) -> None:
         """Wait until the peer closes, whatever it still sends; the caller sets the deadline."""

@@ -143,10 +143,13 @@ class PlainTransport(httpx.AsyncBaseTransport):
         self._idle.put(origin, connection, now)
         self._close_expired(now)
 
-    def break_off(self) -> None:
-        """End every connection, those in use too: their responses break as if the server had."""
-        for connection in list(self._open):
-            connection.break_off()
+    def break_off(self) -> bool:
+        """End every connection, those in use too: their responses break as if the server had.
+
+        False where there was none.
+        """
+        broken = [connection.break_off() for connection in list(self._open)]
+        return any(broken)
 
     async def aclose(self) -> None:
         """Close what is idle; running responses close their own connection."""

@@ -141,10 +141,9 @@ class Relay:
             return True
         return False
 
-    def _break_off(self, instance_key: str) -> None:
+    def _break_off(self, instance_key: str) -> bool:
         way = self._ways.get(instance_key)
-        if way is not None:
-            way[1].break_off()
+        return way is not None and way[1].break_off()
 
     async def _way(self, instance_key: str, endpoint: Endpoint) -> PlainTransport:
         known = self._ways.get(instance_key)

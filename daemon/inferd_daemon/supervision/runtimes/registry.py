@@ -114,7 +114,8 @@ class Runtimes:
 
     `held` tells whether a key is leased, `before_start` is awaited before the first process of a
     start (what it raises becomes the refusal), `on_change` is told of each change. Those of
-    `on_ending` close the daemon's own streams to a runtime before it is asked to end.
+    `on_ending` close the daemon's own streams to a runtime before it is asked to end, and tell
+    whether there were any.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Runtimes:
     ) -> None:
         self.before_start: Callable[[Managed], Awaitable[None]] | None = None
         self.on_change: Callable[[Managed], None] = lambda _runtime: None
-        self.on_ending: list[Callable[[str], None]] = []
+        self.on_ending: list[Callable[[str], bool]] = []
         self._held = held
         self._clock = clock
         self._marks = marks or {}
@@ -249,9 +250,9 @@ class Runtimes:
         if runtime.wanted:
             runtime.supervisor.start()
 
-    def _ending(self, key: str) -> None:
-        for close_streams in self.on_ending:
-            close_streams(key)
+    def _ending(self, key: str) -> bool:
+        had = [close_streams(key) for close_streams in self.on_ending]
+        return any(had)
 
     def _is_missed(self, key: str) -> bool:
         """Whether someone works with it; one that never became ready is not missed yet."""

@@ -67,8 +67,8 @@ class RuntimeLife(ABC):
         """None where none runs, and for ever where someone else runs it."""
         self.last_returncode: int | None = None
         """Of the last process that ended; None where none has yet."""
-        self.on_ending: Callable[[], None] = lambda: None
-        """Closes the daemon's own streams to it, before it is asked to end."""
+        self.on_ending: Callable[[], bool] = lambda: False
+        """Closes the daemon's own streams to it, before it is asked to end; whether it had any."""
         self._on_change = on_change
         self._held = held
         self._chance = chance

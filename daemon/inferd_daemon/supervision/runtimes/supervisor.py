@@ -24,6 +24,8 @@ from .machine import KillProcess, State, StopProcess
 from .readiness import Stalled, wait_ready, watch_health
 from .runtime_life import RuntimeLife
 
+LET_GO_S = 0.25
+"""So long a process is given to let go of streams that were closed; it takes milliseconds."""
 LOG_POLL_S = 0.5
 """How late a line of a runtime's log may be seen by who follows it."""
 
@@ -221,7 +223,9 @@ class Supervisor(RuntimeLife):
             if isinstance(action, KillProcess):
                 await process.kill()
             else:
-                self.on_ending()
+                if self.on_ending():
+                    with trio.move_on_after(LET_GO_S):
+                        await self.engine.rest()
                 if self._kv is not None:
                     await self._kv.ending()
                 await process.stop(self.engine.timing.stop_timeout_s)
