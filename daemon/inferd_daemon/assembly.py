@@ -40,7 +40,7 @@ from .supervision.agent_room import AgentRoom
 from .supervision.kv.store import KvStore
 from .supervision.leases.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
 from .supervision.leases.eviction import Limits
-from .supervision.leases.journal_file import open_journal
+from .supervision.leases.journal_file import look_at_journal, open_journal
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
 from .supervision.runtimes.blueprint import Blueprint
@@ -69,14 +69,31 @@ class Assembly(Struct, frozen=True):
     agents: AgentRoom
 
 
-def assemble(config: Config, places: Places, handover: Handover | None = None) -> Assembly:
+def assemble(
+    config: Config,
+    places: Places,
+    handover: Handover | None = None,
+    *,
+    rehearsal: bool = False,
+) -> Assembly:
     """Every part that `config` names. Raises OperatorError where one cannot be made.
 
-    The runtimes of a `handover` are taken over.
+    The runtimes of a `handover` are taken over. A `rehearsal` leaves all files as they are, for the
+    daemon that runs on them.
     """
     configured: dict[str, Blueprint] = {}
     agents = _agents(config, places, configured)
-    leasing = _leasing(config, places, handover, configured, agents)
+    blueprints = _configure(config, places, configured, agents)
+    if not rehearsal:
+        _sweep_caches(config, places, configured)
+    read = look_at_journal if rehearsal else open_journal
+    leasing = Leasing(
+        read(places.state / "journal"),
+        blueprints,
+        _limits(config),
+        socket_group=group_id(config.daemon.socket_group, "socket_group"),
+        handover=handover,
+    )
     agents.open(leasing)
     backends: dict[str, Backend] = {}
     for name, table in config.backends.items():
@@ -185,13 +202,12 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
     return AgentRoom(tables, os.environ, directory, upstream_of)
 
 
-def _leasing(
+def _configure(
     config: Config,
     places: Places,
-    handover: Handover | None,
     configured: dict[str, Blueprint],
     agents: AgentRoom,
-) -> Leasing:
+) -> Blueprints:
     """Fills `configured`."""
     site = Site(places.runtimes, places.state / "logs", os.environ)
     idle_ttl_s = idle_seconds(config.limits.idle_ttl)
@@ -214,23 +230,21 @@ def _leasing(
                 configured[name] = agents.configure(name, table, idle_ttl_s)
             except CallerFault as error:
                 raise OperatorError(f"backend {name}: {error.message}") from error
-    kv_store.sweep(
-        configured[name].instance_key
-        for name, table in config.backends.items()
-        if isinstance(table, LlamaServerConfig) and table.keep_kv
-    )
     remote = config.daemon.allow_remote
     readers: SpecReaders = {
         "boot": boot_reader(site, idle_ttl_s=idle_ttl_s, allow_remote=remote),
         "attach": attach_reader(os.environ, allow_remote=remote),
         "agent": agents.read,
     }
-    return Leasing(
-        open_journal(places.state / "journal"),
-        Blueprints(readers, configured),
-        _limits(config),
-        socket_group=group_id(config.daemon.socket_group, "socket_group"),
-        handover=handover,
+    return Blueprints(readers, configured)
+
+
+def _sweep_caches(config: Config, places: Places, configured: Mapping[str, Blueprint]) -> None:
+    """Drop those of backends that are no more."""
+    KvStore(places.state / "kv", config.limits.kv_bytes).sweep(
+        configured[name].instance_key
+        for name, table in config.backends.items()
+        if isinstance(table, LlamaServerConfig) and table.keep_kv
     )
 
 

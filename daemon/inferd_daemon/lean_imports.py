@@ -88,9 +88,14 @@ class LeanImports:
         gc.freeze()
         gc.enable()
 
-    def pack(self, names: Iterable[str]) -> bytes:
+    @property
+    def enclosed(self) -> bytes | None:
+        """What was packed with the code; None where none was loaded."""
+        return None if self._replay is None else self._replay.enclosed
+
+    def pack(self, names: Iterable[str], enclosed: bytes = b"") -> bytes:
         """The modules of `names` and what was taken down, for the next process."""
-        return pack(names, self._recording)
+        return pack(names, self._recording, enclosed)
 
 
 _standing_in = allocate_lock()

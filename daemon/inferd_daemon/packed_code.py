@@ -122,9 +122,11 @@ class Replay:
         """Raises ValueError, EOFError or TypeError for what is no packed code of this Python."""
         length = int.from_bytes(data[:HEAD_BYTES], "little")
         rest = data[HEAD_BYTES:]
-        version, *index = marshal.loads(rest[:length])
+        version, enclosed, *index = marshal.loads(rest[:length])
         if version != VERSION:
             raise ValueError(version)
+        self.enclosed: bytes = enclosed
+        """What `pack` was given besides."""
         self._code = rest[length:]
         self._places: dict[str, Place]
         self._absent: list[str]
@@ -148,8 +150,10 @@ class Replay:
             vars(self._ctypes).update(util=self._finds)
 
     def end(self) -> None:
-        """Leave everything as it was."""
+        """Leave everything as it was, and let go of the code."""
         sys.meta_path.remove(self)
+        self._code = memoryview(b"")
+        self._compiled, self._patterns = {}, {}
         vars(builtins).update(compile=_compile)
         vars(self._engine).update(compile=self._translate)
         self._give_back_libraries()
@@ -208,7 +212,7 @@ class Replay:
             del sys.modules[FINDS], vars(self._ctypes)["util"]
 
 
-def pack(names: Iterable[str], recorded: Recording) -> bytes:
+def pack(names: Iterable[str], recorded: Recording, enclosed: bytes) -> bytes:
     """Those of the loaded modules that come from files, with what was `recorded`."""
     places: dict[str, Place] = {}
     code = bytearray()
@@ -230,7 +234,7 @@ def pack(names: Iterable[str], recorded: Recording) -> bytes:
             len(code),
         )
     index = (places, recorded.absent, recorded.compiled, recorded.patterns)
-    head = marshal.dumps((VERSION, *index, {LIBRARY: _find_library(LIBRARY)}))
+    head = marshal.dumps((VERSION, enclosed, *index, {LIBRARY: _find_library(LIBRARY)}))
     return len(head).to_bytes(HEAD_BYTES, "little") + head + code
 
 

@@ -516,6 +516,39 @@ def test_a_configuration_that_takes_a_restart_is_refused(daemon: RunningDaemon) 
         assert ask(client, "status")["upgrades"] == 0
 
 
+def test_a_configuration_that_cannot_be_put_together_is_refused() -> None:
+    right = '[backends.m]\nkind = "mock"\n'
+    with running_daemon(config=right) as daemon, connected(daemon.socket) as client:
+        journal = next(path for path in daemon.directory.rglob("journal") if path.is_file())
+        wait_until(journal.read_bytes, 5, "its first entry")
+        written = (journal.stat().st_ino, journal.read_bytes())
+        wrong = f'[backends.{"long" * 16}]\nkind = "libllama"\nmodel = "demo"\n'
+        (daemon.directory / "config.toml").write_text(wrong)
+        with pytest.raises(Refused, match="too long for a Unix socket"):
+            ask(client, "daemon.upgrade")
+        (daemon.directory / "config.toml").write_text(right)
+        assert (journal.stat().st_ino, journal.read_bytes()) == written
+        assert ask(client, "status")["upgrades"] == 0
+        upgrade(daemon)
+
+
+def test_what_was_checked_is_what_runs_whatever_the_file_says_by_then() -> None:
+    with (
+        running_daemon(config=SLOW.format(drain=10)) as daemon,
+        connected(daemon.socket) as client,
+        connected(daemon.socket, WITHIN_S) as other,
+    ):
+        client.generate("old", max_tokens=50)
+        client.hear()
+        ask(other, "daemon.upgrade")
+        daemon.wait_for("upgrading")
+        (daemon.directory / "config.toml").write_text("half a li")
+        assert client.hear_end("old")["type"] == "done"
+        assert ask(other, "status")["upgrades"] == 1
+        other.generate("new", max_tokens=2)
+        assert other.hear_end("new")["type"] == "done"
+
+
 def test_a_runtime_that_is_configured_no_more_is_ended(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client:
         endpoint = ensure(client, boot())["endpoint"]

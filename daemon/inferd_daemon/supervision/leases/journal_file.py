@@ -210,6 +210,17 @@ def open_journal(path: Path) -> JournalFile:
     Blocks for some milliseconds. A disk that takes no write is no error here: appends then fail
     until it does. Raises OperatorError where the file cannot be read, or is another user's.
     """
+    journal = look_at_journal(path)
+    try:
+        # A fresh file: no torn line at its end that the next entry would be joined to.
+        journal._rewrite(compact(journal.entries))
+    except OSError as error:
+        journal.failure = error.strerror or "unknown error"
+    return journal
+
+
+def look_at_journal(path: Path) -> JournalFile:
+    """As `open_journal`, but the file stays as it is: another process may write to it."""
     try:
         data = _read(path)
     except OSError as error:
@@ -218,13 +229,7 @@ def open_journal(path: Path) -> JournalFile:
             "former run cannot be told from others; repair its permissions, or remove it"
         ) from error
     found = replay(data)
-    journal = JournalFile(path, found.entries, found.damaged, found.foreign)
-    try:
-        # A fresh file: no torn line at its end that the next entry would be joined to.
-        journal._rewrite(compact(found.entries.values()))
-    except OSError as error:
-        journal.failure = error.strerror or "unknown error"
-    return journal
+    return JournalFile(path, found.entries, found.damaged, found.foreign)
 
 
 def _read(path: Path) -> bytes:

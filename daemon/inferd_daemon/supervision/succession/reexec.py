@@ -89,7 +89,6 @@ def become_next(handover: Handover, kept: KeptSignals) -> NoReturn:
     try:
         _set_inheritable(inherited, True)
         kept.hold()
-        sys.stdout.flush()
         os.execve(argv[0], argv, environment)
     except OSError:
         _set_inheritable(inherited, False)
