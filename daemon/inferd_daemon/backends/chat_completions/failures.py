@@ -31,6 +31,9 @@ _INPUT_TOO_LONG = re.compile(r"\binput \(\d+ tokens\) is (too large to process|l
 """Its words, also with 500, for a text to embed or rank that is longer than its batch."""
 _HTML = re.compile(r"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
 _TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1>|\Z)|<[^>]*(>|\Z)")
+_WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
+"""Where an object that was cut says what is wrong; the rest of it may be the prompt."""
+_HALF_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?\Z")
 _LOOKS_SECRET = re.compile(r"(?i)\b(?:bearer\s+[^\s\"',;]+|sk-[A-Za-z0-9_*-]{8,})")
 
 
@@ -129,7 +132,8 @@ def _read_reason(body: bytes, redact: Redactor) -> Reason:
     try:
         parsed = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Reason(_clean(_plain_text(body), redact), frozenset())
+        text = _salvage(body) if body.lstrip().startswith((b"{", b"[")) else _plain_text(body)
+        return Reason(_clean(text, redact), frozenset())
     if parsed.error is not None:
         return _from_detail(parsed.error, redact)
     if isinstance(parsed.detail, list):
@@ -145,8 +149,20 @@ def _from_detail(error: ErrorDetail | str, redact: Redactor) -> Reason:
     return Reason(_clean(error.message or "", redact), marks)
 
 
+def _salvage(body: bytes) -> str:
+    """The first words of an object that is not whole; "" where they are not in it."""
+    found = _WORDS.search(body)
+    if found is None:
+        return ""
+    words = _HALF_ESCAPE.sub(b"", found[1])
+    try:
+        return msgspec.json.decode(b'"' + words + b'"', type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return words.decode("utf-8", "replace")
+
+
 def _plain_text(body: bytes) -> str:
-    """A body that is no JSON, or was cut: text as it is, of HTML what stands outside of tags."""
+    """A body that is no JSON: text as it is, of HTML what stands outside of tags."""
     text = body.decode("utf-8", "replace")
     return _TAGS.sub(" ", text) if _HTML.match(text) else text
 
