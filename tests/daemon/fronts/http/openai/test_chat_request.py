@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from inferd_daemon.backends.base import GenerateRequest, Sampling
 from inferd_daemon.fronts.http.openai.chat_request import ChatRequest, parse_chat
 from inferd_daemon.fronts.http.openai.json_body import MAX_TEXTS, FieldFault
-from inferd_proto import Audio, Image, Message, Text, Tool, ToolResult, ToolUse
+from inferd_proto import Audio, Image, JsonObject, Message, Text, Tool, ToolResult, ToolUse
 
 USER = {"role": "user", "content": "hi"}
 WEATHER = {
@@ -217,7 +217,7 @@ def test_thinking(fields: dict[str, object], thinking: bool | None) -> None:
 def test_tools() -> None:
     """With a schema, and without one."""
     tools = generation(tools=[WEATHER, CLOCK], parallel_tool_calls=False)
-    schema = {"type": "object", "properties": {"place": {"type": "string"}}}
+    schema: JsonObject = {"type": "object", "properties": {"place": {"type": "string"}}}
     assert tools.tools == [
         Tool("weather", schema, "of a place"),
         Tool("clock", {"type": "object", "properties": {}}),
