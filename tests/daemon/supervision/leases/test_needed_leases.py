@@ -66,17 +66,19 @@ class Kept(NamedTuple):
 
 @asynccontextmanager
 async def keeping(directory: Path) -> AsyncIterator[Kept]:
-    directory.mkdir(exist_ok=True)
+    await trio.Path(directory).mkdir(exist_ok=True)
     journal = failing_journal(directory / "journal")
     keeper = LeaseKeeper(journal, clocks, Changes())
     kept = Kept(keeper, journal, [], [])
     keeper.on_unheld, keeper.on_over = kept.unheld.append, kept.over.append
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(journal.run)
-            await nursery.start(keeper.run)
-            yield kept
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as outer:
+            await outer.start(journal.run)
+            async with trio.open_nursery() as inner:
+                await inner.start(keeper.run)
+                yield kept
+                inner.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
     finally:
         journal.close()
 
