@@ -41,7 +41,6 @@ from ..backends.base import (
 from ..errors import CallerFault
 
 NO_USAGE = Usage(0, 0)
-"""A cancelled generation has no figures: the engine gives them with its last event."""
 MAX_WHOLE_TEXT_BYTES = 8 * 1024 * 1024
 """Of an answer that must come in one frame: escaped as JSON (up to six times) it fits the cap."""
 
@@ -124,6 +123,7 @@ class AnswerEncoder(ABC):
         self._backend = backend
         self.finished = False
         self.usage = NO_USAGE
+        self._deltas = 0
 
     @abstractmethod
     def encode(self, batch: Batch) -> bytes:
@@ -132,9 +132,18 @@ class AnswerEncoder(ABC):
         Raises RequestError where the answer cannot be put in frames.
         """
 
-    @abstractmethod
     def cancelled(self) -> bytes:
-        """The terminal frame of a generation that its caller cancelled."""
+        """The terminal frame of a generation that its caller cancelled.
+
+        The engine gives its figures with its last event, which never came. What there is to say is
+        how many deltas did: each holds a token at least.
+        """
+        self.usage = Usage(0, self._deltas)
+        return self._done(Finished("cancelled", self.usage))
+
+    @abstractmethod
+    def _done(self, end: Finished) -> bytes:
+        """The terminal frame of a generation that ended."""
 
 
 class AnswerEncoderV2(AnswerEncoder):
@@ -153,11 +162,13 @@ class AnswerEncoderV2(AnswerEncoder):
         for event in batch:
             match event:
                 case TextDeltas(deltas):
+                    self._deltas += len(deltas)
                     if self._withheld is None:
                         parts.append(connection.send_deltas(self._id, deltas))
                     else:
                         self._withheld.add(deltas)
                 case ThinkingDeltas(deltas):
+                    self._deltas += len(deltas)
                     if self._withheld is None:
                         parts.append(connection.send_deltas(self._id, deltas, "thinking"))
                 case ToolCall(call_id, name, arguments):
@@ -168,10 +179,6 @@ class AnswerEncoderV2(AnswerEncoder):
                     self.usage = event.usage
                     self.finished = True
         return b"".join(parts)
-
-    def cancelled(self) -> bytes:
-        """See AnswerEncoder."""
-        return self._done(Finished("cancelled", NO_USAGE))
 
     def _done(self, end: Finished) -> bytes:
         content = UNSET if self._withheld is None else str(self._withheld)
@@ -212,6 +219,7 @@ class AnswerEncoderV1(AnswerEncoder):
         for event in batch:
             match event:
                 case TextDeltas(deltas):
+                    self._deltas += len(deltas)
                     self._text.add(deltas)
                     if self._stream:
                         parts.append(self._connection.send_deltas(self._id, deltas))
@@ -222,10 +230,6 @@ class AnswerEncoderV1(AnswerEncoder):
                 case _:
                     pass
         return b"".join(parts)
-
-    def cancelled(self) -> bytes:
-        """See AnswerEncoder."""
-        return self._done(Finished("cancelled", NO_USAGE))
 
     def _done(self, end: Finished) -> bytes:
         usage = UsageV1(end.usage.input_tokens, end.usage.output_tokens)

@@ -14,6 +14,7 @@ from inferd_daemon.backends.base import (
     ThinkingDeltas,
     ToolCall,
 )
+from inferd_daemon.config import RouteDefaults, RouteLimits
 from inferd_daemon.errors import RequestError
 from inferd_daemon.fronts.translation import (
     MAX_WHOLE_TEXT_BYTES,
@@ -24,6 +25,7 @@ from inferd_daemon.fronts.translation import (
     generate_request,
     rerank_request,
 )
+from inferd_daemon.routing.presets import Presets
 from inferd_proto import (
     Attachment,
     Embed,
@@ -94,6 +96,17 @@ def test_v1_becomes_plain_text_with_its_defaults() -> None:
         sampling=Sampling(temperature=1.0, top_p=0.95, top_k=64, max_tokens=1000),
         grammar="g",
     )
+
+
+def test_v1_gets_what_a_route_says_beyond_the_defaults_of_its_wire() -> None:
+    request = GenerateV1(messages=[TextMessage("user", "hi")], top_k=3)
+    route = Presets(
+        RouteDefaults(temperature=0.1, min_p=0.2, seed=7, stop=["x"], thinking=False),
+        RouteLimits(max_tokens=50),
+    )
+    told = route.apply(generate_request(request, ()))
+    assert told.sampling == Sampling(1.0, 0.95, 3, 0.2, 7, ["x"], 50)
+    assert told.thinking is False
 
 
 def test_v2_brings_every_field() -> None:
@@ -248,6 +261,21 @@ def test_cancelled(version: int) -> None:
     unstreamed.encode([TextDeltas(["so far"])])
     (done,) = answers(unstreamed.cancelled())
     assert (done["stop_reason"], done["content"]) == ("cancelled", "so far")
+
+
+@pytest.mark.parametrize(("version", "produced"), [(1, 3), (2, 5)])
+def test_what_was_produced_before_the_cancel_is_counted(version: int, produced: int) -> None:
+    """The v1 wire has no place for reasoning, nor for what it took."""
+    cut = encoder(version)
+    cut.encode([ThinkingDeltas(["a", "b"]), TextDeltas(["c"])])
+    cut.encode([TextDeltas(["d", "e"])])
+    (done,) = answers(cut.cancelled())
+    names = (
+        ("prompt_tokens", "completion_tokens")
+        if version == 1
+        else ("input_tokens", "output_tokens")
+    )
+    assert [done["usage"][name] for name in names] == [0, produced]
 
 
 @pytest.mark.parametrize("version", [1, 2])
