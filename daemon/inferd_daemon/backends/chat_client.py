@@ -45,6 +45,7 @@ from .http_messages import (
 )
 from .media import encode_media
 from .thread import in_thread, is_no_thread
+from .transport import ResponseBody
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -130,18 +131,22 @@ class ChatClient:
             pieces = stream.__aiter__()
             deadline = first_event_by
             while True:
-                batch = await self._next_batch(pieces, answer, deadline)
+                batch = await self._next_batch(stream, pieces, answer, deadline)
                 if batch:
                     yield batch
+                now = trio.current_time()
                 if answer.finished:
-                    self.succeeded_at = trio.current_time()
+                    self.succeeded_at = now
                     break
-                if answer.failure is not None:
-                    raise self._fault(answer, over=trio.current_time() >= end)
                 if answer.payloads:
-                    deadline = min(end, trio.current_time() + self._deadlines.idle_s)
-            with trio.CancelScope(deadline=trio.current_time() + DRAIN_S):
-                await drain(pieces)
+                    deadline = min(end, now + self._deadlines.idle_s)
+                if answer.failure is None and now >= deadline:
+                    answer.failure = self._went_silent(answer)
+                if answer.failure is not None:
+                    raise self._fault(answer, over=now >= end)
+            if not (isinstance(stream, ResponseBody) and stream.whole):
+                with trio.CancelScope(deadline=now + DRAIN_S):
+                    await drain(pieces)
         finally:
             self.dropped += answer.dropped
             await stream.aclose()
@@ -217,22 +222,29 @@ class ChatClient:
         raise BackendSilence(self._too_late("sent no answer"))
 
     async def _next_batch(
-        self, pieces: AsyncIterator[bytes], answer: ChatAnswer, deadline: float
+        self,
+        stream: httpx.AsyncByteStream,
+        pieces: AsyncIterator[bytes],
+        answer: ChatAnswer,
+        deadline: float,
     ) -> Batch:
         """What one receive brings; sets `answer.failure` where nothing good comes any more."""
-        with trio.CancelScope(deadline=deadline):
-            try:
-                piece = await pieces.__anext__()
-            except StopAsyncIteration:
-                return answer.feed_eof()
-            except httpx.TransportError as error:
-                answer.failure = self._translate(error)
-                answer.failure.__cause__ = error
-                return []
-            return answer.feed(piece)
-        what = "did not go on with its answer" if answer.payloads else "began no answer"
-        answer.failure = BackendSilence(self._too_late(what))
-        return []
+        try:
+            # Of what need not be waited for, no deadline need be set.
+            piece = await stream.soon() if isinstance(stream, ResponseBody) else None
+            if piece is None:
+                with trio.CancelScope(deadline=deadline):
+                    piece = await pieces.__anext__()
+        except StopAsyncIteration:
+            return answer.feed_eof()
+        except httpx.TransportError as error:
+            answer.failure = self._translate(error)
+            answer.failure.__cause__ = error
+            return []
+        if piece is None:
+            answer.failure = self._went_silent(answer)
+            return []
+        return answer.feed(piece)
 
     async def _post(self, path: str, body: bytes, missing: RequestError) -> bytes:
         """The body of a 200. Raises RequestError, `missing` where there is no such endpoint."""
@@ -295,6 +307,10 @@ class ChatClient:
             case _:
                 what = "upstream broke the connection"
         return BackendFault(f"{what}: {self._redact(str(error)) or type(error).__name__}")
+
+    def _went_silent(self, answer: ChatAnswer) -> BackendFault:
+        what = "did not go on with its answer" if answer.payloads else "began no answer"
+        return BackendSilence(self._too_late(what))
 
     def _fault(self, answer: ChatAnswer, *, over: bool) -> RequestError:
         """Why the answer ended; one that went on until its time was `over` proves no silence."""

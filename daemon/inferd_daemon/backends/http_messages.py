@@ -32,8 +32,15 @@ def header_lines(
 
 def content_type(response: httpx.Response) -> str:
     """Without parameters, in lower case; "" where there is none."""
-    value: str = response.headers.get("content-type", "")
-    return value.partition(";")[0].strip().lower()
+    return _header(response, b"content-type").partition(";")[0].strip().lower()
+
+
+def _header(response: httpx.Response, name: bytes) -> str:
+    """The first of that name, "" where there is none: httpx's own look-up costs more than all."""
+    for key, value in response.headers.raw:
+        if key.lower() == name:
+            return value.decode("latin-1")
+    return ""
 
 
 def may_be_events(response: httpx.Response) -> bool:
@@ -41,7 +48,7 @@ def may_be_events(response: httpx.Response) -> bool:
 
     Servers that forget the type of their stream are let pass; a page or an object is none.
     """
-    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+    plain = _header(response, b"content-encoding").lower() in ("", "identity")
     return plain and content_type(response) not in ("text/html", "application/json")
 
 

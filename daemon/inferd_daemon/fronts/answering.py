@@ -50,6 +50,8 @@ from .translation import (
 from .writer import ClientGone, SocketWriter
 
 Ender = Literal["caller", "shutdown"]
+BATCHES_A_TURN = 16
+"""Of one request, without a turn for the others: some 0.5 ms."""
 _log = structlog.get_logger(__name__)
 
 
@@ -107,7 +109,7 @@ class Answering:
         try:
             outcome = await self._work()
             if self._terminal is not None:
-                await self._writer.write(self._terminal)
+                await self._writer.write(self._terminal, lets_others_run=False)
         finally:
             took_ms = round((trio.current_time() - started) * 1000, 2)
             _log.debug("request", id=self._event.id[:80], outcome=outcome, ms=took_ms)
@@ -167,15 +169,20 @@ class Answering:
                 self._connection, self._event.id, backend.name, stream=request.stream
             )
             async with aclosing(backend.generate(wanted)) as batches:
+                written = 1
                 async for batch in batches:
                     dispatch.answered()
                     data = encoder.encode(batch)
+                    # nearly every backend has waited for its batch: one that never does must not
+                    # keep the daemon from the others
+                    yields = written % BATCHES_A_TURN == 0
                     if encoder.finished:
                         self._terminal = data
                     elif data:
-                        await self._writer.write(data)
-                    else:  # a backend that never waits must not keep the daemon from the others
+                        await self._writer.write(data, lets_others_run=yields)
+                    elif yields:
                         await trio.lowlevel.checkpoint()
+                    written += 1
             dispatch.used(encoder.usage)
             if not encoder.finished:
                 raise BackendFault(f"backend {backend.name} ended its answer without saying why")

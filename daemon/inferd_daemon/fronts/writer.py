@@ -38,8 +38,8 @@ class SocketWriter:
         """Whether bytes are on their way, or a part of a frame waits for the next write."""
         return self._busy or bool(self._rest)
 
-    async def write(self, data: bytes) -> None:
-        """Write all of `data`; a checkpoint.
+    async def write(self, data: bytes, *, lets_others_run: bool = True) -> None:
+        """Write all of `data`; a checkpoint, of which others get a turn unless told otherwise.
 
         Raises ClientGone where the peer is gone, WriteTimeout where it does not read; so does
         every write after that. Cancellation takes effect at once: `data` of which nothing is out
@@ -56,8 +56,10 @@ class SocketWriter:
             if sent < len(data):
                 self._rest = memoryview(data)[sent:]
                 await self._write_rest()
-            else:
+            elif lets_others_run:
                 await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             self._pass_on()
 

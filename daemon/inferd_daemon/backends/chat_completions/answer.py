@@ -13,6 +13,7 @@ from ..base import Batch, Finished, TextDeltas, ThinkingDeltas
 from ..sse import SseOverflowError, SseParser
 from .chunks import Choice, Chunk, Delta, decode_chunks
 from .failures import Redactor, stream_failure
+from .text_template import TextTemplate
 from .tool_calls import ToolCallGatherer
 
 _DONE = b"[DONE]"
@@ -29,6 +30,14 @@ STOP_REASONS: dict[str, StopReason] = {
     "content_filter": "error",
 }
 """`finish_reason` to ours; the rest (abort, error, …) means that the answer broke."""
+
+
+MAX_LESSONS = 5
+"""A role, a first text and what stands apart at a stream's end; the rest is decoded at once."""
+
+
+WORTHWHILE = 12
+"""Fewer payloads are decoded as quickly as they are compared."""
 
 
 class Expectations(NamedTuple):
@@ -51,6 +60,7 @@ class ChatAnswer:
         "_redact",
         "_sse",
         "_stopped_by_word",
+        "_template",
         "_undecoded",
         "_usage",
         "failure",
@@ -62,6 +72,7 @@ class ChatAnswer:
         self._asked = asked
         self._redact = redact
         self._sse = SseParser()
+        self._template = TextTemplate()
         self._calls = ToolCallGatherer()
         self._finish_reason: str | None = None
         self._stopped_by_word = False
@@ -99,11 +110,8 @@ class ChatAnswer:
         done = _DONE in payloads
         if done:
             del payloads[payloads.index(_DONE) :]
-        chunks, bad = decode_chunks(payloads)
-        self._undecoded += bad
-        self.payloads += len(chunks)
         try:
-            self._take_chunks(chunks, batch)
+            self._take_payloads(payloads, batch)
         except RequestError as error:
             self.failure = error
             return batch
@@ -111,8 +119,32 @@ class ChatAnswer:
             self._finish(batch)
         return batch
 
+    def _take_payloads(self, payloads: list[bytes], batch: Batch) -> None:
+        """Raises RequestError; `batch` holds what came before."""
+        for _ in range(MAX_LESSONS):
+            if len(payloads) < WORTHWHILE or self._template.given_up:
+                break
+            if texts := self._template.read(payloads):
+                self.payloads += len(texts)
+                _add_texts([text for text in texts if text], batch)
+                payloads = payloads[len(texts) :]
+                continue
+            chunks = self._decode(payloads[:1])
+            if chunks:
+                self._template.learn(payloads[0], chunks[0])
+            self._take_chunks(chunks, batch)
+            payloads = payloads[1:]
+        if payloads:
+            self._take_chunks(self._decode(payloads), batch)
+
+    def _decode(self, payloads: list[bytes]) -> list[Chunk]:
+        chunks, bad = decode_chunks(payloads)
+        self._undecoded += bad
+        self.payloads += len(chunks)
+        return chunks
+
     def _take_chunks(self, chunks: list[Chunk], batch: Batch) -> None:
-        """The loop that every token passes. Raises RequestError; `batch` holds what came before."""
+        """Raises RequestError; `batch` holds what came before."""
         texts: list[str] = []
         try:
             for chunk in chunks:
@@ -138,15 +170,13 @@ class ChatAnswer:
                 if choice.finish_reason:
                     self._note_finish(choice)
         finally:
-            if texts:
-                batch.append(TextDeltas(texts))
+            _add_texts(texts, batch)
 
     def _think(self, thought: str, texts: list[str], batch: Batch) -> list[str]:
         """Put `thought` behind what came before it; the list for the texts that follow."""
         if self._asked.thinking is False:
             return texts
-        if texts:
-            batch.append(TextDeltas(texts))
+        _add_texts(texts, batch)
         if batch and isinstance(batch[-1], ThinkingDeltas):
             batch[-1].deltas.append(thought)
         else:
@@ -208,3 +238,12 @@ class ChatAnswer:
             if calls:
                 stop_reason = "tool_use"
         batch.append(Finished(stop_reason, self._usage or Usage(0, 0), required and not calls))
+
+
+def _add_texts(texts: list[str], batch: Batch) -> None:
+    if not texts:
+        return
+    if batch and isinstance(batch[-1], TextDeltas):
+        batch[-1].deltas.extend(texts)
+    else:
+        batch.append(TextDeltas(texts))

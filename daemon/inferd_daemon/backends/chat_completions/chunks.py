@@ -95,11 +95,14 @@ def decode_chunks(payloads: list[bytes]) -> tuple[list[Chunk], int]:
     return (chunks, 0) if len(chunks) == len(payloads) else _decode_each(payloads)
 
 
+def decode_chunk(payload: bytes) -> Chunk | None:
+    """The chunk; None where the payload is none."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 def _decode_each(payloads: list[bytes]) -> tuple[list[Chunk], int]:
-    chunks: list[Chunk] = []
-    for payload in payloads:
-        try:
-            chunks.append(_decoder.decode(payload))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            continue
+    chunks = [chunk for payload in payloads if (chunk := decode_chunk(payload)) is not None]
     return chunks, len(payloads) - len(chunks)

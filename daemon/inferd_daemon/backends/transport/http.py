@@ -12,6 +12,7 @@ from weakref import WeakSet
 import httpx
 import trio
 
+from .beat import Beat
 from .connection import MAX_REQUESTS, Connection, connect
 from .idle_pool import IdlePool
 from .response_parser import ResponseParser
@@ -22,6 +23,13 @@ JOIN_BYTES = 64 * 1024
 """A body up to this is sent in one call with its head; copying a longer one costs more."""
 
 
+TRICKLE_BYTES = 2048
+"""What brings less is worth a wait for more, while the loop is saturated: some ten chunks."""
+TRICKLE_READS = 8
+"""So many small receives in a row make a trickle: not the few of a short answer, nor the lone
+tokens of an engine that is slower than the beat."""
+
+
 class StaleConnection(Exception):
     """A reused connection died before any byte of the response."""
 
@@ -29,7 +37,14 @@ class StaleConnection(Exception):
 class ResponseBody(httpx.AsyncByteStream):
     """The body, one piece for each receive. Closing it before its end gives up the connection."""
 
-    __slots__ = ("_connection", "_origin", "_parser", "_read_timeout_s", "_transport")
+    __slots__ = (
+        "_connection",
+        "_origin",
+        "_parser",
+        "_read_timeout_s",
+        "_transport",
+        "_until_trickle",
+    )
 
     def __init__(
         self,
@@ -44,6 +59,12 @@ class ResponseBody(httpx.AsyncByteStream):
         self._connection: Connection | None = connection
         self._parser = parser
         self._read_timeout_s = read_timeout_s
+        self._until_trickle = TRICKLE_READS
+
+    @property
+    def whole(self) -> bool:
+        """The response has been received to its end."""
+        return self._parser.complete
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -60,18 +81,45 @@ class ResponseBody(httpx.AsyncByteStream):
                 raise StopAsyncIteration
             if self._connection is None:
                 raise httpx.ReadError("the response was closed")
-            await self._receive(self._connection)
+            await self._receive(self._connection, wait=True)
+        return self._take()
+
+    async def soon(self) -> bytes | None:
+        """The next piece if it is there, or if the next beat of a saturated loop brings it.
+
+        None says nothing: `__anext__` waits, and tells of the end. Raises as `__anext__` does.
+        """
+        parser = self._parser
+        if not parser.body:
+            if self._until_trickle > 0 or parser.complete or parser.failure is not None:
+                return None
+            if not await self._transport.beat.wait() or self._connection is None:
+                return None
+            await self._receive(self._connection, wait=False)
+        return self._take() if parser.body else None
+
+    def _take(self) -> bytes:
+        body = self._parser.body
         piece = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         return piece
 
-    async def _receive(self, connection: Connection) -> None:
+    async def _receive(self, connection: Connection, *, wait: bool) -> None:
         try:
-            data = await connection.receive(timeout_s=self._read_timeout_s)
+            if wait:
+                data = await connection.receive(timeout_s=self._read_timeout_s)
+            else:
+                data = connection.receive_nowait()
+            if 0 < len(data) < TRICKLE_BYTES:
+                self._until_trickle -= 1
+            else:
+                self._until_trickle = TRICKLE_READS
             if data:
                 self._parser.feed(data)
             else:
                 self._parser.feed_eof()
+        except BlockingIOError:
+            self._until_trickle = TRICKLE_READS
         except httpx.TransportError:
             self._close()
             raise
@@ -113,6 +161,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         self.leave = leave
         self._idle: IdlePool[Connection] = IdlePool()
         self._closed = False
+        self.beat = Beat()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx.ConnectError, WriteTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
@@ -120,7 +169,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         if url.scheme != "http":
             raise httpx.UnsupportedProtocol(f"this transport speaks http://, not {url.scheme}://")
         origin = (url.host, url.port or 80)
-        data = [_request_head(request), await request.aread()]
+        data = [_request_head(request), await _request_body(request)]
         if len(data[1]) <= JOIN_BYTES:
             data = [b"".join(data)]
         kept = self._take_idle(origin)
@@ -234,6 +283,12 @@ async def _send_and_read_head(
             raise httpx.ReadError(f"connection lost: {lost}") from lost
         else:
             parser.feed_eof()
+
+
+async def _request_body(request: httpx.Request) -> bytes:
+    if isinstance(request.stream, httpx.ByteStream):
+        return b"".join(request.stream)
+    return await request.aread()
 
 
 def _request_head(request: httpx.Request) -> bytes:
