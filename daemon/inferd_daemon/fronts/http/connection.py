@@ -73,6 +73,14 @@ class Connection(TCPServer):
         """It is paused, nothing is under way, and its socket may go to another owner."""
         return self._resting and not self._client.writing
 
+    @property
+    def under_way(self) -> bool:
+        """A paused connection has yet to come to rest: a request runs, or is coming in."""
+        http = self._http
+        if http is None:
+            return not self._secure  # its task is about to begin; a handshake may take its time
+        return not self.resting and (http.busy or not http.closing)
+
     def pause(self) -> None:
         """Read no further requests; what runs goes on."""
         self._paused = True

@@ -120,7 +120,7 @@ class HttpServer:
         Who does not finish the request that it is sending keeps nobody waiting for long.
         """
         with trio.move_on_after(HALF_REQUEST_S):
-            while not all(connection.resting for connection in self._connections):
+            while any(connection.under_way for connection in self._connections):
                 await self._change()
             return
         await self.drained()
