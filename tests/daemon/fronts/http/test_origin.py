@@ -1,0 +1,66 @@
+"""Pages and names that have no business on loopback are told from those that have."""
+
+import pytest
+
+from inferd_daemon.fronts.http.origin import OriginRules, preflight_headers
+
+RULES = OriginRules(["box.lan"], ["https://app.example"])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (b"localhost", None),
+        (b"LOCALHOST:8417", None),
+        (b"localhost.", None),
+        (b"127.0.0.1:1", None),
+        (b"[::1]:1", None),
+        (b"[::1]", None),
+        (b"192.0.2.7", None),  # an address is nobody's name
+        (b"box.lan:8417", None),
+        (b"evil.example", 403),
+        (b"localhost.evil.example", 403),
+        (b"evil.example:127.0.0.1", 403),
+        (b"[evil.example]", 403),
+        (b"127.0.0.1.", 403),
+        (b"", 403),
+        (b"\xff", 403),
+    ],
+)
+def test_hosts(host: bytes, status: int | None) -> None:
+    refusal = RULES.refusal([(b"host", host)])
+    assert (refusal.status if refusal else None) == status
+    assert RULES.refusal([(b"host", host)], any_host=True) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ([(b"origin", b"https://app.example")], False),
+        ([(b"origin", b"https://APP.example"), (b"sec-fetch-site", b"cross-site")], False),
+        ([(b"origin", b"http://app.example")], True),
+        ([(b"origin", b"https://app.example.evil")], True),
+        ([(b"origin", b"null")], True),
+        ([(b"origin", b"http://localhost:3000")], True),
+        ([(b"origin", b"https://app.example"), (b"origin", b"https://evil.example")], True),
+        ([(b"sec-fetch-site", b"cross-site")], True),
+        ([(b"sec-fetch-site", b"same-site")], True),
+        ([(b"sec-fetch-site", b"none")], False),
+    ],
+)
+def test_origins(headers: list[tuple[bytes, bytes]], refused: bool) -> None:
+    refusal = RULES.refusal([(b"host", b"localhost"), *headers])
+    assert (refusal is not None) is refused
+
+
+def test_one_host_is_needed() -> None:
+    for hosts in ([], [(b"host", b"localhost")] * 2):
+        refusal = RULES.refusal(hosts)
+        assert refusal is not None
+        assert refusal.status == 400
+
+
+def test_a_preflight_allows_what_clients_send() -> None:
+    headers = dict(preflight_headers(b"https://app.example"))
+    assert headers[b"access-control-allow-origin"] == b"https://app.example"
+    assert b"authorization" in headers[b"access-control-allow-headers"]
