@@ -391,6 +391,50 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
     daemon.stop()
 
 
+WORKER = """
+[backends.worker]
+kind = "libllama"
+model = "demo"
+[routes.worker]
+backends = ["worker"]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_leases_a_worker_of_the_daemon() -> None:
+    with leasing_daemon(WORKER, server="") as daemon, connected(daemon.socket) as client:
+        for directory in (daemon.directory, daemon.socket.parent):
+            directory.chmod(0o711)
+
+        def as_nobody() -> dict[str, Any]:
+            with connected(daemon.socket) as other:
+                endpoint: dict[str, Any] = ensure(other, "worker", bind="none")["endpoint"]
+                assert complete(endpoint).status == 200
+                assert complete(endpoint, key=False).status == 401
+                return endpoint
+
+        endpoint = as_user(NOBODY, os.getegid(), as_nobody)
+        (worker,) = runtimes(client)
+        assert stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660
+        os.kill(worker["pid"], signal.SIGKILL)
+        completes_again(endpoint)
+        assert wait_runtime(client, worker["instance_key"], "ready")["restarts"] == 1
+        assert as_user(NOBODY, os.getegid(), lambda: complete(endpoint).status) == 200
+        assert as_user(NOBODY, NOBODY, lambda: connects(endpoint["uds"])) is False
+        daemon.process.kill()
+        daemon.process.wait()
+        start_again(daemon, "")
+        completes_again(endpoint)
+        assert as_user(NOBODY, os.getegid(), lambda: complete(endpoint).status) == 200
+        daemon.stop()
+
+
+def connects(path: str) -> bool:
+    """Whether the socket lets this user in."""
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.connect_ex(path) == 0
+
+
 def test_a_disk_that_takes_nothing_refuses_and_recovers(
     daemon: RunningDaemon, client: WireClient
 ) -> None:

@@ -16,6 +16,7 @@ from inferd_proto import JsonObject
 from ..backends.runtime import Endpoint, ModelFacts
 from ..errors import InferdError
 from .failures import Failure, classify
+from .runtime_socket import RuntimeSocket
 
 
 class Launch(Struct, frozen=True):
@@ -91,6 +92,9 @@ class Service(ABC):
 
 class Engine(Service):
     """One process to be: how to start it, and how to read its end."""
+
+    socket: RuntimeSocket | None = None
+    """Where it listens; None where that is a port."""
 
     @abstractmethod
     def prepare(self) -> Launch:

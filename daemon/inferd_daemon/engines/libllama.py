@@ -32,6 +32,7 @@ from .libllama_control import (
     RemoteProtocolError,
 )
 from .model_facts import parse_props
+from .runtime_socket import RuntimeSocket
 from .secret import Secret
 
 WORKER = "inferd_daemon.engines.libllama_worker"
@@ -59,15 +60,15 @@ class LibllamaEngine(Engine):
             health_interval_s=config.health_interval_s,
             stop_timeout_s=config.stop_timeout_s,
         )
-        self._directory = directory.absolute()
-        self._socket_path = self._directory / "engine.sock"
-        if len(os.fsencode(self._socket_path)) > MAX_SOCKET_PATH_BYTES:
+        self._own = self.socket = RuntimeSocket(directory)
+        path = self._own.path
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             raise OperatorError(
-                f"the path {self._socket_path} is too long for a Unix socket "
+                f"the path {path} is too long for a Unix socket "
                 f"({MAX_SOCKET_PATH_BYTES} bytes at most): choose a shorter runtime directory"
             )
-        self._boot = _boot(config, self._socket_path, key)
-        self.endpoint = Endpoint(uds=self._socket_path, key=self._boot.key)
+        self._boot = _boot(config, path, key)
+        self.endpoint = Endpoint(uds=path, key=self._boot.key)
         self._control: socket.socket | None = None
         self._childs_end: socket.socket | None = None
         self._stream = ControlStream()
@@ -77,12 +78,11 @@ class LibllamaEngine(Engine):
         """A private directory, no socket file in it, and a fresh socketpair."""
         self.discard()
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory.chmod(0o700)
+            self._own.make_directory()
             self._control, self._childs_end = socket.socketpair()
         except OSError as error:
             raise EngineFailure(
-                failure(Cause.NO_PROCESS, f"cannot prepare {self._directory}: {error.strerror}")
+                failure(Cause.NO_PROCESS, f"cannot prepare {self._own.directory}: {error.strerror}")
             ) from error
         self._control.setblocking(False)
         self._stream = ControlStream()
@@ -113,7 +113,7 @@ class LibllamaEngine(Engine):
             self._loaded = await self._await_loaded()
         loaded = self._loaded
         try:
-            self._socket_path.chmod(0o600)
+            self._own.set_mode()
             _, body = await fetch(self.endpoint, "/props")
             facts = parse_props(body)
         except (OSError, ProbeError, msgspec.DecodeError) as error:
@@ -133,22 +133,22 @@ class LibllamaEngine(Engine):
             if end is not None:
                 end.close()
         self._control = self._childs_end = self._loaded = None
-        with contextlib.suppress(OSError):
-            self._socket_path.unlink(missing_ok=True)
+        self._own.remove()
 
     def belongings(self) -> Belongings:
-        """The control channel, and what the worker has said over it."""
+        """The control channel, what the worker has said over it, whom its socket was opened to."""
         descriptor = None if self._control is None else self._control.fileno()
-        said = {} if self._loaded is None else msgspec.to_builtins(self._loaded)
-        return Belongings(descriptor, said)
+        loaded = None if self._loaded is None else msgspec.to_builtins(self._loaded)
+        return Belongings(descriptor, {"loaded": loaded, "group": self._own.group})
 
     def take_over(self, belongings: Belongings) -> None:
         """The worker lives as long as the channel is open."""
         if belongings.descriptor is not None:
             self._control = socket.socket(fileno=belongings.descriptor)
             self._control.setblocking(False)
-        if belongings.values:
-            self._loaded = msgspec.convert(belongings.values, Loaded)
+        loaded, group = belongings.values.get("loaded"), belongings.values.get("group")
+        self._loaded = None if loaded is None else msgspec.convert(loaded, Loaded)
+        self._own.group = group if isinstance(group, int) else None
 
     def let_go(self) -> None:
         """Leave the channel open."""

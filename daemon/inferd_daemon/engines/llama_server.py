@@ -25,12 +25,12 @@ from .flags import render_argv, render_environment
 from .http_probe import ProbeError, fetch, look
 from .key_file import KeyFileError, read_key_file
 from .model_facts import parse_props
+from .runtime_socket import RuntimeSocket
 from .secret import Secret
 from .slots import SlotError, list_slots
 
 KEY_BYTES = 32
 REST_POLL_S = 0.003
-SOCKET_NAME = "engine.sock"
 
 
 class LlamaServerEngine(Engine):
@@ -61,19 +61,18 @@ class LlamaServerEngine(Engine):
             health_interval_s=spec.health_interval_ms / 1000,
             stop_timeout_s=spec.stop_timeout_ms / 1000,
         )
-        self._directory = directory.absolute()
+        self._own = own = RuntimeSocket(directory)
         self._environment = environment
         self._slot_directory = slot_directory
         self._key = _choose_key(spec, key)
-        self._group: int | None = None
         # A port that was found is free to be another one until somebody was told of it.
         self._port_is_open = spec.port == 0 and port is None
         if spec.port is None:
             try:
-                path = self._directory / SOCKET_NAME
-                self.endpoint = socket_endpoint(spec, path, self._key)
+                self.endpoint = socket_endpoint(spec, own.path, self._key)
             except ValueError as error:
                 raise BootSpecError([("port", f"must be given here: {error}")]) from error
+            self.socket = own
         else:
             self.endpoint = tcp_endpoint(spec, port or spec.port, self._key)
 
@@ -85,10 +84,10 @@ class LlamaServerEngine(Engine):
         if self.spec.mmproj is not None:
             _check_file(self.spec.mmproj, "mmproj", Cause.PROJECTOR_UNUSABLE)
         try:
-            self._make_directories()
+            self._own.make_directory()
         except OSError as error:
             raise EngineFailure(
-                failure(Cause.NO_PROCESS, f"cannot prepare {self._directory}: {error.strerror}")
+                failure(Cause.NO_PROCESS, f"cannot prepare {self._own.directory}: {error.strerror}")
             ) from error
         if self.endpoint.uds is None:
             self.endpoint = self._claim_port()
@@ -97,7 +96,7 @@ class LlamaServerEngine(Engine):
                 self.spec, command, self.endpoint, slot_save_path=self._make_slot_directory()
             ),
             environment=render_environment(self.spec, self._environment, self._key, {}),
-            directory=self._directory,
+            directory=self._own.directory,
         )
 
     async def look(self) -> Health:
@@ -107,11 +106,12 @@ class LlamaServerEngine(Engine):
     async def learn(self) -> ModelFacts:
         """What `/props` says of the model; the address is final from here on."""
         self._port_is_open = False
-        self._set_socket_mode()
         try:
+            if self.socket is not None:
+                self.socket.set_mode()
             _, body = await fetch(self.endpoint, "/props")
             facts = parse_props(body)
-        except (ProbeError, msgspec.DecodeError) as error:
+        except (OSError, ProbeError, msgspec.DecodeError) as error:
             raise EngineFailure(
                 failure(Cause.EXITED, f"the engine does not describe its model: {error}")
             ) from error
@@ -130,51 +130,20 @@ class LlamaServerEngine(Engine):
                 await trio.sleep(REST_POLL_S)
 
     def discard(self) -> None:
-        """Unlink the socket: a stale one would make the next start fail."""
-        if self.endpoint.uds is not None:
-            with contextlib.suppress(OSError):
-                self.endpoint.uds.unlink(missing_ok=True)
+        """Unlink the socket."""
+        if self.socket is not None:
+            self.socket.remove()
 
     def belongings(self) -> Belongings:
         """Whom its socket was opened to."""
-        return Belongings(values={} if self._group is None else {"group": self._group})
+        group = self._own.group
+        return Belongings(values={} if group is None else {"group": group})
 
     def take_over(self, belongings: Belongings) -> None:
         """The address is final."""
         self._port_is_open = False
         group = belongings.values.get("group")
-        self._group = group if isinstance(group, int) else None
-
-    @property
-    def group(self) -> int | None:
-        """Whose members may connect to the socket."""
-        return self._group
-
-    def open_to_group(self, group: int) -> None:
-        """Let members of a group connect to the socket, now and after restarts. Raises OSError.
-
-        They still need the key.
-        """
-        self._group = group
-        self._set_socket_mode()
-
-    def _set_socket_mode(self) -> None:
-        path = self.endpoint.uds
-        if path is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            if self._group is None:
-                path.chmod(0o600)
-                return
-            # To connect takes the right to pass the directory, not to list it.
-            os.chown(self._directory, -1, self._group)
-            self._directory.chmod(0o710)
-            os.chown(path, -1, self._group)
-            path.chmod(0o660)
-
-    def _make_directories(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.chmod(0o700 if self._group is None else 0o710)
+        self._own.group = group if isinstance(group, int) else None
 
     def _make_slot_directory(self) -> Path | None:
         """None where it cannot be made: a server that forgets is better than none."""

@@ -269,7 +269,8 @@ async def test_open_to_a_group(tmp_path: Path, environment: dict[str, str]) -> N
     engine = _engine(tmp_path, environment, {})
     async with _ready(engine, tmp_path / "log"):
         assert engine.endpoint.uds is not None
-        engine.open_to_group(12345)
+        assert engine.socket is not None
+        engine.socket.open_to(12345)
         status = engine.endpoint.uds.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, 12345)
         assert stat.S_IMODE(engine.endpoint.uds.parent.stat().st_mode) == 0o710

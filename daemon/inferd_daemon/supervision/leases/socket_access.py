@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from inferd_proto import CompatibilityResult
 
-from ...engines.llama_server import LlamaServerEngine
+from ...engines.base import Engine
+from ...engines.runtime_socket import RuntimeSocket
 from ...engines.secret import Secret
 from ..runtimes.blueprint import Former
 from ..runtimes.registry import Managed
@@ -46,12 +47,11 @@ class SocketAccess:
                 "configure a `socket_group` that all of its owners are in",
                 fits,
             )
-        group = self._group_for(owner)
-        engine = runtime.supervisor.engine
-        if group is None or not isinstance(engine, LlamaServerEngine):
+        group, socket = self._group_for(owner), _socket_of(runtime)
+        if group is None or socket is None:
             raise incompatible(f"the runtime's socket cannot be opened to uid {uid}", fits)
         try:
-            engine.open_to_group(group)
+            socket.open_to(group)
         except OSError as error:
             raise incompatible(
                 f"the daemon's user cannot open the runtime's socket to group {group} "
@@ -68,8 +68,13 @@ class SocketAccess:
 
 def group_of(runtime: Managed) -> int | None:
     """The group that may connect to the runtime's socket."""
+    socket = _socket_of(runtime)
+    return None if socket is None else socket.group
+
+
+def _socket_of(runtime: Managed) -> RuntimeSocket | None:
     engine = runtime.supervisor.engine
-    return engine.group if isinstance(engine, LlamaServerEngine) else None
+    return engine.socket if isinstance(engine, Engine) else None
 
 
 def former_of(runtime: Managed) -> Former:

@@ -3,12 +3,14 @@
 The seam between the kinds of runtimes and those who look after all of them.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from inferd_proto import BackendManifest, JsonObject, Transport
 
+from ...engines.base import Engine
 from ...engines.secret import Secret
 from .runtime_life import RuntimeLife
 
@@ -19,6 +21,14 @@ class Former(NamedTuple):
     key: Secret | None = None
     port: int | None = None
     group: int | None = None
+
+
+def keep_open(engine: Engine, former: Former) -> None:
+    """Let the group in that the former run let in."""
+    if former.group is not None and engine.socket is not None:
+        # Where the group is gone, its members ask anew and are told.
+        with contextlib.suppress(OSError):
+            engine.socket.open_to(former.group)
 
 
 class Hooks(NamedTuple):

@@ -7,16 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from inferd_proto import (
-    BackendManifest,
-    CapabilityValue,
-    EndpointProtocol,
-    JsonObject,
-    ManagementMode,
-    RuntimeKind,
-    StartupKind,
-    TargetClass,
-)
+from inferd_proto import JsonObject
 
 from ...backends.thread import in_thread
 from ...engines.base import EngineFailure
@@ -28,7 +19,8 @@ from ...engines.memory_estimate import estimate
 from ..kv.keeper import KvKeeper
 from ..kv.store import KvStore
 from ..processes.logs import RuntimeLog
-from .blueprint import Blueprint, Former, Hooks
+from .blueprint import Blueprint, Former, Hooks, keep_open
+from .llama_manifest import llama_manifest
 from .supervisor import Supervisor
 
 DIRECTORY_CHARS = 16
@@ -67,7 +59,12 @@ class BootBlueprint(Blueprint):
         self.route = route
         self.files = [spec.model, *([] if spec.mmproj is None else [spec.mmproj])]
         self.transport = "uds" if spec.port is None else "tcp"
-        self.manifest = manifest(spec)
+        self.manifest = llama_manifest(
+            "llama_server",
+            embeddings=spec.embeddings,
+            reranking=spec.reranking,
+            projector=spec.mmproj is not None,
+        )
         self._site = site
         self._kv_store = kv_store
         self._directory = site.runtimes / self.instance_key[-DIRECTORY_CHARS:]
@@ -85,10 +82,7 @@ class BootBlueprint(Blueprint):
             port=kept.port,
             slot_directory=None if store is None else store.place(self.instance_key),
         )
-        if kept.group is not None:
-            # Where the group is gone, its members ask anew and are told.
-            with contextlib.suppress(OSError):
-                engine.open_to_group(kept.group)
+        keep_open(engine, kept)
         log = RuntimeLog(self._log_path)
         return Supervisor(
             engine,
@@ -117,31 +111,6 @@ class BootBlueprint(Blueprint):
     def to_json(self) -> JsonObject:
         """What `normalise` makes the spec from again."""
         return self.spec.to_json()
-
-
-def manifest(spec: BootSpec) -> BackendManifest:
-    """What a llama-server with this spec offers, as far as that is known before it runs."""
-    generates = not (spec.embeddings or spec.reranking)
-    sees: CapabilityValue = "unknown" if generates and spec.mmproj is not None else False
-    return BackendManifest(
-        backend="llama_server",
-        runtime_kind=RuntimeKind.SERVICE,
-        management_modes=[ManagementMode.MANAGED],
-        startup_kind=StartupKind.SPAWNED,
-        protocols=[EndpointProtocol.OPENAI_CHAT_COMPLETIONS],
-        target_class=TargetClass.SELF_HOSTED_ENDPOINT,
-        capabilities={
-            "streaming": generates,
-            # By grammar, whatever the chat template knows of tools.
-            "tool_calling": generates,
-            "structured_output": generates,
-            "embeddings": spec.embeddings,
-            "rerank": spec.reranking,
-            "vision": sees,
-            "audio": sees,
-        },
-        supported_surfaces=[spec.execution_surface],
-    )
 
 
 def _estimate(spec: BootSpec) -> int:

@@ -4,21 +4,14 @@ import hashlib
 
 import msgspec
 
-from inferd_proto import (
-    BackendManifest,
-    CapabilityValue,
-    EndpointProtocol,
-    JsonObject,
-    ManagementMode,
-    RuntimeKind,
-    StartupKind,
-)
+from inferd_proto import JsonObject
 
 from ...config import LibllamaConfig
 from ...engines.libllama import LibllamaEngine
 from ..processes.logs import RuntimeLog
-from .blueprint import Blueprint, Former, Hooks
+from .blueprint import Blueprint, Former, Hooks, keep_open
 from .boot_blueprint import Site
+from .llama_manifest import llama_manifest
 from .supervisor import Supervisor
 
 REVIVE_AFTER_S = 60.0
@@ -37,18 +30,22 @@ class ResidentBlueprint(Blueprint):
         self.instance_key = f"libllama-{hashlib.sha256(text).hexdigest()[:32]}"
         self.name = self.route = name
         self.model_identity = config.alias or config.model.rpartition("/")[2].removesuffix(".gguf")
-        self.manifest = _manifest(config)
+        self.manifest = llama_manifest(
+            "libllama",
+            embeddings=config.embeddings,
+            reranking=config.reranking,
+            projector=config.mmproj is not None,
+        )
         self._config = config
         self._site = site
 
     def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
         """The supervisor of its worker."""
+        kept = former or Former()
         engine = LibllamaEngine(
-            self.name,
-            self._config,
-            self._site.runtimes / self.name,
-            key=None if former is None else former.key,
+            self.name, self._config, self._site.runtimes / self.name, key=kept.key
         )
+        keep_open(engine, kept)
         return Supervisor(
             engine,
             RuntimeLog(self._site.logs / f"{self.name}.log"),
@@ -65,25 +62,3 @@ class ResidentBlueprint(Blueprint):
     def to_json(self) -> JsonObject:
         """Nothing: the configuration has it."""
         return {}
-
-
-def _manifest(config: LibllamaConfig) -> BackendManifest:
-    generates = not (config.embeddings or config.reranking)
-    sees: CapabilityValue = "unknown" if generates and config.mmproj is not None else False
-    return BackendManifest(
-        backend="libllama",
-        runtime_kind=RuntimeKind.SERVICE,
-        management_modes=[ManagementMode.MANAGED],
-        startup_kind=StartupKind.SPAWNED,
-        protocols=[EndpointProtocol.OPENAI_CHAT_COMPLETIONS],
-        capabilities={
-            "streaming": generates,
-            "tool_calling": generates,
-            "structured_output": generates,
-            "embeddings": config.embeddings and not config.reranking,
-            "rerank": config.reranking,
-            "vision": sees,
-            "audio": sees,
-        },
-        supported_surfaces=["local_subprocess"],
-    )
