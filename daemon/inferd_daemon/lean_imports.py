@@ -23,7 +23,7 @@ VARIABLE = "INFERD_CODE_FD"
 """Names the descriptor of a file with packed code, which is read once."""
 PACK_VARIABLE = "INFERD_PACK_FD"
 """Names the descriptor of a file that packed code is wanted in."""
-UNUSED = ("rich", "click", "pygments", "structlog.twisted", "typing_extensions")
+UNUSED = ("rich", "click", "pygments", "httpx._main", "structlog.twisted", "typing_extensions")
 """What structlog, httpx and msgspec load where it is there and do without elsewhere: terminals, a
 command line, another loop, types of later Pythons. A fifth of the start, for nothing in use."""
 UNTOUCHED = (
