@@ -1,6 +1,6 @@
 """The HTTP front beside what it stands in front of: streams, short answers, the first token.
 
-    python tests/bench/http.py LOAD FASTSSE [LITELLM_URL]
+    python tests/bench/http_front.py LOAD FASTSSE [LITELLM_URL]
 
 LOAD and FASTSSE are the load generator and the upstream that does no inference. All rows of one run
 share the machine; each asks the upstream directly, through a real daemon, and through LiteLLM's
