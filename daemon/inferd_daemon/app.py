@@ -19,8 +19,8 @@ import trio
 
 import inferd_proto
 
-from .assembly import Assembly, assemble, group_id
-from .config import Config, Places, find_places
+from .assembly import Assembly, assemble
+from .config import Config, Places, find_places, group_id
 from .control.state_watch import watch_state
 from .control.view import DaemonView
 from .fronts.admin_feed import AdminFeed

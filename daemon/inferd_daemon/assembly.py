@@ -1,6 +1,5 @@
 """Configuration to objects: which class answers for which `kind`. The one place that knows all."""
 
-import grp
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from .config import (
     MockConfig,
     OpenAICompatConfig,
     Places,
+    group_id,
     idle_seconds,
 )
 from .config.lines import Path as KeyPath
@@ -273,13 +273,3 @@ def _limits(config: Config) -> Limits:
         memory_bytes=total_bytes() if memory is None else memory or None,
         runtimes=config.limits.max_runtimes,
     )
-
-
-def group_id(name: str | None, key: str) -> int | None:
-    """The number of a group that the configuration names at `key`. Raises OperatorError."""
-    if name is None:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise OperatorError(f"{key}: there is no group {name!r}") from None

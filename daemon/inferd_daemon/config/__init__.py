@@ -13,6 +13,7 @@ from .backends import (
 from .boot_fields import BootFields
 from .breaker import BreakerConfig
 from .checking import Mistake
+from .groups import group_id
 from .http import HttpClientConfig, HttpConfig
 from .idle_ttl import IdleTtl, idle_seconds
 from .loading import (
@@ -59,6 +60,7 @@ __all__ = [
     "draft_of",
     "find_config_file",
     "find_places",
+    "group_id",
     "idle_seconds",
     "load_config",
     "parse_config",

@@ -7,7 +7,6 @@ before its mode is set (wire.md section 1).
 
 import errno
 import fcntl
-import grp
 import os
 import socket
 import stat
@@ -18,6 +17,7 @@ from typing import Self
 
 from inferd_proto import MAX_SOCKET_PATH_BYTES
 
+from ..config import group_id
 from ..errors import OperatorError
 from ..supervision.succession.handover import HandedSocket
 from .peer import peer_of
@@ -100,7 +100,8 @@ class SocketFile:
         self._close()
 
     def _listen(self) -> None:
-        group = -1 if self._group is None else _group_id(self._group)
+        named = group_id(self._group, "socket_group")
+        group = -1 if named is None else named
         # The lock is ours: of this name there can only be what a killed predecessor left.
         interim = self.path.with_name(f".{self.path.name[:40]}{INTERIM}")
         try:
@@ -238,10 +239,3 @@ def _give_to_group(path: Path, group: int, name: str | None) -> None:
         os.chown(path, -1, group)
     except PermissionError:
         raise OperatorError(f"socket_group: the daemon's user is not in group {name!r}") from None
-
-
-def _group_id(name: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise OperatorError(f"socket_group: there is no group {name!r}") from None
