@@ -71,7 +71,10 @@ class RouteStatus(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The daemon; `state` is "starting", "ready", "draining" or "restarting"."""
+    """The daemon; `state` is "starting", "ready", "draining" or "restarting".
+
+    `http` is where it listens for HTTP, if anywhere.
+    """
 
     version: str = ""
     pid: int = 0
@@ -80,6 +83,7 @@ class Status(Struct, frozen=True, kw_only=True):
     ready: bool = False
     socket: str = ""
     connections: int = 0
+    http: list[str] = []
     routes: list[RouteStatus] = []
 
 

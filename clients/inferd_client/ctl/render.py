@@ -70,7 +70,8 @@ def status_line(status: Status) -> str:
     plural = "" if status.connections == 1 else "s"
     return (
         f"inferd {status.version} is {status.state}: pid {status.pid}, up"
-        f" {duration(status.uptime_s)}, {status.connections} connection{plural}, {status.socket}"
+        f" {duration(status.uptime_s)}, {status.connections} connection{plural},"
+        f" {', '.join([status.socket, *status.http])}"
     )
 
 

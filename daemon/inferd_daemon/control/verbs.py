@@ -8,6 +8,7 @@ from ..errors import RequestError
 from .agent_list import agent_list
 from .call import Call
 from .capabilities import capabilities
+from .config_reload import config_reload
 from .daemon_drain import daemon_drain
 from .daemon_upgrade import daemon_upgrade
 from .lease_ensure import lease_ensure
@@ -31,6 +32,7 @@ StreamVerb = Callable[[Call], AsyncGenerator[object, None]]
 VERBS: dict[str, Verb] = {
     "agent.list": agent_list,
     "capabilities": capabilities,
+    "config.reload": config_reload,
     "daemon.drain": daemon_drain,
     "daemon.upgrade": daemon_upgrade,
     "lease.ensure": lease_ensure,
