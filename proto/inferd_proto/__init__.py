@@ -44,6 +44,7 @@ from .events import (
     ClientEvent,
     Closed,
     Event,
+    MessageHeld,
     Refused,
     RequestReceived,
     UploadCancelled,
@@ -144,6 +145,7 @@ from .messages.answers import (
 )
 from .messages.decoding import (
     LineOp,
+    decode_held,
 )
 from .paths import (
     MAX_SOCKET_PATH_BYTES,
@@ -235,6 +237,7 @@ __all__ = [
     "LocalProtocolError",
     "ManagementMode",
     "Message",
+    "MessageHeld",
     "Obstacle",
     "ProtocolError",
     "Queued",
@@ -276,6 +279,7 @@ __all__ = [
     "Video",
     "VideoAttachment",
     "__version__",
+    "decode_held",
     "diagram",
     "encode",
     "encode_length",

@@ -11,11 +11,20 @@ from msgspec import UNSET
 from .account import Account, Toll
 from .codec import TEXT_ENCODERS, encode
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError, quoted
-from .events import CancelReceived, Closed, Event, Refused, RequestReceived, UploadCancelled
+from .events import (
+    CancelReceived,
+    Closed,
+    Event,
+    MessageHeld,
+    Refused,
+    RequestReceived,
+    UploadCancelled,
+)
 from .exchange import ANSWERS, Channel, Exchange, kind_of
-from .frames import Frame, FrameReader, FrameType, frame_header, pack
-from .messages import AttachmentBlob, Cancel, DoneV2, Error, Request, Usage, decode_request
+from .frames import MAX_FRAME_BYTES, Frame, FrameReader, FrameType, frame_header, pack
+from .messages import AttachmentBlob, Cancel, DoneV2, Error, Request, Usage
 from .messages.answers import Answer, is_terminal
+from .messages.decoding import decode_held
 from .messages.early_id import find_id
 from .states import Signal, State, step
 from .upload import BlobGate
@@ -37,10 +46,17 @@ class ServerConnection:
     Large frames are charged to `account`, where there is one, when they are announced. What a
     request was charged goes with it (`RequestReceived.charged`); whoever serves it gives that back
     at its end.
+
+    Messages of more than `hold_over` bytes are not decoded but handed out (`MessageHeld`); nothing
+    that follows is looked at before `resume`.
     """
 
     def __init__(
-        self, *, max_in_flight: int = MAX_IN_FLIGHT, account: Account | None = None
+        self,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        account: Account | None = None,
+        hold_over: int = MAX_FRAME_BYTES,
     ) -> None:
         self._gate = BlobGate()
         self._toll = Toll(self._gate, account)
@@ -48,6 +64,8 @@ class ServerConnection:
         self._exchanges: dict[str, Exchange] = {}
         self._max_in_flight = max_in_flight
         self._encoding = FrameType.JSON
+        self._hold_over = hold_over
+        self._held = False
         self._eof = False
         self._closed = False
 
@@ -66,7 +84,7 @@ class ServerConnection:
         first bytes of a connection.
         """
         whole = self._gate.request is None and not self._gate.awaits_blob
-        return whole and not self._reader.within_frame
+        return whole and not self._held and not self._reader.within_frame
 
     def close(self) -> None:
         """Forget what was received; nothing comes of it any more."""
@@ -88,7 +106,7 @@ class ServerConnection:
 
         After `Refused` with `close`, and after `Closed`, there is nothing more.
         """
-        while not self._closed:
+        while not self._closed and not self._held:
             try:
                 frame = self._reader.next()
                 if frame is None:
@@ -99,6 +117,21 @@ class ServerConnection:
             if event is not None:
                 return event
         return None
+
+    def resume(
+        self, decoded: Request | Cancel | AttachmentBlob | RemoteProtocolError
+    ) -> Event | None:
+        """Go on with what `decode_held` made of the message that was held; its event, if any."""
+        assert self._held
+        self._held = False
+        if self._closed:
+            return None
+        try:
+            return self._on_decoded(self._encoding, decoded)
+        except RemoteProtocolError as error:
+            return self._refuse(error)
+        finally:
+            self._toll.give_back(self._toll.pass_on())
 
     def send(self, answer: Answer) -> bytes:
         """`answer` as a frame in the encoding that its request used.
@@ -157,7 +190,8 @@ class ServerConnection:
             self._encoding = frame.type
             return self._on_message(frame.type, frame.payload)
         finally:
-            self._toll.give_back(self._toll.pass_on())  # it belongs to no request that goes on
+            if not self._held:
+                self._toll.give_back(self._toll.pass_on())  # of no request that goes on
 
     def _no_room(self, request_id: str = "", *, close: bool = False) -> RemoteProtocolError:
         """The frame that came was read past for want of room; the same befalls its blobs."""
@@ -175,21 +209,30 @@ class ServerConnection:
     def _on_message(self, frame_type: FrameType, payload: bytes | None) -> Event | None:
         if self._gate.awaits_blob:
             raise RemoteProtocolError("a BLOB frame must follow its attachment_blob", close=True)
-        uploading = self._gate.request is not None
         if payload is None:
             request_id = find_id(frame_type, self._reader.head or b"")
+            uploading = self._gate.request is not None
             # a refusal that names no request could be any's
             raise self._no_room(request_id or "", close=uploading or request_id is None)
-        try:
-            message = decode_request(frame_type, payload)
-        except RemoteProtocolError as error:
-            if uploading:
-                raise RemoteProtocolError(
-                    f"attachment_blob expected ({error.message})", close=True
-                ) from None
-            self._gate.discard()
-            raise
+        if len(payload) > self._hold_over:
+            self._held = True
+            return MessageHeld(frame_type, payload)
+        return self._on_decoded(frame_type, decode_held(frame_type, payload))
+
+    def _on_decoded(
+        self,
+        frame_type: FrameType,
+        message: Request | Cancel | AttachmentBlob | RemoteProtocolError,
+    ) -> Event | None:
+        uploading = self._gate.request is not None
         match message:
+            case RemoteProtocolError() if uploading:
+                raise RemoteProtocolError(
+                    f"attachment_blob expected ({message.message})", close=True
+                ) from None
+            case RemoteProtocolError():
+                self._gate.discard()
+                raise message
             case AttachmentBlob():
                 self._gate.announce(message)
                 return None

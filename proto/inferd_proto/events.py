@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from .errors import ErrorCode
+from .frames import FrameType
 from .messages import Request
 from .messages.answers import Answer
 
@@ -17,6 +18,14 @@ class RequestReceived(NamedTuple):
     request: Request
     blobs: tuple[bytes, ...]
     charged: int = 0
+
+
+class MessageHeld(NamedTuple):
+    """A long message is whole and waits: `decode_held` makes something of it, wherever that holds
+    up nobody, and `ServerConnection.resume` goes on with that."""
+
+    encoding: FrameType
+    payload: bytes
 
 
 class CancelReceived(NamedTuple):
@@ -59,5 +68,5 @@ class Closed(NamedTuple):
     clean: bool
 
 
-Event = RequestReceived | CancelReceived | UploadCancelled | Refused | Closed
+Event = RequestReceived | MessageHeld | CancelReceived | UploadCancelled | Refused | Closed
 ClientEvent = AnswerReceived | Closed

@@ -15,6 +15,9 @@ from .byte_budget import ByteBudget
 from .peer import peer_of
 from .session import Session
 
+DECODING_THREADS = 1
+"""For the long messages of all clients: two threads would only take the interpreter from each other
+and from the loop."""
 HALF_MESSAGE_S = 1.0
 """A whole message of a client that means it is here by then; its next one waits."""
 
@@ -54,6 +57,7 @@ class Listener:
         self._read_timeout_s = read_timeout_s
         self._budget = budget
         self._sessions: set[Session] = set()
+        self._threads = trio.CapacityLimiter(DECODING_THREADS)
         self._idle = trio.Event()
 
     async def run(self) -> None:
@@ -142,6 +146,7 @@ class Listener:
             read_timeout_s=self._read_timeout_s,
             budget=self._budget,
             lines=lines,
+            threads=self._threads,
         )
         self._sessions.add(session)
         nursery.start_soon(self._serve, sock, session)

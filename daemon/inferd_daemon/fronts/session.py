@@ -17,12 +17,15 @@ from inferd_proto import (
     Event,
     LineConnection,
     LineOp,
+    MessageHeld,
     Refused,
     RequestReceived,
     ServerConnection,
     UploadCancelled,
+    decode_held,
 )
 
+from ..backends.thread import in_thread
 from ..control.call import Peer
 from ..control.view import DaemonView
 from .answering import Answering, Ender
@@ -34,6 +37,8 @@ RECEIVE_BYTES = 65_536
 MAX_TASKS = 320
 """More than may be in flight (256): the rest have their last frame encoded and wait for the client
 to read it. A client that goes on asking without reading is not listened to until it does."""
+DECODED_APART_BYTES = 1024 * 1024
+"""A longer message is decoded in a thread while the loop serves others: up to the cap, 0.3 s."""
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
 _log = structlog.get_logger(__name__)
 
@@ -57,8 +62,11 @@ class Session:
         read_timeout_s: float,
         budget: ByteBudget,
         lines: LineOp | None = None,
+        threads: trio.CapacityLimiter | None = None,
     ) -> None:
-        """`lines` of this kind are spoken, not frames, and answered one by one."""
+        """`lines` of this kind are spoken, not frames, and answered one by one. `threads` bounds
+        how many long messages are decoded at a time.
+        """
         self._on_request_end = on_request_end
         self._sock = sock
         self._peer = peer
@@ -67,10 +75,11 @@ class Session:
         self._account = SessionAccount(budget)
         self.lines: LineOp | None = lines
         self._connection = (
-            ServerConnection(account=self._account)
+            ServerConnection(account=self._account, hold_over=DECODED_APART_BYTES)
             if lines is None
             else LineConnection(lines, account=self._account)
         )
+        self._threads = threads
         self._max_tasks = MAX_TASKS if lines is None else 1
         self._read_timeout_s = read_timeout_s
         self._writer = SocketWriter(sock, write_timeout_s)
@@ -143,8 +152,17 @@ class Session:
         while True:
             self._connection.receive_data(await self._receive_some())
             while (event := self._connection.next_event()) is not None:
-                if not await self._handle(event, nursery):
+                if isinstance(event, MessageHeld):
+                    event = await self._decode(event)
+                if event is not None and not await self._handle(event, nursery):
                     return
+
+    async def _decode(self, held: MessageHeld) -> Event | None:
+        try:
+            decoded = await in_thread(decode_held, self._threads, held.encoding, held.payload)
+        except OSError:  # no thread: better slowly than not at all
+            decoded = decode_held(held.encoding, held.payload)
+        return self._connection.resume(decoded)
 
     async def _receive_some(self) -> bytes:
         while True:

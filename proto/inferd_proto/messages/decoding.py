@@ -74,6 +74,16 @@ def decode_request(frame_type: FrameType, payload: bytes) -> Request | Cancel | 
         raise
 
 
+def decode_held(
+    frame_type: FrameType, payload: bytes
+) -> Request | Cancel | AttachmentBlob | RemoteProtocolError:
+    """As `decode_request`, for another thread: returns what that raises."""
+    try:
+        return decode_request(frame_type, payload)
+    except RemoteProtocolError as error:
+        return error
+
+
 def decode_line(op: LineOp, line: bytes) -> Embed | Rerank:
     """The request in a line of a socket for `op` alone; `wire_version` and `op` may be left out.
 
