@@ -33,7 +33,7 @@ _RESPONSES_FIELDS = frozenset(
 _MESSAGES_FIELDS = frozenset(
     (
         *("max_tokens", "messages", "metadata", "model", "stop_sequences", "stream", "system"),
-        *("temperature", "thinking", "tool_choice", "tools", "top_k", "top_p"),
+        *("temperature", "thinking", "tool_choice", "tools", "top_k", "top_p", "output_config"),
     )
 )
 _FIELDS: Codec[dict[str, Raw]] = Codec(dict[str, Raw])
