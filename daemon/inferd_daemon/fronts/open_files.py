@@ -11,14 +11,16 @@ from typing import NamedTuple
 from inferd_proto import LineOp
 
 from ..config import Config, Places
-from ..supervision.succession.handover import HandedFiles, HandedSocket
+from ..supervision.succession.handover import HandedDoor, HandedFiles, HandedSocket
 from ..supervision.succession.state_directory import StateDirectory
 from ..systemd import inherited_sockets
-from .http.doors import HttpDoors
+from .http.doors import HttpDoors, wanted_doors
 from .socket_file import SocketFile
 
 ACTIVATED_NAME = "inferd.sock"
 """`FileDescriptorName=` of the socket unit."""
+ACTIVATED_DOORS = {"listen": "inferd-http", "unix": "inferd-http.sock"}
+"""The same for HTTP, by the key of `[http]`."""
 ADMIN_MODE = 0o600
 
 
@@ -56,9 +58,10 @@ class OpenFiles(NamedTuple):
 def open_files(config: Config, places: Places, handed: HandedFiles | None) -> Iterator[OpenFiles]:
     """Hold them for the block. Raises OperatorError."""
     group = config.daemon.socket_group
-    given = _activated(places) if handed is None else handed.socket
+    inherited = inherited_sockets(os.environ) if handed is None else {}
+    given = _activated(places, inherited) if handed is None else handed.socket
     admin = None if handed is None else handed.admin
-    doors = None if handed is None else handed.http
+    doors = _activated_doors(config, inherited) if handed is None else handed.http
     with (
         SocketFile(places.socket, group=group, handed=given) as socket_file,
         SocketFile(places.admin_socket, mode=ADMIN_MODE, handed=admin) as admin_file,
@@ -87,9 +90,18 @@ def _line_sockets(
         }
 
 
-def _activated(places: Places) -> HandedSocket | None:
+def _activated(places: Places, inherited: Mapping[str, int]) -> HandedSocket | None:
     """The socket that the service manager listens on for us; its file is the manager's."""
-    descriptor = inherited_sockets(os.environ).get(ACTIVATED_NAME)
+    descriptor = inherited.get(ACTIVATED_NAME)
     if descriptor is None:
         return None
     return HandedSocket(str(places.socket), descriptor, lock=-1, inode=0)
+
+
+def _activated_doors(config: Config, inherited: Mapping[str, int]) -> list[HandedDoor]:
+    """The same for HTTP: what is configured, where the manager listens already."""
+    return [
+        HandedDoor(name, HandedSocket(address, inherited[passed], lock=-1, inode=0))
+        for name, address in wanted_doors(config.http)
+        if (passed := ACTIVATED_DOORS[name]) in inherited
+    ]
