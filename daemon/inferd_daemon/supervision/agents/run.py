@@ -24,6 +24,7 @@ from ...engines.base import EngineFailure, Launch
 from ...errors import BackendFault, RequestError
 from ..processes.process import Process, spawn
 from ..processes.stdio import Stdio
+from ..processes.tie import short_tie
 from .ending import end_run
 from .host import AgentHost
 from .place import fill_place, make_place
@@ -74,6 +75,7 @@ class AgentRun:
         self._dialogue: AgentDialogue | None = None
         self._stdio: Stdio | None = None
         self._process: Process | None = None
+        self._tie: list[str] | None = None
         self._secrets: list[str] = []
         self._text_bytes = 0
         self._stdout_bytes = 0
@@ -90,7 +92,11 @@ class AgentRun:
         ends = stdio.child
         try:
             self._process = spawn(
-                launch, log_fd=ends.stderr, stdin_fd=ends.stdin, stdout_fd=ends.stdout
+                launch,
+                log_fd=ends.stderr,
+                stdin_fd=ends.stdin,
+                stdout_fd=ends.stdout,
+                tie=self._tie,
             )
         except EngineFailure as error:
             raise self._fault(str(error)) from error
@@ -136,6 +142,7 @@ class AgentRun:
         fill_place(place, plan)
         self._dialogue = self._profile.dialogue(self._request, place)
         self._secrets = secrets_of(plan.environment)
+        self._tie = short_tie()
         argv = [str(self._binary), *plan.arguments]
         return Launch(argv, plan.environment | self._marks, directory=place.work)
 

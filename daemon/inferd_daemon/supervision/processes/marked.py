@@ -10,22 +10,32 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 ROUNDS = 5
 """What forks while it is being looked for is found in the next round."""
+LOOKS = 4
+LOOK_AGAIN_S = 0.001
+"""A process shows no environment for a moment while it becomes another program."""
 MAX_ENVIRONMENT_BYTES = 4 << 20
+PF_KTHREAD = 0x00200000
 
 
 def bears(pid: int, wanted: Collection[bytes]) -> bool:
     """Whether one of `wanted`, as NAME=VALUE, stands in the environment of the process."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read(MAX_ENVIRONMENT_BYTES)
-    except OSError:
-        return False  # another user's, or gone
-    return any(mark in environment for mark in wanted) and not set(wanted).isdisjoint(
-        environment.split(b"\0")
-    )
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_AGAIN_S)
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read(MAX_ENVIRONMENT_BYTES)
+        except OSError:
+            return False  # another user's, or gone
+        if environment:
+            return not set(wanted).isdisjoint(environment.split(b"\0"))
+        if not _becomes_another(pid):
+            return False
+    return False
 
 
 def hold(pid: int) -> int | None:
@@ -53,13 +63,13 @@ def find_marked(
 
 
 def end_marked(mark: bytes, *, timeout_s: float = 2.0) -> list[int]:
-    """SIGKILL them and wait for their ends; their pids. Raises OSError without /proc."""
+    """SIGKILL them until there are none; their pids. Raises OSError without /proc.
+
+    What is still there after `timeout_s` forks faster than it can be found.
+    """
     deadline = time.monotonic() + timeout_s
     ended: list[int] = []
-    for _ in range(ROUNDS):
-        found = list(find_marked([mark], ended))
-        if not found:
-            break
+    while time.monotonic() < deadline and (found := list(find_marked([mark]))):
         for pid, pidfd in found:
             ended.append(pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -68,3 +78,15 @@ def end_marked(mark: bytes, *, timeout_s: float = 2.0) -> list[int]:
             select.select([pidfd], [], [], max(0, deadline - time.monotonic()))
             os.close(pidfd)
     return ended
+
+
+def _becomes_another(pid: int) -> bool:
+    """It has no arguments either, and is no thread of the kernel nor what waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if file.read(1):
+                return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[0] not in ("Z", "X") and not int(fields[6]) & PF_KTHREAD

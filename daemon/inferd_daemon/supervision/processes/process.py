@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -130,17 +131,23 @@ class Process:
 
 
 def spawn(
-    launch: Launch, *, log_fd: int, stdin_fd: int | None = None, stdout_fd: int | None = None
+    launch: Launch,
+    *,
+    log_fd: int,
+    stdin_fd: int | None = None,
+    stdout_fd: int | None = None,
+    tie: Sequence[str] | None = None,
 ) -> Process:
     """Start a child that dies with this process, in a session of its own, stderr to `log_fd`.
 
-    Its stdin is empty and its stdout goes to `log_fd` too, unless they are given. Takes well
-    under a millisecond and must be called in the main thread. Raises EngineFailure where no
-    process can be made (no memory, no descriptors, too many processes).
+    Its stdin is empty and its stdout goes to `log_fd` too, unless they are given. `tie` is put
+    before the program instead of the exec stub, and does the same. Takes well under a
+    millisecond and must be called in the main thread. Raises EngineFailure where no process can
+    be made (no memory, no descriptors, too many processes).
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are spawned from the main thread only")
-    stub = [sys.executable, "-IS", str(EXEC_STUB), str(os.getpid())]
+    stub = tie or [sys.executable, "-IS", str(EXEC_STUB), str(os.getpid())]
     try:
         child = subprocess.Popen(
             [*stub, *launch.argv],
