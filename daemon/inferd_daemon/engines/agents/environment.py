@@ -40,7 +40,7 @@ def private_environment(
     given = request.environment
     passes = () if request.upstream is not None else (*PROXIES, *profile.login_variables)
     return {
-        **_kept(given, (*ALWAYS, *passes)),
+        **_kept(given, (*ALWAYS, *passes, *request.passes)),
         **profile.switches,
         **_plain(given),
         "HOME": str(place.home),

@@ -45,8 +45,8 @@ class AgentLimits(Struct, frozen=True):
 class AgentRequest(Struct, frozen=True):
     """One completion. `turns` is not empty, and `system` is what its system texts say, joined.
 
-    `environment` is the daemon's own, with what the operator configured; a profile lets through
-    what it names. Without `upstream` the CLI's own login is used.
+    `environment` is the daemon's own; a profile lets through what it names, and what the operator
+    names in `passes`. Without `upstream` the CLI's own login is used.
     """
 
     model: str
@@ -56,4 +56,5 @@ class AgentRequest(Struct, frozen=True):
     thinking: bool | None = None
     upstream: AgentUpstream | None = None
     environment: Mapping[str, str] = {}
+    passes: tuple[str, ...] = ()
     limits: AgentLimits = AgentLimits()

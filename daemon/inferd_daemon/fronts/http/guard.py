@@ -29,6 +29,8 @@ Send = Callable[[Any], Awaitable[None]]
 OPEN_PATHS = ("/health",)
 LEASES = "/leases/"
 """Each lease has a key of its own, which its routes ask for."""
+RUNS = f"{LEASES}run-"
+"""What the run of an agent asks for belongs to a request that is under way."""
 _log = structlog.get_logger(__name__)
 
 
@@ -117,7 +119,8 @@ class Guard:
                 if owner is None:
                     return _refused(_NO_KEY)
                 scope[SCOPE_KEY] = owner
-        if self._context.view.draining and path not in (*OPEN_PATHS, "/metrics"):
+        under_way = path.startswith(RUNS) or path in (*OPEN_PATHS, "/metrics")
+        if self._context.view.draining and not under_way:
             fault = BackendFault("the daemon is stopping and takes no new requests")
             return openai_error(fault)
         return None
