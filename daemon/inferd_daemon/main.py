@@ -152,11 +152,11 @@ def _preflight(config: Config) -> None:
     Raises OperatorError, or whatever the code does where it is broken. Who wants the code that was
     checked gets it, with the configuration: what is installed may change before it is loaded.
     """
-    import pkgutil
-
     if config.http is not None:
         importlib.import_module("inferd_daemon.fronts.http.stack")
     needed = list(sys.modules)
+    import pkgutil
+
     for module in pkgutil.walk_packages(inferd_daemon.__path__, "inferd_daemon."):
         if module.name not in _NOT_THE_DAEMONS:
             importlib.import_module(module.name)

@@ -116,7 +116,10 @@ class PackedLoader(SourceFileLoader):
 
 
 class Replay:
-    """Answers as it was when `data` was packed, until `end`."""
+    """Answers as it was when `data` was packed, until `end`.
+
+    Modules that are loaded later (the HTTP front is) still come from `data`, each once.
+    """
 
     def __init__(self, data: memoryview) -> None:
         """Raises ValueError, EOFError or TypeError for what is no packed code of this Python."""
@@ -128,6 +131,7 @@ class Replay:
         self.enclosed: bytes = enclosed
         """What `pack` was given besides."""
         self._code = rest[length:]
+        self._ended = False
         self._places: dict[str, Place]
         self._absent: list[str]
         self._compiled: dict[tuple[object, ...], object]
@@ -150,9 +154,12 @@ class Replay:
             vars(self._ctypes).update(util=self._finds)
 
     def end(self) -> None:
-        """Leave everything as it was, and let go of the code."""
-        sys.meta_path.remove(self)
-        self._code = memoryview(b"")
+        """Leave everything as it was, but for finding what is not loaded yet."""
+        self._places = {
+            name: place for name, place in self._places.items() if name not in sys.modules
+        }
+        self._ended = True
+        self._let_go()
         self._compiled, self._patterns = {}, {}
         vars(builtins).update(compile=_compile)
         vars(self._engine).update(compile=self._translate)
@@ -165,7 +172,7 @@ class Replay:
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """As the import system asks for it."""
-        place = self._places.get(name)
+        place = self._places.pop(name, None)
         if place is None:
             return None
         origin, cached, paths, begins, ends = place
@@ -178,7 +185,15 @@ class Replay:
         spec.submodule_search_locations = paths
         spec.has_location = True
         spec.cached = cached
+        if self._ended:
+            self._let_go()
         return spec
+
+    def _let_go(self) -> None:
+        """Of the file, once all of it is loaded."""
+        if not self._places and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._code = memoryview(b"")
 
     def _compile(
         self,
@@ -218,7 +233,7 @@ def pack(names: Iterable[str], recorded: Recording, enclosed: bytes) -> bytes:
     code = bytearray()
     for name in names:
         spec = getattr(sys.modules.get(name), "__spec__", None)
-        if spec is None or spec.name != name:
+        if spec is None or spec.name != name or name == FINDS:
             continue
         begins = len(code)
         if isinstance(spec.loader, SourceFileLoader):

@@ -63,7 +63,7 @@ sys.stdout.flush()
 os.write(1, lean.pack(sys.modules).hex().encode())
 """
 LOAD = f"""
-import builtins, ctypes, re, sys
+import ctypes, os, re, sys
 from inferd_daemon.lean_imports import LeanImports
 def seen():
     return [*sys.meta_path], compile, re._compiler.compile, re._compiler._sre
@@ -95,11 +95,11 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(directory: Path, packed: bytes) -> str:
+def load(directory: Path, packed: bytes, code: str = LOAD) -> str:
     with (directory / "packed").open("w+b") as file:
         file.write(packed)
         file.flush()
-        return run(LOAD, directory, file.fileno())
+        return run(code, directory, file.fileno())
 
 
 def test_what_was_packed_is_what_is_loaded(directory: Path) -> None:
@@ -111,6 +111,30 @@ def test_what_was_packed_is_what_is_loaded(directory: Path) -> None:
     loaded = load(directory, packed)
     assert loaded == plain.replace("SourceFileLoader", "PackedLoader")
     assert loaded.startswith(f"checked {module} ['{directory}/package'] package.module {SAME}\n")
+
+
+LOAD_LATER = (
+    LOAD[: LOAD.index("import package.module")]
+    + """
+import package
+lean.done()
+assert len(sys.meta_path) == len(before[0]) + 1
+assert (compile, re._compiler.compile, re._compiler._sre) == before[1:]
+import package.module
+assert sys.meta_path == before[0]
+open_files = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+assert not [name for name in open_files if name.endswith("/packed")], open_files
+print(package.module.NAME, package.module.__spec__.loader.__class__.__name__)
+"""
+)
+
+
+def test_what_is_loaded_later_is_what_was_packed_and_then_the_file_is_let_go(
+    directory: Path,
+) -> None:
+    packed = bytes.fromhex(run(PACK, directory))
+    (directory / "package" / "module.py").write_text(MODULE.format(name="changed since"))
+    assert load(directory, packed, LOAD_LATER) == "checked PackedLoader"
 
 
 def test_what_was_not_taken_down_is_worked_out(directory: Path) -> None:

@@ -519,6 +519,7 @@ def test_a_configuration_that_takes_a_restart_is_refused(daemon: RunningDaemon) 
 def test_a_configuration_that_cannot_be_put_together_is_refused() -> None:
     right = '[backends.m]\nkind = "mock"\n'
     with running_daemon(config=right) as daemon, connected(daemon.socket) as client:
+        daemon.wait_for("listening")
         journal = next(path for path in daemon.directory.rglob("journal") if path.is_file())
         wait_until(journal.read_bytes, 5, "its first entry")
         written = (journal.stat().st_ino, journal.read_bytes())
