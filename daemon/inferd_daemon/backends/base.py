@@ -153,11 +153,12 @@ class RerankResult(Struct, frozen=True):
 class Pieces(ABC, AsyncIterator[bytes]):
     """The bytes of an answer: whole lines, as many in a piece as came at once; or one object.
 
-    `over` is true from the last piece on. Iterating raises RequestError where the upstream fails or
-    ends before the answer does.
+    `over` is true from the last piece on; `usage` is then what the upstream has told of it.
+    Iterating raises RequestError where the upstream fails or ends before the answer does.
     """
 
     over: bool = False
+    usage: Usage | None = None
 
 
 class Relayed(NamedTuple):

@@ -4,10 +4,13 @@ told from what stands at the beginning of a line.
 Thinks only. It must never take a stream that broke off for one that ended.
 """
 
+import re
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
+
+from inferd_proto import Usage
 
 from .chat_completions.chunks import ErrorDetail
 from .sse import MAX_EVENT_BYTES, SseParser
@@ -18,6 +21,8 @@ _BLANK = (b"\n\n", b"\n\r\n")
 _DONE = b"\ndata: [DONE]"
 _ERRORS = (b'\ndata: {"error"', b"\nevent: error", b'\ndata: {"type":"error"')
 _STARTS = (b"\ndata:", b"\nevent:")
+# not within a text, where quotes are escaped
+_TOKENS = re.compile(rb'(?<!\\)"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\b')
 
 
 class _Protocol(NamedTuple):
@@ -59,18 +64,34 @@ class EventRelay:
     failure, "" where it does not say. At the end of the body `feed_eof` tells whether all came.
     """
 
-    __slots__ = ("_ending", "_failing", "_held", "_protocol", "_tail", "began", "complete", "error")
+    __slots__ = (
+        "_ending",
+        "_failing",
+        "_head",
+        "_held",
+        "_protocol",
+        "_tail",
+        "began",
+        "complete",
+        "error",
+    )
 
     def __init__(self, path: str) -> None:
         """Of `path`, one of the APIs that stream."""
         self._protocol = _PROTOCOLS[path]
         self._held = b""
+        self._head = b""
         self._tail = b"\n"
         self._failing: bytes | None = None
         self._ending = False
         self.began = False
         self.complete = False
         self.error: ErrorDetail | str | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream has told of it, with its first event or its last."""
+        return read_usage(self._head + self._tail)
 
     def feed(self, data: bytes) -> bytes:
         """What may be passed on of all that came so far and was not."""
@@ -124,6 +145,7 @@ class EventRelay:
             return
         if not self.began:
             self.began = _first(data, _STARTS) >= 0
+            self._head = data[:_TAIL_BYTES]
         if not self._ending:
             self._ending = _first(data, self._protocol.last) >= 0
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
@@ -138,6 +160,17 @@ class EventRelay:
             self.error = _read_error(payloads[0])
         elif len(event) > MAX_EVENT_BYTES:
             self.error = ""
+
+
+def read_usage(answer: bytes) -> Usage | None:
+    """By the names that all of the APIs have for it; the last ones count."""
+    counts = {name: int(count) for name, count in _TOKENS.findall(answer)}
+    if not counts:
+        return None
+    return Usage(
+        counts.get(b"prompt", counts.get(b"input", 0)),
+        counts.get(b"completion", counts.get(b"output", 0)),
+    )
 
 
 def _first(data: bytes, marks: tuple[bytes, ...]) -> int:

@@ -16,12 +16,15 @@ from ..errors import BackendFault, BackendSilence, RequestError
 from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
 from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
-from .event_relay import EventRelay
+from .event_relay import EventRelay, read_usage
 from .http_messages import drain, may_be_events, refuse_encoded, stream_of
+from .transport import ResponseBody
 
 MAX_UNWATCHED_CHARS = 16 * 1024
 """Of a prompt. A longer one may take its time to be read, and what tells meanwhile that the
 upstream lives (`Dialect.progress`) would be seen by the client where nothing is decoded."""
+OBJECT_END_BYTES = 4096
+"""Of an answer that is one object: its figures stand at the end."""
 _ABSENT = frozenset((404, 405, 501))
 
 
@@ -95,6 +98,7 @@ class RelayedObject(Pieces):
         if self.over:
             raise StopAsyncIteration
         self.over = True
+        self.usage = read_usage(self._body[-OBJECT_END_BYTES:])
         return self._body
 
 
@@ -111,7 +115,8 @@ class RelayedEvents(Pieces):
     ) -> None:
         self._client = client
         self._events = events
-        self._pieces = stream_of(response).__aiter__()
+        self._stream = stream_of(response)
+        self._pieces = self._stream.__aiter__()
         self._deadline = first_by
         self._end = end
 
@@ -119,38 +124,58 @@ class RelayedEvents(Pieces):
         """Raises BackendFault, CallerFault."""
         client, events = self._client, self._events
         while not self.over:
+            if events.error is not None:
+                raise stream_failure(events.error, client._redact)
             data = await self._receive()
             now = trio.current_time()
             if events.complete:
                 self.over = True
+                self.usage = events.usage
                 client.succeeded_at = now
-                with trio.CancelScope(deadline=now + DRAIN_S):
-                    await drain(self._pieces)
+                await self._drain(now)
             elif events.began:
                 self._deadline = min(self._end, now + client._deadlines.idle_s)
             if data:
                 return data
+            if now >= self._deadline:
+                raise self._out_of_time()
         raise StopAsyncIteration
 
     async def _receive(self) -> bytes:
         """What may be passed on, maybe nothing. Raises RequestError where nothing good comes."""
-        client, events = self._client, self._events
-        if events.error is not None:
-            raise stream_failure(events.error, client._redact)
-        with trio.CancelScope(deadline=self._deadline):
-            try:
-                return events.feed(await self._pieces.__anext__())
-            except StopAsyncIteration:
-                data = events.feed_eof()
-                if events.error is None and not events.complete:
-                    raise BackendFault(
-                        "upstream ended the stream in the middle of the answer"
-                    ) from None
-                return data
-            except httpx.TransportError as error:
-                raise client._translate(error) from error
-        what = "went silent in the middle of the answer" if events.began else "began no answer"
-        raise BackendSilence(client._too_late(what))
+        client, events, stream = self._client, self._events, self._stream
+        try:
+            # of what need not be waited for, no deadline need be set
+            piece = await stream.soon() if isinstance(stream, ResponseBody) else None
+            if piece is None:
+                with trio.CancelScope(deadline=self._deadline):
+                    piece = await self._pieces.__anext__()
+        except StopAsyncIteration:
+            data = events.feed_eof()
+            if events.error is None and not events.complete:
+                problem = "upstream ended the stream in the middle of the answer"
+                raise BackendFault(problem) from None
+            return data
+        except httpx.TransportError as error:
+            raise client._translate(error) from error
+        if piece is None:
+            raise self._out_of_time()
+        return events.feed(piece)
+
+    async def _drain(self, now: float) -> None:
+        """What is still due saves the connection."""
+        if not (isinstance(self._stream, ResponseBody) and self._stream.whole):
+            with trio.CancelScope(deadline=now + DRAIN_S):
+                await drain(self._pieces)
+
+    def _out_of_time(self) -> BackendFault:
+        """One that went on until its whole time was over proves no silence."""
+        too_late = self._client._too_late
+        if not self._events.began:
+            return BackendSilence(too_late("began no answer"))
+        if self._deadline >= self._end:
+            return BackendFault(too_late("did not end its answer"))
+        return BackendSilence(too_late("did not go on with its answer"))
 
 
 def can_be_relayed(request: GenerateRequest, dialect: Dialect) -> bool:

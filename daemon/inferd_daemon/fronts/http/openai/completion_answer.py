@@ -34,8 +34,8 @@ class CompletionAnswer:
         "_include_usage",
         "_tail",
         "_texts",
-        "_usage",
         "finished",
+        "usage",
     )
 
     def __init__(self, model: str, identity: str, created: int, include_usage: bool) -> None:
@@ -54,7 +54,7 @@ class CompletionAnswer:
         self._between = self._tail + self._head
         self._texts: list[str] = []
         self._bytes = 0
-        self._usage = Usage(0, 0)
+        self.usage = Usage(0, 0)
         self._finish: FinishReason = "stop"
 
     def encode(self, batch: Batch) -> bytes:
@@ -101,12 +101,12 @@ class CompletionAnswer:
             "logprobs": None,
             "finish_reason": self._finish,
         }
-        usage = usage_object(self._usage)
+        usage = usage_object(self.usage)
         return encode_value(self._envelope | {"choices": [choice], "usage": usage})
 
     def _note_finish(self, end: Finished) -> None:
         self._finish = FINISH_REASONS[end.stop_reason]
-        self._usage = end.usage
+        self.usage = end.usage
         self.finished = True
 
     def _closing(self) -> bytes:
@@ -114,6 +114,6 @@ class CompletionAnswer:
         chunks: list[JsonObject] = [self._envelope | {"choices": [choice]}]
         if self._include_usage:
             chunks[0]["usage"] = None
-            usage = usage_object(self._usage)
+            usage = usage_object(self.usage)
             chunks.append(self._envelope | {"choices": [], "usage": usage})
         return b"".join(b"data: %b\n\n" % _encode(chunk) for chunk in chunks) + DONE

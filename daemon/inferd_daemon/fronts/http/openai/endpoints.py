@@ -11,6 +11,8 @@ from typing import TypeVar
 import trio
 from starlette.routing import Route
 
+from inferd_proto import Usage
+
 from ....backends.base import RelayRequest
 from ....backends.chat_completions.upstream import COMPLETIONS
 from ....routing.dispatch import Dispatch
@@ -87,8 +89,10 @@ class Api:
         """`POST /v1/embeddings`. Raises RequestError."""
         asked = await self._parsed(parse_embed, await reply.body())
         route = find_route(reply.view.router, asked.model)
-        async with Dispatch(route, asked.request, reply.caller.peer) as backend:
+        dispatch = Dispatch(route, asked.request, reply.caller.peer)
+        async with dispatch as backend:
             result = await backend.embed(asked.request)
+            dispatch.used(Usage(result.input_tokens, 0))
         if sum(map(len, result.embeddings)) > MANY_NUMBERS:
             await reply.whole(await self._in_thread(embed_answer, result, asked.encoding))
         else:
@@ -98,8 +102,10 @@ class Api:
         """`POST /v1/rerank`. Raises RequestError."""
         asked = await self._parsed(parse_rerank, await reply.body())
         route = find_route(reply.view.router, asked.model)
-        async with Dispatch(route, asked.request, reply.caller.peer) as backend:
+        dispatch = Dispatch(route, asked.request, reply.caller.peer)
+        async with dispatch as backend:
             result = await backend.rerank(asked.request)
+            dispatch.used(Usage(result.input_tokens, 0))
         await reply.whole(rerank_answer(result, asked))
 
     async def respond(self, reply: Reply) -> None:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import trio
 
+from inferd_proto import Usage
+
 from ....backends.base import Batch, GenerateRequest, Relayed, RelayRequest
 from ....errors import BackendFault, RequestError
 from ....routing.dispatch import Dispatch
@@ -25,6 +27,7 @@ class Answer(Protocol):
     """How batches become bytes: by `encode`, or by `add` and `object`."""
 
     finished: bool
+    usage: Usage
 
     def encode(self, batch: Batch) -> bytes:
         """The events for `batch`, those that end the stream with its `Finished`."""
@@ -62,9 +65,11 @@ async def generate(
         if raw is not None and backend.relays(raw):
             async with backend.relay(raw) as relayed:
                 last = await send_pieces(reply, relayed, dispatch.answered)
+            _count(dispatch, relayed)
         else:
             batches = backend.generate(request)
             last = await send_batches(reply, batches, answer, dispatch.answered, stream=stream)
+            dispatch.used(answer.usage)
     if stream:
         await reply.end(last)
     else:
@@ -79,6 +84,7 @@ async def relay(reply: Reply, route: Route, request: RelayRequest) -> None:
             last = await send_pieces(reply, relayed, dispatch.answered)
         else:
             last = b"".join([piece async for piece in relayed.pieces])
+        _count(dispatch, relayed)
     if request.stream:
         await reply.end(last)
     else:
@@ -135,3 +141,9 @@ async def send_batches(
     if not answer.finished:
         raise BackendFault("the backend ended its answer without saying why")
     return last
+
+
+def _count(dispatch: Dispatch, relayed: Relayed) -> None:
+    usage = relayed.pieces.usage
+    if usage is not None:
+        dispatch.used(usage)
