@@ -57,6 +57,7 @@ class Health(Enum):
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     LOADING = "loading"
+    """It answers, and does not serve: not yet, or not well any more."""
     NO_ANSWER = "no answer"
     UNSEEN = "unseen"
     """The daemon itself had no means to look: nothing is known of the runtime."""

@@ -93,6 +93,4 @@ def judge(status: int, body: bytes) -> Health:
     """What an answer to a health check means."""
     if status == 200:
         return Health.DEGRADED if b'"degraded"' in body else Health.HEALTHY
-    if status == 503 and b"Loading" in body:
-        return Health.LOADING
-    return Health.DEGRADED
+    return Health.LOADING

@@ -21,10 +21,10 @@ Reply = Callable[[bytes], bytes]
         (200, b'{"status":"ok"}', Health.HEALTHY),
         (200, b'{"status":"degraded"}', Health.DEGRADED),
         (503, b'{"error":{"message":"Loading model","code":503}}', Health.LOADING),
-        (503, b"", Health.DEGRADED),
-        (502, b"", Health.DEGRADED),
-        (504, b"", Health.DEGRADED),
-        (401, b"", Health.DEGRADED),
+        (503, b"", Health.LOADING),
+        (502, b"", Health.LOADING),
+        (504, b"", Health.LOADING),
+        (401, b"", Health.LOADING),
     ],
 )
 def test_an_answer_means(status: int, body: bytes, health: Health) -> None:

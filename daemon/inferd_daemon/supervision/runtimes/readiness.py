@@ -21,8 +21,8 @@ class Stalled(Exception):
     """It took connections, left them without an answer, and did not work either."""
 
 
-async def wait_ready(engine: Service, went_on: Callable[[], bool] = lambda: True) -> None:
-    """Return once the runtime is healthy. The caller sets the deadline and watches for its exit.
+async def wait_ready(engine: Service, went_on: Callable[[], bool] = lambda: True) -> Health:
+    """How the runtime is, once it serves. The caller sets the deadline and watches for its exit.
 
     `went_on` tells whether its process has worked since it was called last: one that is busy may
     leave looks without an answer, for as long as the caller allows. Raises Stalled for one that
@@ -34,8 +34,9 @@ async def wait_ready(engine: Service, went_on: Callable[[], bool] = lambda: True
     silent = 0
     while True:
         with trio.move_on_after(engine.timing.health_interval_s) as patience:
-            if await engine.look() is Health.HEALTHY:
-                return
+            seen = await engine.look()
+            if seen in (Health.HEALTHY, Health.DEGRADED):
+                return seen
         silent = silent + 1 if patience.cancelled_caught else 0
         if silent and not went_on() and silent >= SILENT_LOOKS:
             raise Stalled

@@ -187,7 +187,7 @@ class Supervisor(RuntimeLife):
         allowed = self.engine.timing.ready_timeout_s
         try:
             with trio.move_on_after(allowed) as loading:
-                await wait_ready(self.engine, Work(process.pid).went_on)
+                seen = await wait_ready(self.engine, Work(process.pid).went_on)
                 self._facts = await self._learn()
         except Stalled:
             self._do(self.machine.stalled())
@@ -201,7 +201,9 @@ class Supervisor(RuntimeLife):
             # A cache that it did not survive must not be taken for a runtime that serves.
             with trio.move_on_after(allowed):
                 await wait_ready(self.engine)
-        self._looked(Health.HEALTHY)
+        # One step to others: what is degraded from the start has been ready.
+        self._do(self.machine.looked(Health.HEALTHY) + self.machine.looked(seen))
+        self._since = trio.current_time()
         seconds = round(trio.current_time() - begun, 3)
         _log.info("runtime ready", runtime=self.engine.name, seconds=seconds)
         return True

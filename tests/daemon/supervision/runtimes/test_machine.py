@@ -112,9 +112,10 @@ def test_an_answer_between_two_misses_saves_it() -> None:
     assert machine.state is State.UNAVAILABLE
 
 
-def test_degraded_keeps_serving() -> None:
+@pytest.mark.parametrize("seen", [Health.DEGRADED, Health.LOADING])
+def test_degraded_keeps_serving(seen: Health) -> None:
     machine = ready_machine()
-    machine.looked(Health.DEGRADED)
+    machine.looked(seen)
     assert machine.state is State.DEGRADED
     assert machine.serving
 

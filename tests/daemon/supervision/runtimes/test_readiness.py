@@ -50,6 +50,12 @@ async def test_ready_is_seen_soon_after_it_is_so(
     assert engine.looks < 300
 
 
+@pytest.mark.parametrize("seen", [Health.HEALTHY, Health.DEGRADED])
+async def test_what_serves_is_ready_be_it_degraded(seen: Health) -> None:
+    answers = [Health.NO_ANSWER, Health.LOADING, seen]
+    assert await wait_ready(Patient(lambda: answers.pop(0))) is seen
+
+
 @pytest.mark.parametrize("hangs_after_s", [0.0, 0.01, 4.99, 5.0, 12.3])
 async def test_a_hang_is_missed_twice_within_two_intervals(
     hangs_after_s: float, autojump_clock: trio.testing.MockClock

@@ -246,6 +246,26 @@ class SilentEngine(ScriptEngine):
         return await super().look()
 
 
+class DegradedEngine(ScriptEngine):
+    """Serves, and says from the start that it is degraded."""
+
+    async def look(self) -> Health:
+        await trio.lowlevel.checkpoint()
+        return Health.DEGRADED
+
+
+async def test_one_that_is_degraded_from_the_start_serves(tmp_path: Path) -> None:
+    supervisor = Supervisor(
+        DegradedEngine("exec sleep 1000", tmp_path), RuntimeLog(tmp_path / "log")
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.DEGRADED)
+        assert supervisor.readiness().ready
+        nursery.cancel_scope.cancel()
+
+
 async def test_one_that_hangs_while_it_loads_is_replaced(tmp_path: Path) -> None:
     script = "test -e second && touch up; touch second; exec sleep 1000"
     engine = SilentEngine(script, tmp_path)
