@@ -43,6 +43,7 @@ from .supervision.leases.eviction import Limits
 from .supervision.leases.journal_file import look_at_journal, open_journal
 from .supervision.leasing import Leasing
 from .supervision.on_demand import OnDemand
+from .supervision.runtimes.attach_blueprint import configured_service
 from .supervision.runtimes.blueprint import Blueprint
 from .supervision.runtimes.boot_blueprint import BootBlueprint, Site
 from .supervision.runtimes.resident_blueprint import ResidentBlueprint
@@ -195,7 +196,7 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
             raise ValueError(f"names no route; there is {', '.join(config.routes) or 'none'}")
         for name in (name for tier in found.tiers for name in tier):
             blueprint = configured.get(name)
-            if blueprint is not None and blueprint.needs is None and not blueprint.relayed:
+            if blueprint is not None and blueprint.kind != "agent":
                 return blueprint
         raise ValueError(f"must be a route that a model of this daemon answers; {route!r} is none")
 
@@ -228,6 +229,10 @@ def _configure(
                 kv_store=kv_store if table.keep_kv else None,
             )
     for name, table in config.backends.items():
+        if isinstance(table, OpenAICompatConfig):
+            service = configured_service(name, table, os.environ)
+            if service is not None:
+                configured[name] = service
         if isinstance(table, AgentBackendConfig):
             try:
                 configured[name] = agents.configure(name, table, idle_ttl_s)

@@ -275,3 +275,25 @@ def test_a_lease_on_a_real_llama_server(client: WireClient, tmp_path: Path) -> N
         assert leases(client) == []
         assert ensure(client, target)["lease"]
         wait_until(lambda: runtimes(client), 1, "the runtime")
+
+
+def test_a_route_of_a_service_is_leased_over_the_front_and_its_key_stays_here() -> None:
+    with fake_ollama(installed={"qwen3:latest": ["completion"]}, key=KEY) as fake:
+        config = (
+            f'[backends.office]\nkind = "openai_compat"\nbase_url = "{fake.root_url}"\n'
+            f'api_key = "{KEY}"\nmodel = "qwen3"\n[routes.office]\nbackends = ["office"]\n'
+        )
+        with running_daemon(config=config) as daemon, connected(daemon.socket) as client:
+            ensured = ensure(client, "office")
+            endpoint = ensured["endpoint"]
+            assert "/leases/" in endpoint["base_url"]
+            assert endpoint["management_mode"] == "externally_managed"
+            assert (endpoint["model_identity"], endpoint["uds"]) == ("qwen3", None)
+            assert KEY not in str(ensured)
+            assert ensured["lease"]["transport"] == "tcp"
+            answer = complete(endpoint, model="qwen3")
+            assert answer.body["choices"][0]["message"]["content"] == WORD
+            assert complete(endpoint, model="llama").status == 400
+            assert complete({**endpoint, "headers": {}}).status == 401
+            ask(client, "lease.release", lease_ref=ensured["lease"]["lease_ref"])
+            assert complete(endpoint, model="qwen3").status == 404

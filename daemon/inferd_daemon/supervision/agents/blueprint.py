@@ -45,7 +45,8 @@ class AgentBlueprint(Blueprint):
         self.spec = spec
         self.profile = spec.profile
         self.needs = upstream
-        self.model_identity = upstream.model_identity if upstream is not None else spec.model or ""
+        served = "" if upstream is None else upstream.model_identity
+        self.model_identity = served or spec.model or ""
         self.instance_key = spec.instance_key()
         on = spec.model if upstream is None else f"on-{spec.upstream}"
         self.name = route or f"{spec.agent}/{on}"
@@ -115,6 +116,11 @@ def read_blueprint(
 def _require_same_model(spec: AgentSpec, upstream: Blueprint) -> None:
     """A lease pins one model: the upstream's, whatever the CLI would call it."""
     served = upstream.model_identity
+    if not served:
+        if spec.model is None:
+            told = f"is missing: route {spec.upstream!r} does not say which model it serves"
+            raise AgentSpecError([("model", told)])
+        return
     if spec.model not in (None, served, spec.upstream, upstream.name):
         told = f"{spec.model!r} is not what route {spec.upstream!r} serves: {served!r}"
         raise AgentSpecError([("model", told)])

@@ -4,6 +4,7 @@ For those who know only URLs: the daemon's HTTP front is their way to a runtime 
 The runtime's own key never leaves the daemon.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from inferd_proto import ErrorCode
 
 from ...backends.http_messages import header_lines, stream_of
 from ...backends.runtime import Endpoint
+from ...backends.thread import in_thread
 from ...backends.transport import PlainTransport
 from ...engines.address import root_url
 from ...errors import BackendFault, RequestError
@@ -54,7 +56,7 @@ class Relay:
 
     def __init__(self, runtimes: Runtimes) -> None:
         self._runtimes = runtimes
-        self._ways: dict[str, tuple[Endpoint, PlainTransport]] = {}
+        self._ways: dict[str, tuple[Endpoint, httpx.AsyncBaseTransport]] = {}
         runtimes.on_ending.append(self._break_off)
 
     def runtime(self, instance_key: str) -> Managed:
@@ -131,7 +133,8 @@ class Relay:
             except httpx.TransportError as error:
                 raise BackendFault("the runtime broke the connection") from error
             except trio.TooSlowError:
-                raise BackendFault("the runtime sent no answer in time") from None
+                why = "the runtime sent no answer in time"
+                raise BackendFault(why, ErrorCode.TIMEOUT) from None
 
     async def _went(self, instance_key: str) -> bool:
         """Whether the runtime is seen to have ended."""
@@ -142,20 +145,32 @@ class Relay:
         return False
 
     def _break_off(self, instance_key: str) -> bool:
-        way = self._ways.get(instance_key)
-        return way is not None and way[1].break_off()
+        _, transport = self._ways.get(instance_key, (None, None))
+        return isinstance(transport, PlainTransport) and transport.break_off()
 
-    async def _way(self, instance_key: str, endpoint: Endpoint) -> PlainTransport:
+    async def _way(self, instance_key: str, endpoint: Endpoint) -> httpx.AsyncBaseTransport:
         known = self._ways.get(instance_key)
         if known is not None and known[0] == endpoint:
             return known[1]
+        transport = await _open(endpoint)
+        known = self._ways.get(instance_key)
         for key in [key for key in self._ways if self._runtimes.get(key) is None]:
             await self._ways.pop(key)[1].aclose()
-        transport = PlainTransport(uds=None if endpoint.uds is None else str(endpoint.uds))
         self._ways[instance_key] = (endpoint, transport)
         if known is not None:
             await known[1].aclose()
         return transport
+
+
+async def _open(endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+    """Raises BackendFault."""
+    if not endpoint.tls:
+        return PlainTransport(uds=None if endpoint.uds is None else str(endpoint.uds))
+    try:
+        context = await in_thread(ssl.create_default_context, None)
+    except OSError as error:
+        raise BackendFault(f"no TLS: {error.strerror}") from error
+    return httpx.AsyncHTTPTransport(verify=context, trust_env=False)
 
 
 def _request(

@@ -18,7 +18,8 @@ from inferd_proto import (
     TargetClass,
 )
 
-from ...engines.attach_spec import AttachSpec
+from ...config import OpenAICompatConfig
+from ...engines.attach_spec import AttachSpec, AttachSpecError, normalise_attach
 from ...engines.attached import AttachedService
 from ...engines.base import EngineFailure
 from ...engines.ollama import OllamaService
@@ -37,7 +38,11 @@ ASK_TIMEOUT_S = 2.0
 
 
 class AttachBlueprint(Blueprint):
-    """One service to attach to, for as long as somebody holds it."""
+    """One service to attach to, for as long as somebody holds it.
+
+    One that the operator configured is reached over the daemon's front alone: its key is not for
+    the lease's owner.
+    """
 
     kind = "attach"
     idle_ttl_s = 0.0
@@ -52,6 +57,7 @@ class AttachBlueprint(Blueprint):
         self.model_identity = spec.model_identity or ""
         self.name = route or spec.model_identity or urlsplit(spec.root_url).netloc
         self.route = route
+        self.relayed = route is not None
         self.manifest = manifest(spec)
         self._environment = environment
 
@@ -88,6 +94,27 @@ class AttachBlueprint(Blueprint):
 
     def _service(self) -> AttachedService:
         return SERVICES[self.spec.kind](self.name, self.spec, environment=self._environment)
+
+
+def configured_service(
+    name: str, table: OpenAICompatConfig, environment: Mapping[str, str]
+) -> AttachBlueprint | None:
+    """What leases on the backend `name` attach to; None where no attach spec says the same."""
+    if table.uds is not None or table.tls_ca_file is not None:
+        return None
+    given = {
+        "root_url": table.base_url,
+        "model_identity": table.model,
+        "api_key": table.api_key,
+        "api_key_file": table.api_key_file,
+        "headers": table.headers,
+    }
+    try:
+        # The operator has named it: where it is, is no question of who may.
+        spec = normalise_attach(given, allow_remote=True)
+    except AttachSpecError:
+        return None
+    return AttachBlueprint(spec, environment, route=name)
 
 
 def manifest(spec: AttachSpec) -> BackendManifest:
