@@ -17,7 +17,7 @@ from inferd_proto import Usage
 from ...backends.base import Finished, TextDeltas
 from ...errors import CallerFault
 from .conversation import render_prompt
-from .dialogue import AgentDialogue, AgentEvent, Failed, last_line
+from .dialogue import AgentDialogue, AgentEvent, Failed
 from .environment import private_environment
 from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan
 from .request import AgentRequest
@@ -38,8 +38,8 @@ class AmpProfile(AgentProfile):
     name = "amp"
     program = "amp"
     variable = "INFERD_AMP"
-    package = "@sourcegraph/amp"
-    native = ("../../@ampcode/cli/bin/amp.exe", "node_modules/@ampcode/cli/bin/amp.exe")
+    package = "@ampcode/cli"
+    native = ("../cli-linux-{arch}/amp", "node_modules/@ampcode/cli-linux-{arch}/amp")
     features = frozenset((Feature.COMPLETION, Feature.STREAMING))
     login_variables = (API_KEY_VARIABLE, "AMP_URL")
     switches: ClassVar[Mapping[str, str]] = {"AMP_LOG_FILE": "/dev/null"}
@@ -136,7 +136,7 @@ class AmpDialogue(AgentDialogue):
 
     def _explain_end(self, returncode: int, stderr: str) -> Failed:
         """Every refusal of the service is plain text on stderr."""
-        said = last_line(stderr)
+        said = " ".join(stderr.split())
         if said and returncode > 0:
             return Failed(said, 401 if _REFUSED.search(stderr) else None)
         return super()._explain_end(returncode, stderr)

@@ -148,6 +148,8 @@ _result = msgspec.json.Decoder(_Result).decode
 _STATUS = re.compile(r'"code"\s*:\s*([45]\d\d)\b')
 _LIMITED = re.compile(r"request a quota increase|RESOURCE_EXHAUSTED")
 """It puts advice in the place of a 429's body."""
+_NO_MODEL = re.compile(r"is not found for API version|Requested entity was not found")
+"""The service's words for a model that it has not; of a 404 the status is lost."""
 
 
 class GeminiDialogue(AgentDialogue):
@@ -185,4 +187,6 @@ class GeminiDialogue(AgentDialogue):
 def _status(said: str) -> int | None:
     if found := _STATUS.search(said):
         return int(found[1])
+    if _NO_MODEL.search(said):
+        return 404
     return 429 if _LIMITED.search(said) else None

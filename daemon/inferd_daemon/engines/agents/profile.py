@@ -91,7 +91,8 @@ class AgentProbe(NamedTuple):
     @property
     def ready(self) -> bool:
         """Whether a run without an upstream may be tried."""
-        return self.binary is not None and self.logged_in is not False
+        there = self.binary is not None and self.version is not None
+        return there and self.logged_in is not False
 
 
 class AgentProfile(ABC):

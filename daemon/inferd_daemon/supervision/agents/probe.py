@@ -6,14 +6,17 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
 from ...engines.agents.binary import find_binary
+from ...engines.agents.dialogue import last_line
 from ...engines.agents.environment import probe_environment, secrets_of
 from ...engines.agents.failures import one_line
 from ...engines.agents.profile import AgentProbe, AgentProfile, LoginEvidence
 from ...engines.base import EngineFailure, Launch
+from ...engines.failures import describe_exit
 from ...errors import BackendFault
 from ..processes.process import Process, spawn
 from ..processes.stdio import Stdio
@@ -35,20 +38,22 @@ async def probe(
     except BackendFault as error:
         return AgentProbe(None, None, None, error.message)
     inner = probe_environment(profile, environment)
+    version: str | None = None
     try:
-        returncode, output = await _ask([str(binary), "--version"], inner)
-        version = profile.read_version(output) if returncode == 0 else None
+        told = await _ask([str(binary), "--version"], inner)
+        version = profile.read_version(told.stdout) if told.returncode == 0 else None
         if version is None:
-            said = one_line(output, secrets_of(inner))
-            why = f"{profile.name}: {binary} tells no version (exit code {returncode}): {said}"
+            said = one_line(last_line(told.stderr or told.stdout), secrets_of(inner))
+            ended = describe_exit(told.returncode)
+            why = f"{profile.name}: {binary} tells no version ({ended}): {said}"
             return AgentProbe(None, None, None, why)
         evidence = LoginEvidence(environment, file_found=_found(profile, environment))
         command = profile.login_command(environment)
         if command is not None:
-            returncode, output = await _ask([str(binary), *command], inner)
-            evidence = evidence._replace(returncode=returncode, output=output)
+            told = await _ask([str(binary), *command], inner)
+            evidence = evidence._replace(returncode=told.returncode, output=told.stdout)
     except BackendFault as error:
-        return AgentProbe(binary, None, None, f"{profile.name}: {error.message}")
+        return AgentProbe(binary, version, None, f"{profile.name}: {error.message}")
     login = profile.judge_login(evidence)
     reason = f"{profile.name}: {login.reason}" if login.reason else ""
     return AgentProbe(binary, version, login.logged_in, reason)
@@ -58,8 +63,14 @@ def _found(profile: AgentProfile, environment: Mapping[str, str]) -> bool:
     return any(os.access(path, os.R_OK) for path in profile.login_files(environment))
 
 
-async def _ask(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Its exit status and stdout. Raises BackendFault."""
+class _Told(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+async def _ask(argv: list[str], environment: dict[str, str]) -> _Told:
+    """Raises BackendFault."""
     try:
         stdio = Stdio()
     except OSError as error:
@@ -78,7 +89,8 @@ async def _ask(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
                 await stdio.wait()
                 output += stdio.pump()
             output += stdio.rest()
-            return await process.wait(), output.decode(errors="replace")
+            returncode = await process.wait()
+            return _Told(returncode, output.decode(errors="replace"), stdio.stderr)
         raise BackendFault(f"`{' '.join(argv)}` does not end")
     except EngineFailure as error:
         raise BackendFault(str(error)) from error
