@@ -167,7 +167,8 @@ def _memory(runtime: Runtime) -> str:
     if runtime.memory_bytes is not None:
         return size(runtime.memory_bytes)
     estimated = runtime.estimated_bytes
-    return "" if estimated is None or runtime.state == "stopped" else f"~{size(estimated)}"
+    gone = runtime.state in ("stopped", "failed")
+    return "" if estimated is None or gone else f"~{size(estimated)}"
 
 
 def new_table(*headings: str) -> "Table":

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from inferd_client import EnsurePlan, Lease, Runtime
-from inferd_client.ctl.tables import change_lines, plan_lines, short_key, until
+from inferd_client.ctl.tables import change_lines, plan_lines, runtimes_table, short_key, until
 from inferd_client.runtimes import to_change
 from tests.clients.lease_records import CHANGES, LEASE, PLAN, RUNTIMES
 
@@ -34,6 +34,21 @@ def lease(left_ms: int | None) -> Lease:
 )
 def test_until(shown: Runtime, held: list[Lease], words: str) -> None:
     assert until(shown, held) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "shown"),
+    [
+        ("ready", 2**30, "1.0 GiB"),
+        ("starting", None, "~2.0 GiB"),
+        ("stopped", None, ""),
+        ("failed", None, ""),
+    ],
+)
+def test_memory_is_shown_of_what_has_some(state: str, seen: int | None, shown: str) -> None:
+    told = runtime(state=state, memory_bytes=seen, estimated_bytes=2**31)
+    table = runtimes_table([told], [])
+    assert list(table.columns[4].cells) == [shown]
 
 
 def test_a_key_is_short_and_still_a_beginning() -> None:
