@@ -117,6 +117,11 @@ def cpu_s(daemon: RunningDaemon) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def peak_kib(daemon: RunningDaemon) -> int:
+    """The most resident memory that it has had."""
+    return int(Path(f"/proc/{daemon.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
 def row(name: str, seen: Seen, wall_s: float, cpu: float | None = None) -> None:
     late, first = ([value / 1000 for value in one] for one in (seen.late_us, seen.first_us))
     used = "" if cpu is None else f"  CPU {cpu / wall_s:.0%}, {cpu / seen.tokens * 1e6:.1f} us/tok"
@@ -139,15 +144,6 @@ def measure_paced(streams: int, pace_ms: float, seconds: float, rounds: int) -> 
                     row(name, seen, wall, None if name == "direct" else cpu_s(it) - before)
 
 
-def stalled_reader(path: Path, tokens: int) -> socket.socket:
-    """A client that asks for a long answer and reads none of it."""
-    crowd = StreamCrowd(path, 1, tokens)
-    stream = crowd._streams[0]
-    stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    stream.ask()
-    return stream.sock
-
-
 def measure_crowd(streams: int, pace_ms: float, tokens: int) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, 65_536), limit))
@@ -156,19 +152,21 @@ def measure_crowd(streams: int, pace_ms: float, tokens: int) -> None:
             crowd.run(0, once=True)
         for stalled in (0, 1):
             before_kib = it.rss_kib
-            idle = [stalled_reader(it.socket, 1_000_000) for _ in range(stalled)]
-            with closing(StreamCrowd(it.socket, streams, tokens)) as crowd:
+            Path(f"/proc/{it.pid}/clear_refs").write_text("5")  # the peak begins anew
+            with (
+                closing(StreamCrowd(it.socket, stalled, 1_000_000)) as stalling,
+                closing(StreamCrowd(it.socket, streams, tokens)) as crowd,
+            ):
+                stalling.ask_only()
                 began, before = time.monotonic(), cpu_s(it)
                 seen = crowd.run(0, once=True)
                 wall = time.monotonic() - began
                 row(f"{stalled} stall", seen, wall, cpu_s(it) - before)
-                grown = it.rss_kib - before_kib
+                grown = peak_kib(it) - before_kib
                 print(
                     f"        {streams} streams, {seen.tokens} of {streams * tokens} tokens,"
-                    f" {grown / streams:.1f} KiB each"
+                    f" {grown / streams:.1f} KiB each at the peak"
                 )
-            for sock in idle:
-                sock.close()
 
 
 # -- a real engine -------------------------------------------------------------------------
@@ -225,7 +223,7 @@ def main(what: str, *given: str) -> None:
             streams, pace, seconds, rounds = (*given, *("64", "1", "3", "3")[len(given) :])
             measure_paced(int(streams), float(pace), float(seconds), int(rounds))
         case "crowd":
-            streams, pace, tokens = (*given, *("1000", "50", "100")[len(given) :])
+            streams, pace, tokens = (*given, *("1000", "100", "100")[len(given) :])
             measure_crowd(int(streams), float(pace), int(tokens))
         case "engine":
             program, streams, tokens, rounds = (*given, *("4", "128", "7")[len(given) - 1 :])

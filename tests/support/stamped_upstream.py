@@ -79,8 +79,20 @@ def stamped() -> bytes:
     )
 
 
+def accept_all(listener: socket.socket) -> Iterator[Stream]:
+    """Everyone who waits: a full backlog makes the others wait for a second or more."""
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield Stream(sock)
+
+
 def main(pace_s: float) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener.setblocking(False)
     print(listener.getsockname()[1], flush=True)
     ready = selectors.DefaultSelector()
     ready.register(listener, selectors.EVENT_READ)
@@ -92,10 +104,9 @@ def main(pace_s: float) -> None:
             if key.fileobj is sys.stdin:
                 return
             if key.fileobj is listener:
-                stream = Stream(listener.accept()[0])
-                stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                streams.add(stream)
-                ready.register(stream.sock, selectors.EVENT_READ, stream)
+                for stream in accept_all(listener):
+                    streams.add(stream)
+                    ready.register(stream.sock, selectors.EVENT_READ, stream)
             elif not key.data.receive():
                 streams.discard(key.data)
                 ready.unregister(key.data.sock)

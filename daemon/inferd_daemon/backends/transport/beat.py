@@ -1,6 +1,6 @@
 """The beat by which streams are read while the loop has no idle time left.
 
-Waking for each token of many streams can take all of the loop; a wait of two milliseconds then
+Waking for each token of many streams can take all of the loop; a wait of some milliseconds then
 brings several tokens for one waking. It must never make anybody wait while the loop has time.
 """
 
