@@ -5,6 +5,7 @@ what the last probe said, or a request that went well since; a failed request is
 business.
 """
 
+import os
 import ssl
 import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -189,7 +190,7 @@ def unfit_keys(config: OpenAICompatConfig) -> Iterator[tuple[KeyPath, str]]:
     if broken:
         return
     steps: list[Callable[[OpenAICompatConfig], object]] = [_ready_url]
-    if config.api_key_file is not None and not _is_pipe(config.api_key_file):
+    if config.api_key_file is None or not _is_pipe(config.api_key_file):
         steps.append(_read_key)
     if config.tls_ca_file is not None:
         steps.append(_tls_context)
@@ -245,17 +246,27 @@ def _tls_context(config: OpenAICompatConfig) -> "ssl.SSLContext":
 
 def _read_key(config: OpenAICompatConfig) -> str | None:
     """Raises UnfitKey, without a word of the key."""
-    if config.api_key_file is None:
+    if config.api_key_env is not None:
+        where, key = "api_key_env", os.environ.get(config.api_key_env)
+        if key is None:
+            raise UnfitKey(where, f"there is no variable {config.api_key_env} in the environment")
+    elif config.api_key_file is not None:
+        where, key = "api_key_file", _read_file(config.api_key_file)
+    else:
         return config.api_key or None
+    key = key.strip()
+    if not is_key(key):
+        raise UnfitKey(where, "must hold one line of ASCII")
+    return key or None
+
+
+def _read_file(name: str) -> str:
     try:
-        with Path(config.api_key_file).open("rb") as file:
-            key = file.read(MAX_KEY_BYTES).decode().strip()
+        with Path(name).open("rb") as file:
+            return file.read(MAX_KEY_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UnfitKey("api_key_file", f"cannot be read: {reason}") from None
-    if not is_key(key):
-        raise UnfitKey("api_key_file", "must hold one line of ASCII")
-    return key or None
 
 
 def _judge(status: int) -> Readiness:

@@ -16,6 +16,7 @@ Mistakes = Iterator[tuple[Path, str]]
 MAX_URL_CHARS = 4096
 _HOST = re.compile(r"[^\x00-\x20\x7f\"#%/:<>?@\[\\\]^`{|}]+|\[[0-9A-Fa-f:.]+\]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VALUE = re.compile(r"[!-~]([ !-~]*[!-~])?")
 _OF_TRANSPORT = ("content-length", "transfer-encoding", "connection")
 _EMPTY = "is empty; leave it out instead"
@@ -85,8 +86,14 @@ def _address(table: Table) -> Mistakes:
 
 def _key(table: Table) -> Mistakes:
     key = table.get("api_key")
-    if key is not None and table.get("api_key_file") is not None:
-        yield ("api_key_file",), "excludes api_key; give one of them"
+    given = [
+        name for name in ("api_key", "api_key_file", "api_key_env") if table.get(name) is not None
+    ]
+    for name in given[1:]:
+        yield (name,), f"excludes {given[0]}; give one of them"
+    variable = table.get("api_key_env")
+    if isinstance(variable, str) and not _VARIABLE.fullmatch(variable):
+        yield ("api_key_env",), "is not the name of a variable"
     if isinstance(key, str) and not is_key(key):
         yield ("api_key",), "must be one line of ASCII"
 

@@ -73,7 +73,8 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     """A server that someone else runs and that speaks Chat Completions.
 
     `base_url` without a path (a trailing `/v1` is dropped), or `uds`, the path of its Unix socket.
-    `api_key_file` is preferred to `api_key`: a configuration file is read by more eyes.
+    `api_key_file`, or `api_key_env`, the name of a variable, is preferred to `api_key`: a
+    configuration file is read by more eyes. An empty key sends no header.
 
     `tool_choice`, `response_format` and `grammar` tell what this server really enforces, where that
     is not what its kind (`upstream`) is known for; what it does not enforce is refused. `grammar`
@@ -87,6 +88,7 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     model: str | None = None
     api_key: str | None = None
     api_key_file: str | None = None
+    api_key_env: str | None = None
     headers: dict[str, str] = {}
     tls_ca_file: str | None = None
     timeout_s: PositiveSeconds = 300.0

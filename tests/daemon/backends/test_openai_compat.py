@@ -101,11 +101,26 @@ async def test_key_file_headers_and_socket(tmp_path: Path) -> None:
         await backend.close()
 
 
+@pytest.mark.parametrize(("value", "sent"), [("k3y-of-env", "Bearer k3y-of-env"), ("", None)])
+async def test_a_key_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, sent: str | None
+) -> None:
+    monkeypatch.setenv("OFFICE_KEY", value)
+    async with serve(tmp_path, ANSWER) as upstream:
+        config = OpenAICompatConfig(uds=upstream.uds, api_key_env="OFFICE_KEY")
+        backend = OpenAICompatBackend("b", config)
+        await run(backend)
+        assert upstream.requests[0].headers.get("authorization") == sent
+        await backend.close()
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         (OpenAICompatConfig(base_url="http://x/y"), "base_url"),
         (OpenAICompatConfig(api_key="a", api_key_file="/b"), "excludes"),
+        (OpenAICompatConfig(api_key_env="NOT_SET_ANYWHERE"), "no variable NOT_SET_ANYWHERE"),
+        (OpenAICompatConfig(api_key_env="$KEY"), "not the name of a variable"),
         (OpenAICompatConfig(api_key_file="/nowhere/key"), "No such file"),
         (OpenAICompatConfig(api_key="line\nbreak"), "one line"),
         (OpenAICompatConfig(headers={"a b": "c"}), "headers"),

@@ -40,6 +40,10 @@ def mistakes(text: str) -> list[str]:
             "line 4: backends.a.api_key_file: excludes api_key; give one of them",
         ),
         (
+            REMOTE + 'api_key_file = "/k"\napi_key_env = "KEY"',
+            "line 4: backends.a.api_key_env: excludes api_key_file; give one of them",
+        ),
+        (
             REMOTE + 'api_key = "secret\\n"',
             "line 3: backends.a.api_key: must be one line of ASCII",
         ),
