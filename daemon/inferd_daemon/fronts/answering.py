@@ -30,6 +30,7 @@ from inferd_proto import (
     Result,
     ServerConnection,
     StreamDone,
+    Usage,
 )
 
 from ..control.call import Call, Peer
@@ -190,8 +191,10 @@ class Answering:
     async def _embed(self, request: Embed) -> None:
         wanted = embed_request(request)
         route = self._view.router.find(request.model)
-        async with Dispatch(route, wanted, self._peer_key(request.client)) as backend:
+        dispatch = Dispatch(route, wanted, self._peer_key(request.client))
+        async with dispatch as backend:
             result = await backend.embed(wanted)
+            dispatch.used(Usage(result.input_tokens, 0))
         answer = Embeddings(
             request.id,
             result.embeddings,
@@ -205,8 +208,10 @@ class Answering:
     async def _rerank(self, request: Rerank) -> None:
         wanted = rerank_request(request)
         route = self._view.router.find(request.model)
-        async with Dispatch(route, wanted, self._peer_key(request.client)) as backend:
+        dispatch = Dispatch(route, wanted, self._peer_key(request.client))
+        async with dispatch as backend:
             result = await backend.rerank(wanted)
+            dispatch.used(Usage(result.input_tokens, 0))
         ranked = [RankedDocument(index, score) for index, score in enumerate(result.scores)]
         ranked.sort(key=lambda document: -document.score)  # stable: equal scores keep their order
         answer = Ranking(

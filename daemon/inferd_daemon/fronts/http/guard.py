@@ -19,10 +19,11 @@ from ..byte_budget import ByteBudget
 from .body import Body
 from .caller import SCOPE_KEY
 from .context import HttpContext
-from .errors import error_bytes, openai_error, refusal
+from .errors import openai_error, refusal
 from .exchange import EXTENSION, ASGIApp, Ender, Exchange
 from .incoming import Headers
 from .keys import ClientKeys
+from .openai.failures import ANTHROPIC, OPENAI, ErrorShape
 from .origin import OriginRules, Refusal, answer_headers, preflight_headers
 
 Send = Callable[[Any], Awaitable[None]]
@@ -31,6 +32,8 @@ LEASES = "/leases/"
 """Each lease has a key of its own, which its routes ask for."""
 RUNS = f"{LEASES}run-"
 """What the run of an agent asks for belongs to a request that is under way."""
+MESSAGES = "/v1/messages"
+"""Anthropic's clients ask there."""
 _log = structlog.get_logger(__name__)
 
 
@@ -102,7 +105,8 @@ class Guard:
         if cancel_scope.cancelled_caught:
             failed = _ended(exchange.ended_by or "timeout")
         if failed is not None:
-            await _answer_late(exchange, failed, send)
+            shape = ANTHROPIC if scope["path"].startswith(MESSAGES) else OPENAI
+            await _answer_late(exchange, failed, shape, send)
 
     def _refuse(self, scope: Any) -> Response | None:  # noqa: ANN401
         path, headers = scope["path"], scope["headers"]
@@ -152,14 +156,18 @@ def _ended(by: Ender) -> RequestError | None:
             return RequestError(ErrorCode.TIMEOUT, message)
 
 
-async def _answer_late(exchange: Exchange, error: RequestError, send: Send) -> None:
+async def _answer_late(
+    exchange: Exchange, error: RequestError, shape: ErrorShape, send: Send
+) -> None:
     """The whole answer where nothing is out; the end of an event stream; else nothing fits."""
     if exchange.unanswered:
-        status = 408 if exchange.ended_by == "upload" else None
-        await _send(openai_error(error, status=status), send)
+        answer = shape.response(error)
+        if exchange.ended_by == "upload":
+            answer = openai_error(error, status=408)
+        await _send(answer, send)
     elif exchange.streams_events:
-        data = b"data: %b\n\n" % error_bytes(error)
-        await send({"type": "http.response.body", "body": data, "more_body": False})
+        event = shape.event(error)
+        await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 def _shown_to(origin: bytes, send: Send) -> Send:
