@@ -107,6 +107,7 @@ def configured_service(
         "model_identity": table.model,
         "api_key": table.api_key,
         "api_key_file": table.api_key_file,
+        "api_key_env": table.api_key_env,
         "headers": table.headers,
     }
     try:
