@@ -19,29 +19,15 @@ from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, Turn
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.agents.probe import probe
-from inferd_daemon.supervision.agents.run import RUN_VARIABLE
 from inferd_proto import ErrorCode, JsonObject, Usage
-from tests.support.agent_clis import KEY, REAL, ask, cli_path, request_to, start
+from tests.support.agent_clis import KEY, REAL, ask, cli_path, request_to, running, start
 from tests.support.model_answers import INPUT_TOKENS, OUTPUT_TOKENS, PROTOCOLS, WORDS
-from tests.support.processes import is_alive, until
+from tests.support.processes import until
 from tests.support.scripted_upstream import Close, Hang, Hold, Pause, ScriptedUpstream, serve
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("provider", REAL)
 SECRET = "THE-CONTENT-OF-THE-PLANTED-FILE"
-
-
-def running() -> list[int]:
-    """Living processes of any run, in whatever session."""
-    found: list[int] = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            environment = Path(f"/proc/{name}/environ").read_bytes()
-        except OSError:
-            continue
-        if f"{RUN_VARIABLE}=".encode() in environment and is_alive(int(name)):
-            found.append(int(name))
-    return found
 
 
 def posted(upstream: ScriptedUpstream) -> list[JsonObject]:
@@ -70,7 +56,7 @@ async def test_a_whole_answer(provider: str, tmp_path: Path) -> None:
     names = [tool["name"] for tool in body["tools"]]  # type: ignore[attr-defined]
     # This one it cannot be kept from offering; asking for it is refused.
     assert names == (["request_user_input"] if provider == "codex" else [])
-    assert running() == []
+    assert running(tmp_path) == []
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -102,10 +88,10 @@ async def test_a_disconnect_closes_the_upstream_and_ends_the_process(
         run = start(provider, request_to(upstream.url), tmp_path)
         with trio.fail_after(20):
             await anext(run)
-        assert running()
+        assert running(tmp_path)
         began = trio.current_time()
         await run.aclose()
-        assert running() == []
+        assert running(tmp_path) == []
         with trio.fail_after(1):
             await upstream.gone.wait()
         assert trio.current_time() - began < 0.5
@@ -118,7 +104,7 @@ async def test_a_disconnect_before_any_answer(provider: str, tmp_path: Path) -> 
             nursery.start_soon(ask, provider, request_to(upstream.url), tmp_path)
             await until(lambda: posted(upstream), 20)
             nursery.cancel_scope.cancel()
-        assert running() == []
+        assert running(tmp_path) == []
         with trio.fail_after(1):
             await upstream.gone.wait()
 
@@ -191,7 +177,7 @@ async def test_an_upstream_that_never_answers(provider: str, tmp_path: Path) -> 
         with pytest.raises(RequestError) as failed:
             await ask(provider, request, tmp_path)
     assert failed.value.code is ErrorCode.TIMEOUT
-    assert running() == []
+    assert running(tmp_path) == []
 
 
 @BOTH
@@ -299,7 +285,7 @@ async def test_disconnects_at_random_leave_nothing(tmp_path: Path) -> None:
                     nursery.start_soon(at_any_time, upstream.url, chance.uniform(0, 0.6))
                 else:
                     nursery.start_soon(while_it_answers, upstream.url)
-        assert running() == []
+        assert running(tmp_path) == []
         assert len(posted(upstream)) >= 20
     assert list((tmp_path / "runs").iterdir()) == []
 

@@ -21,10 +21,12 @@ from inferd_daemon.engines.secret import Secret
 from inferd_daemon.errors import BackendFault
 from inferd_daemon.supervision.agents.host import AgentHost
 from inferd_daemon.supervision.agents.run import run_agent
+from tests.support.processes import bearing
 
 REAL = ("codex", "claude")
 """Those that were seen to work at a local upstream without an account."""
 KEY = "sk-test-lease-key"
+MARK = "INFERD_INSTANCE"
 
 
 def cli_path(provider: str) -> Path:
@@ -68,8 +70,13 @@ def start(
         profile or PROFILES[provider],
         request,
         binary=cli_path(provider),
-        host=AgentHost(directory / "runs", {"INFERD_INSTANCE": "test"}),
+        host=AgentHost(directory / "runs", {MARK: str(directory)}),
     )
+
+
+def running(directory: Path) -> list[int]:
+    """Living processes of runs started there, in whatever session."""
+    return bearing(f"{MARK}={directory}")
 
 
 async def ask(

@@ -18,7 +18,7 @@ from inferd_daemon.errors import CallerFault, RequestError
 from inferd_daemon.supervision.agents.host import AgentHost
 from inferd_daemon.supervision.agents.run import RUN_VARIABLE, run_agent
 from inferd_proto import ErrorCode, Usage
-from tests.support.processes import is_alive, until
+from tests.support.processes import bearing, is_alive, until
 
 SAMPLES = Path(__file__).parents[2] / "engines/agents/samples"
 OK = f"cat {SAMPLES}/claude-ok.jsonl"
@@ -40,7 +40,11 @@ class Bench(NamedTuple):
 
     @property
     def host(self) -> AgentHost:
-        return AgentHost(self.path / "runs", {"INFERD_INSTANCE": "mark"})
+        return AgentHost(self.path / "runs", {"INFERD_INSTANCE": str(self.path)})
+
+    def running(self) -> list[int]:
+        """Its processes; those of other tests, and of other daemons, bear another mark."""
+        return bearing(f"INFERD_INSTANCE={self.path}")
 
     def left(self) -> list[str]:
         return [path.name for path in (self.path / "runs").iterdir()]
@@ -84,7 +88,7 @@ async def answer(
             await collect(run, batches)
     finally:
         assert bench.left() == []
-        assert marked_processes() == []
+        assert bench.running() == []
     return batches
 
 
@@ -97,19 +101,6 @@ async def failure(bench: Bench, script: str, request: AgentRequest | None = None
 def text_of(batches: list[Batch]) -> str:
     events = [event for batch in batches for event in batch]
     return "".join(d for event in events if isinstance(event, TextDeltas) for d in event.deltas)
-
-
-def marked_processes() -> list[int]:
-    """Living processes that bear the mark of any run."""
-    found: list[int] = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            environment = Path(f"/proc/{name}/environ").read_bytes()
-        except OSError:
-            continue
-        if f"\0{RUN_VARIABLE}=".encode() in b"\0" + environment and is_alive(int(name)):
-            found.append(int(name))
-    return found
 
 
 async def test_an_answer_comes_as_the_cli_writes_it(bench: Bench) -> None:
@@ -136,7 +127,8 @@ async def test_what_a_run_is_given(bench: Bench) -> None:
     assert "SECRET" not in bench.noted("argv")
     assert Path(bench.noted("pwd").strip()).parent.parent == bench.host.directory
     variables = dict(line.split("=", 1) for line in bench.noted("env").splitlines())
-    assert variables["INFERD_INSTANCE"] == "mark"
+    assert variables["INFERD_INSTANCE"] == str(here)
+    assert variables[RUN_VARIABLE]
     assert variables["HOME"].startswith(str(bench.host.directory))
     assert "FOREIGN" not in variables
 
@@ -282,7 +274,7 @@ async def test_a_forked_daemon_is_found(bench: Bench, ending: str) -> None:
             await anext(run)
         await run.aclose()
     assert not is_alive(int(bench.noted("pid")))
-    assert marked_processes() == []
+    assert bench.running() == []
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.03, 0.1])
@@ -293,7 +285,7 @@ async def test_a_cancelled_run_is_gone_at_once(bench: Bench, seconds: float) -> 
         async with aclosing(run):
             async for _ in run:
                 pass
-    assert marked_processes() == []
+    assert bench.running() == []
     assert not bench.host.directory.exists() or bench.left() == []
 
 
