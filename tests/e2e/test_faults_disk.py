@@ -82,6 +82,16 @@ def renew_until_refused(client: WireClient, ref: str) -> str:
     raise AssertionError("the disk never got full")
 
 
+def release_until_refused(client: WireClient, refs: list[str]) -> str:
+    """The code of the refusal."""
+    for ref in refs:
+        try:
+            ask(client, "lease.release", lease_ref=ref)
+        except Refused as error:
+            return error.code
+    raise AssertionError("the disk never got full")
+
+
 def test_a_full_disk_refuses_what_must_be_durable_and_no_more(
     daemon: RunningDaemon, disk: Path
 ) -> None:
@@ -89,9 +99,11 @@ def test_a_full_disk_refuses_what_must_be_durable_and_no_more(
         kept = ensure(client, boot(), ttl_ms=60_000)
         ref = kept["lease"]["lease_ref"]
         ensure(client, "endless")
+        spare = [ensure(client, boot(), ttl_ms=60_000)["lease"]["lease_ref"] for _ in range(20)]
         ballast = fill(disk)
-        # The last page of the journal has room for a few entries more.
+        # The last page of the journal has room for a few entries more, and then for short ones.
         assert renew_until_refused(client, ref) == "backend_unavailable"
+        assert release_until_refused(client, spare) == "backend_unavailable"
         before = leases(client)
         for op, fields in (
             ("lease.ensure", {"target": boot()}),
