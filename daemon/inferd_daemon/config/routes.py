@@ -53,9 +53,8 @@ class RouteConfig(Struct, frozen=True, kw_only=True):
     `active_permits` requests run at once: missing, or more than that, as many as the backends in
     charge have slots. Routes that name the same backend share its slots. Who needs what those in
     charge cannot do waits for their permits all the same: give embeddings and chat routes of their
-    own. `queue_depth` more wait,
-    the next one gets `queue_full`; only users, and a few clients, that have nothing in a full queue
-    still find a place. None waits longer than `max_wait_ms`.
+    own. `queue_depth` more wait, the next one gets `queue_full`; only users, and a few clients,
+    that have nothing in a full queue still find a place. None waits longer than `max_wait_ms`.
     """
 
     backends: Annotated[list[Member | Group], Meta(min_length=1)]
