@@ -106,7 +106,7 @@ def test_a_lease_on_an_agent_from_its_spec_to_its_end(
     assert ask_agent(endpoint).status == 404
     assert request("GET", endpoint["health_ref"]).error == "not_found"
     wait_until(lambda: runtimes(client)[0]["state"] == "stopped", 2, "the end of the runtime")
-    assert nothing_runs(daemon)
+    wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
 
 
 def test_the_wrong_caller_gets_an_error_and_nothing_is_started(
@@ -227,7 +227,7 @@ def test_what_a_cli_does_wrong_is_one_error(
     streamed = ask_agent(endpoint, prompt, stream=True)
     error = streamed.json if streamed.status != 200 else streamed.events[-1]
     assert said in error["error"]["message"]
-    assert nothing_runs(daemon)
+    wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
     assert ask_agent(endpoint).text == "hello "
 
 
@@ -244,7 +244,7 @@ def test_a_run_has_a_deadline_and_an_output_limit(tmp_path: Path) -> None:
         reply = ask_agent(endpoint, f"long {70 * 1024}")
         assert reply.status == 503
         assert "65536" in reply.json["error"]["message"]
-        assert nothing_runs(daemon)
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
 
 
 def test_a_daemon_that_a_cli_leaves_is_ended_with_its_run(
@@ -381,7 +381,7 @@ def test_a_run_sees_an_empty_directory_and_only_what_its_profile_names(
         assert "SECRET_OF_THE_OPERATOR" not in seen["environment"]
         assert "NAMED_BY_THE_OPERATOR" in seen["environment"]
         assert "surroundings" not in seen["argv"]
-        assert nothing_runs(daemon)
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of the run")
 
 
 def test_an_agent_on_a_local_route_holds_its_model_and_alone_has_the_key(tmp_path: Path) -> None:

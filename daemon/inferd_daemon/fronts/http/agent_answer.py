@@ -4,6 +4,7 @@ import secrets
 import time
 from contextlib import aclosing
 
+from ...backends.base import Batch
 from ...supervision.agent_runs import AgentRuns
 from ...supervision.agents.blueprint import AgentBlueprint
 from ...supervision.leases.entrance import Entry
@@ -46,17 +47,27 @@ class AgentAnswer(LeaseAnswer):
         run = self._runs.generate(self._blueprint, self._asked.generate)
         async with aclosing(run) as batches:
             async for batch in batches:
-                if not self._asked.stream:
-                    answer.add(batch)
-                    continue
-                if not out.begun:
-                    await out.begin(200, EVENTS)
-                await out.piece(answer.encode(batch))
-        if self._asked.stream:
-            await out.end()
-        else:
-            body = answer.object()
-            length = b"%d" % len(body)
-            json = [(b"content-type", b"application/json"), (b"content-length", length)]
-            await out.begin(200, json)
-            await out.end(body)
+                # The end is sent when it is known: clearing up after the run is not waited for.
+                if self._asked.stream:
+                    await _send_events(out, answer, batch)
+                else:
+                    await _send_whole(out, answer, batch)
+
+
+async def _send_events(out: Outgoing, answer: ChatAnswer, batch: Batch) -> None:
+    events = answer.encode(batch)
+    if not out.begun:
+        await out.begin(200, EVENTS)
+    if answer.finished:
+        await out.end(events)
+    else:
+        await out.piece(events)
+
+
+async def _send_whole(out: Outgoing, answer: ChatAnswer, batch: Batch) -> None:
+    answer.add(batch)
+    if answer.finished:
+        body = answer.object()
+        length = b"%d" % len(body)
+        await out.begin(200, [(b"content-type", b"application/json"), (b"content-length", length)])
+        await out.end(body)

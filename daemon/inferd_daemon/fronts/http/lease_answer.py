@@ -38,7 +38,7 @@ class LeaseAnswer(Response):
         error = await self._attempt(out)
         if error is not None and not out.begun:
             await refusal(error)(scope, receive, send)
-        elif error is not None:
+        elif error is not None and not out.ended:
             await out.break_off(error)
 
     async def _attempt(self, out: "Outgoing") -> RequestError | None:
@@ -57,6 +57,7 @@ class Outgoing:
         self._send = send
         self._events = False
         self.begun = False
+        self.ended = False
 
     async def begin(self, status: int, headers: Headers) -> None:
         """The head."""
@@ -70,6 +71,7 @@ class Outgoing:
 
     async def end(self, data: bytes = b"") -> None:
         """The rest of the body."""
+        self.ended = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def break_off(self, error: RequestError) -> None:
