@@ -106,6 +106,36 @@ def test_messages_and_responses(serving: HttpModels) -> None:
     assert "event: response.completed\n" in stream.body
 
 
+def test_a_server_that_is_started_for_the_request(serving: HttpModels) -> None:
+    """Its own words, but for where its model lies."""
+    asked = {"model": "spawned", **HI, "max_tokens": 3}
+    whole = curl(serving, "/v1/messages", asked)
+    assert (whole.json["model"], whole.json["usage"]["output_tokens"]) == ("spawned", 3)
+    stream = curl(serving, "/v1/messages", asked | {"stream": True})
+    assert '"model":"spawned"' in stream.body
+    assert stream.body.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    response = {"model": "spawned", "input": "hi", "max_output_tokens": 3, "stream": True}
+    assert '"model":"spawned"' in curl(serving, "/v1/responses", response).body
+    for said in (whole, stream):
+        assert ".gguf" not in said.body
+
+
+@pytest.mark.parametrize("route", ["demo", "spawned"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_an_interrupted_curl_frees_the_models_slot(
+    serving: HttpModels, path: str, route: str
+) -> None:
+    """Asked many times in a row, two slots would be full long ago."""
+    body = {"model": route, **HI, "max_tokens": 2000, "stream": True}
+    for _ in range(6):
+        with subprocess.Popen(command(serving, path, body), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.kill()
+    wait_until(lambda: active(serving, route) == 0, 1, "the end of the requests")
+    assert curl(serving, path, body | {"max_tokens": 1}).status == 200
+
+
 BAD: list[tuple[str, object, int]] = [
     ("/v1/chat/completions", "", 400),
     ("/v1/chat/completions", "{", 400),

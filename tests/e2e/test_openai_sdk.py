@@ -274,7 +274,7 @@ def test_responses(client: OpenAI) -> None:
 def test_models(client: OpenAI) -> None:
     """Every route."""
     names = {model.id for model in client.models.list()}
-    assert names == {"demo", "vectors", "mock", "endless", "broken"}
+    assert names == {"demo", "vectors", "spawned", "mock", "endless", "broken"}
 
 
 # -- what goes wrong ---------------------------------------------------------------------------

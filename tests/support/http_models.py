@@ -26,6 +26,12 @@ threads = 1
 embeddings = true
 pooling = "mean"
 
+[backends.spawned]
+kind = "llama_server"
+model = "demo"
+threads = 1
+parallel = 2
+
 [backends.mock]
 kind = "mock"
 
@@ -43,6 +49,8 @@ drop_after = 3
 backends = ["demo"]
 [routes.vectors]
 backends = ["vectors"]
+[routes.spawned]
+backends = ["spawned"]
 [routes.mock]
 backends = ["mock"]
 [routes.endless]
@@ -68,7 +76,9 @@ class HttpModels(NamedTuple):
 
 @contextmanager
 def http_models() -> Iterator[HttpModels]:
-    """Routes: demo and vectors (the demo model), mock, endless (two at once, no queue), broken."""
+    """Routes: demo and vectors (the demo model in workers), spawned (in a server that starts when
+    it is asked for), mock, endless (two at once, no queue), broken.
+    """
     with http_daemon(_HTTP, _MODELS) as daemon:
         for runtime in ("demo", "vectors"):
             _await_ready(daemon, runtime)

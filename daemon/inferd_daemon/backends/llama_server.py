@@ -27,7 +27,7 @@ from .base import (
 from .chat_client import Deadlines
 from .chat_completions import DIALECTS
 from .engine_turns import EngineTurns
-from .relaying_client import RelayingClient
+from .relaying_client import RelayingClient, RenamedModel
 from .runtime import Endpoint, OnDemandRuntime
 from .silence import busy_slots
 from .transport import PlainTransport
@@ -122,7 +122,10 @@ class LlamaServerBackend(Backend):
                 self._open, request, lambda: self.capabilities, self._wait_replaced
             ) as relayed,
         ):
-            yield relayed
+            pieces = relayed.pieces
+            if self._config.alias is None:
+                pieces = RenamedModel(pieces, self.name)
+            yield relayed._replace(pieces=pieces)
 
     async def run(self) -> None:
         """Watch over its turns until cancelled."""

@@ -19,7 +19,7 @@ from inferd_daemon.backends.base import (
 )
 from inferd_daemon.backends.chat_client import Deadlines
 from inferd_daemon.backends.chat_completions import DIALECTS
-from inferd_daemon.backends.relaying_client import RelayingClient, can_be_relayed
+from inferd_daemon.backends.relaying_client import RelayingClient, RenamedModel, can_be_relayed
 from inferd_daemon.backends.transport import PlainTransport
 from inferd_daemon.config import UpstreamKind
 from inferd_daemon.errors import BackendFault, BackendSilence, CallerFault, RequestError
@@ -204,6 +204,18 @@ async def test_each_receive_is_a_piece(tmp_path: Path, autojump_clock: MockClock
     script: Script = [EVENTS_HEAD, chunk(TEXT), Pause(1), chunk(TEXT + FINISH + DONE) + CHUNKS_END]
     async with connected(tmp_path, script) as (client, _):
         assert await relayed(client) == (TEXT + TEXT + FINISH + DONE, 2)
+
+
+async def test_a_path_is_not_told(tmp_path: Path) -> None:
+    """Where it stands as the model's name, and only there."""
+    event = b'data: {"model":"/m/x.gguf","text":"\\"model\\":\\"/m/x.gguf\\""}\n\n'
+    script: Script = [EVENTS_HEAD, chunk(event + DONE) + CHUNKS_END]
+    async with connected(tmp_path, script) as (client, _), client.relay(CHAT, CAN) as answer:
+        renamed = RenamedModel(answer.pieces, "x")
+        assert [piece async for piece in renamed] == [
+            event.replace(b'"model":"/m/x.gguf"', b'"model":"x"') + DONE
+        ]
+        assert renamed.over
 
 
 @pytest.mark.parametrize(
