@@ -405,7 +405,8 @@ def test_an_agent_on_a_local_route_holds_its_model_and_alone_has_the_key(tmp_pat
         assert seen["status"] == 200
         assert "demo model" in seen["body"]
         bearer = {"Authorization": f"Bearer {seen['key']}"}
-        assert request("GET", f"{seen['url']}/v1/models", bearer).status == 404
+        own = f"{seen['url']}/v1/models"
+        wait_until(lambda: request("GET", own, bearer).status == 404, 1, "the end of the key")
         with begin(endpoint, "drip") as running:
             read_until(running, b"drip")
             assert request("GET", f"{endpoint['base_url']}/models", bearer).status == 401
