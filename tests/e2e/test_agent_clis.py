@@ -237,6 +237,37 @@ async def test_the_planted_file_would_be_seen(tmp_path: Path) -> None:
     assert SECRET.encode() in upstream.requests[-1].body
 
 
+TOOLS = [
+    ("codex", "exec_command", {"cmd": "touch {}"}),
+    ("codex", "shell", {"command": ["touch", "{}"]}),
+    ("codex", "apply_patch", {"input": "*** Begin Patch\n*** Add File: {}\n+x\n*** End Patch"}),
+    (
+        "codex",
+        "request_user_input",
+        {"questions": [{"id": "a", "header": "H", "question": "Q?", "options": []}]},
+    ),
+    ("claude", "Bash", {"command": "touch {}", "description": "x"}),
+    ("claude", "Write", {"file_path": "{}", "content": "x"}),
+]
+
+
+@pytest.mark.parametrize(("provider", "name", "arguments"), TOOLS)
+async def test_a_tool_that_the_model_asks_for_is_not_run(
+    provider: str, name: str, arguments: JsonObject, tmp_path: Path
+) -> None:
+    """It is told that there is none, and answers again."""
+    made = tmp_path / "made-by-a-tool"
+    text = msgspec.json.encode(arguments).replace(b"{}", str(made).encode())
+    protocol = PROTOCOLS[provider]
+    call = protocol.tool_call(name, msgspec.json.decode(text))
+    scripts = [*protocol.prelude(), call, protocol.answer()]
+    async with serve(tmp_path, *scripts, tcp=True) as upstream:
+        answer = await ask(provider, request_to(upstream.url), tmp_path)
+    assert answer.text == "".join(WORDS)
+    assert len(posted(upstream)) == 2
+    assert not made.exists()
+
+
 @BOTH
 async def test_a_conversation(provider: str, tmp_path: Path) -> None:
     turns = (Turn("user", "My name is Ada."), Turn("assistant", "Hello Ada."), Turn("user", "Who?"))

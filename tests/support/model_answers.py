@@ -49,6 +49,10 @@ class ModelProtocol(ABC):
         """What follows the last word of `text`."""
 
     @abstractmethod
+    def tool_call(self, name: str, arguments: JsonObject) -> Script:
+        """An answer that asks for a tool, and nothing else."""
+
+    @abstractmethod
     def refusal(self, status: int, message: str) -> Script:
         """An error before any answer."""
 
@@ -101,6 +105,27 @@ class Responses(ModelProtocol):
         body = {"error": {"message": message, "type": "error", "code": code}}
         return [whole(status, msgspec.json.encode(body)), Close()]
 
+    def tool_call(self, name: str, arguments: JsonObject) -> Script:
+        """As an item that is whole at once."""
+        item = {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "call_1",
+            "name": name,
+            "arguments": msgspec.json.encode(arguments).decode(),
+            "status": "completed",
+        }
+        usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+        response: JsonObject = {**self._response("completed"), "output": [item], "usage": usage}
+        return [
+            EVENTS_HEAD,
+            _sse({"type": "response.created", "response": self._response("in_progress")}),
+            _sse({"type": "response.output_item.added", "output_index": 0, "item": item}),
+            _sse({"type": "response.output_item.done", "output_index": 0, "item": item}),
+            _sse({"type": "response.completed", "response": response}),
+            CHUNKS_END,
+        ]
+
     def _response(self, status: str) -> JsonObject:
         return {
             "id": "resp_1",
@@ -148,6 +173,44 @@ class Messages(ModelProtocol):
 
     def beginning(self) -> list[Step]:
         """As far as the first word."""
+        block = {"type": "text", "text": ""}
+        return [
+            *self._start(),
+            _sse({"type": "content_block_start", "index": 0, "content_block": block}),
+        ]
+
+    def word(self, word: str) -> bytes:
+        """One piece of text."""
+        delta = {"type": "text_delta", "text": word}
+        return _sse({"type": "content_block_delta", "index": 0, "delta": delta})
+
+    def tool_call(self, name: str, arguments: JsonObject) -> Script:
+        """As a block of its own."""
+        block = {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}
+        partial = msgspec.json.encode(arguments).decode()
+        delta = {"type": "input_json_delta", "partial_json": partial}
+        ended: JsonObject = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {"output_tokens": OUTPUT_TOKENS},
+        }
+        return [
+            *self._start(),
+            _sse({"type": "content_block_start", "index": 0, "content_block": block}),
+            _sse({"type": "content_block_delta", "index": 0, "delta": delta}),
+            _sse({"type": "content_block_stop", "index": 0}),
+            _sse(ended),
+            _sse({"type": "message_stop"}),
+            CHUNKS_END,
+        ]
+
+    def refusal(self, status: int, message: str) -> Script:
+        """An error before any answer."""
+        kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+        error = {"type": kinds.get(status, "api_error"), "message": message}
+        return [whole(status, msgspec.json.encode({"type": "error", "error": error})), Close()]
+
+    def _start(self) -> list[Step]:
         message: JsonObject = {
             "id": "msg_1",
             "type": "message",
@@ -158,23 +221,7 @@ class Messages(ModelProtocol):
             "stop_sequence": None,
             "usage": {"input_tokens": INPUT_TOKENS, "output_tokens": 1},
         }
-        block = {"type": "text", "text": ""}
-        return [
-            EVENTS_HEAD,
-            _sse({"type": "message_start", "message": message}),
-            _sse({"type": "content_block_start", "index": 0, "content_block": block}),
-        ]
-
-    def word(self, word: str) -> bytes:
-        """One piece of text."""
-        delta = {"type": "text_delta", "text": word}
-        return _sse({"type": "content_block_delta", "index": 0, "delta": delta})
-
-    def refusal(self, status: int, message: str) -> Script:
-        """An error before any answer."""
-        kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-        error = {"type": kinds.get(status, "api_error"), "message": message}
-        return [whole(status, msgspec.json.encode({"type": "error", "error": error})), Close()]
+        return [EVENTS_HEAD, _sse({"type": "message_start", "message": message})]
 
 
 def _sse(event: JsonObject) -> bytes:
