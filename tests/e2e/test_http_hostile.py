@@ -31,6 +31,8 @@ key = "{KEY}"
 key_env = "NOTEBOOK_KEY"
 """
 
+NOTEBOOK = {"NOTEBOOK_KEY": OTHER}
+
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
@@ -271,9 +273,8 @@ def test_a_request_that_takes_too_long_ends() -> None:
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "timeout"
 
 
-def test_only_keys_of_clients_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOTEBOOK_KEY", OTHER)
-    with http_daemon(KEYS) as daemon:
+def test_only_keys_of_clients_open() -> None:
+    with http_daemon(KEYS, environ=NOTEBOOK) as daemon:
         for headers in (
             (),
             ("Authorization: Bearer wrong",),
@@ -296,3 +297,21 @@ def test_only_keys_of_clients_open(monkeypatch: pytest.MonkeyPatch) -> None:
             assert ask(daemon, chat("mock", *headers)).status == 200
         assert KEY not in daemon.log
         assert OTHER not in daemon.log
+
+
+def test_a_page_that_is_listed_may_ask() -> None:
+    with http_daemon(f'origins = ["https://app.example"]\n{KEYS}', environ=NOTEBOOK) as daemon:
+        asks = "Origin: https://app.example"
+        wants = "Access-Control-Request-Method: POST"
+        preflight = get("/v1/chat/completions", asks, wants).replace(b"GET", b"OPTIONS", 1)
+        answer = ask(daemon, preflight)
+        assert (answer.status, answer.body) == (204, b"")
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        for request, status in (
+            (chat("mock", asks, f"Authorization: Bearer {KEY}"), 200),
+            (chat("mock", asks), 401),
+            (chat("mock", "Origin: https://other.example", f"x-api-key: {KEY}"), 403),
+        ):
+            answer = ask(daemon, request)
+            assert answer.status == status
+            assert ("access-control-allow-origin" in answer.headers) == (status != 403)

@@ -6,7 +6,7 @@ with http_daemon() as daemon:
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -45,10 +45,15 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def http_daemon(http: str = "", more: str = MOCK, daemon: str = "") -> Iterator[RunningDaemon]:
+def http_daemon(
+    http: str = "",
+    more: str = MOCK,
+    daemon: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[RunningDaemon]:
     """A daemon that listens for HTTP on a free port, with `http` in its table."""
     config = f'[daemon]\n{daemon}\n[http]\nlisten = "127.0.0.1:0"\n{http}\n{more}'
-    with running_daemon(config=config) as running:
+    with running_daemon(config=config, environ=environ) as running:
         running.wait_for("listening for HTTP")
         yield running
 

@@ -72,13 +72,16 @@ class Guard:
                 self._context.responses[exchange.status] += 1
 
     async def _answer(self, scope: Any, exchange: Exchange, send: Send) -> None:  # noqa: ANN401
+        origin = self._origins.judge(scope["headers"], any_host=self._rules.any_host)
+        if isinstance(origin, Refusal):
+            await _send(_refused(origin), send)
+            return
+        if origin is not None:
+            send = _shown_to(origin, send)
         answer = self._refuse(scope)
         if answer is not None:
             await _send(answer, send)
             return
-        origin = self._origins.allowed(scope["headers"])
-        if origin is not None:
-            send = _shown_to(origin, send)
         if scope["method"] == "OPTIONS" and origin is not None:
             await _send(Response(status_code=204, headers=_text(preflight_headers(origin))), send)
             return
@@ -110,9 +113,6 @@ class Guard:
 
     def _refuse(self, scope: Any) -> Response | None:  # noqa: ANN401
         path, headers = scope["path"], scope["headers"]
-        refused = self._origins.refusal(headers, any_host=self._rules.any_host)
-        if refused is not None:
-            return _refused(refused)
         lease = path.startswith(LEASES)
         if self._rules.leases_only and not lease and path not in OPEN_PATHS:
             return _refused(Refusal(404, "only leases are served here", "not_found"))

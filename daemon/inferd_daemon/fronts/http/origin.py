@@ -30,30 +30,32 @@ class OriginRules:
     """
 
     def __init__(self, host_names: Collection[str], origins: Collection[str]) -> None:
-        self._names = {"localhost", *(name.lower() for name in host_names)}
+        self._names = {"localhost", "127.0.0.1", "[::1]", *(name.lower() for name in host_names)}
         self._origins = {origin.lower().encode() for origin in origins}
 
-    def refusal(self, headers: Headers, *, any_host: bool = False) -> Refusal | None:
-        """Why the request is refused; `any_host` where no browser can come from."""
-        hosts = [value for name, value in headers if name == b"host"]
+    def judge(self, headers: Headers, *, any_host: bool = False) -> Refusal | bytes | None:
+        """Why the request is refused; else the Origin that may see the answer, if it has one.
+
+        `any_host` where no browser can come from.
+        """
+        hosts: list[bytes] = []
+        allowed: bytes | None = None
+        foreign = False
+        for name, value in headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"origin":
+                if value.lower() not in self._origins:
+                    return _FOREIGN_PAGE
+                allowed = value
+            elif name == b"sec-fetch-site":
+                foreign = value in _FOREIGN
         if not any_host:
             if len(hosts) != 1:
                 return Refusal(400, "a request needs one Host header", "invalid_host")
             if not self._is_ours(hosts[0]):
                 return Refusal(403, _HOST, "invalid_host")
-        for name, value in headers:
-            if name == b"origin" and value.lower() not in self._origins:
-                return Refusal(403, _ORIGIN, "origin_refused")
-            if name == b"sec-fetch-site" and value in _FOREIGN and not self.allowed(headers):
-                return Refusal(403, _ORIGIN, "origin_refused")
-        return None
-
-    def allowed(self, headers: Headers) -> bytes | None:
-        """The Origin that the answer may be shown to, if the request has one."""
-        for name, value in headers:
-            if name == b"origin" and value.lower() in self._origins:
-                return value
-        return None
+        return _FOREIGN_PAGE if foreign and allowed is None else allowed
 
     def _is_ours(self, host: bytes) -> bool:
         name = _without_port(host.decode("latin-1").lower())
@@ -91,4 +93,8 @@ _HOST = (
     "the Host header names a host that is not this one; ask by IP address or localhost, or list "
     "the name in `host_names` of [http]"
 )
-_ORIGIN = "web pages may not ask here; `origins` of [http] lists those that may"
+_FOREIGN_PAGE = Refusal(
+    403,
+    "web pages may not ask here; `origins` of [http] lists those that may",
+    "origin_refused",
+)
