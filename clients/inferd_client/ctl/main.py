@@ -67,9 +67,11 @@ first of $INFERD_RUNTIME_DIR, $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/inferd,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
 @click.version_option(__version__, message="inferdctl %(version)s")
+@click.option("--socket", metavar="PATH", help="The daemon's socket, for whichever command.")
 @click.pass_context
-def cli(ctx: click.Context) -> None:
+def cli(ctx: click.Context, socket: str | None) -> None:
     """Talk to inferd, the inference daemon of this machine."""
+    del socket  # the commands' own option falls back on it
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -21,7 +21,7 @@ COMPLETION_TIMEOUT_S = 0.5
 
 def connection(command: Command) -> Command:
     """`--socket` and `--wait`."""
-    socket = click.option("--socket", metavar="PATH", help="The daemon's socket.")
+    socket = click.option("--socket", metavar="PATH", callback=_socket, help="The daemon's socket.")
     wait = click.option(
         "--wait",
         "wait_s",
@@ -31,6 +31,11 @@ def connection(command: Command) -> Command:
         help="Wait this long for a daemon that is coming up.",
     )
     return socket(wait(command))
+
+
+def _socket(ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """The command's own, else what stands before the command."""
+    return ctx.find_root().params.get("socket") if value is None else value
 
 
 def as_json(text: str) -> Callable[[Command], Command]:

@@ -284,6 +284,13 @@ def test_status_without_a_daemon(ctl: Ctl, tmp_path: Path) -> None:
         assert ctl(*verb, "--socket", path).code == 2
 
 
+@pytest.mark.parametrize("verb", [["status"], ["lease", "ls"]])
+def test_the_socket_may_stand_before_the_command(ctl: Ctl, tmp_path: Path, verb: list[str]) -> None:
+    before, own = tmp_path / "before.sock", tmp_path / "own.sock"
+    assert str(before) in ctl("--socket", str(before), *verb).err
+    assert str(own) in ctl("--socket", str(before), *verb, "--socket", str(own)).err
+
+
 def test_routes(ctl: Ctl, daemon: ScriptedDaemon) -> None:
     assert [line.split()[0] for line in ctl("routes").out.splitlines() if line.strip()] == [
         "NAME",
