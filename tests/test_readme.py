@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from inferd_daemon.config import parse_config
+from inferd_daemon.config.http import DEFAULT_LISTEN
 from tests.support.daemon import running_daemon
+from tests.support.http_models import http_models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,24 +52,46 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
-def example(language: str) -> str:
-    """The one block of that language."""
-    (block,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def example(language: str, holding: str = "") -> str:
+    """The one block of that language that holds a text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    (block,) = (block for block in blocks if holding in block)
     return str(block)
 
 
-def test_the_python_example_prints_an_answer() -> None:
-    with running_daemon("--demo") as daemon:
-        done = subprocess.run(
-            [sys.executable, "-c", example("python")],
-            env={**os.environ, "INFERD_SOCKET": str(daemon.socket)},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+def run(command: list[str], **environ: str) -> str:
+    """What it prints."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Hello! I am inferd's built-in demo model")
+    return done.stdout
+
+
+def test_the_python_example_prints_an_answer() -> None:
+    script = example("python", "inferd_client")
+    with running_daemon("--demo") as daemon:
+        said = run([sys.executable, "-c", script], INFERD_SOCKET=str(daemon.socket))
+    assert said.startswith("Hello! I am inferd's built-in demo model")
+
+
+def test_the_examples_over_http_print_an_answer() -> None:
+    script = example("python", "openai")
+    (curl,) = re.findall(r"^    curl http.*?}'$", README, re.DOTALL | re.MULTILINE)
+    with http_models() as models:
+        here, there = DEFAULT_LISTEN, models.root_url.removeprefix("http://")
+        assert here in script
+        key = f"-H 'Authorization: Bearer {models.key}'"
+        streamed = run(["sh", "-c", f"{curl.replace(here, there)} {key}"])
+        script = script.replace(here, there).replace("any, or the client's own", models.key)
+        said = run([sys.executable, "-c", script])
+    assert said.startswith("Hello! I am inferd's built-in demo model")
+    assert streamed.endswith("data: [DONE]\n\n")
 
 
 def test_the_configuration_example_is_valid() -> None:
