@@ -114,11 +114,12 @@ class CodexDialogue(AgentDialogue):
         """Methods of our requests that have no answer yet, by id."""
         self._request("initialize", _HELLO)
 
-    def interrupt(self) -> None:
-        """Have the turn end as `interrupted`; nothing where there is none."""
+    def interrupt(self) -> bool:
+        """Its turn ends as `interrupted`, and its request to the model with it."""
         if self._turn_id:
             of: JsonObject = {"threadId": self._thread_id, "turnId": self._turn_id}
             self._request("turn/interrupt", of)
+        return bool(self._turn_id)
 
     def _read(self, line: bytes) -> list[AgentEvent]:
         message = _message(line)

@@ -74,6 +74,10 @@ class AgentDialogue(ABC):
         self.over = True
         return [self._explain_end(returncode, stderr)]
 
+    def interrupt(self) -> bool:
+        """Tell it to stop, by `take_input`. False where it has to be made to."""
+        return False
+
     @abstractmethod
     def _read(self, line: bytes) -> list[AgentEvent]:
         """Events of one line. Raises msgspec.DecodeError for what is no event."""

@@ -123,13 +123,16 @@ class AgentRun:
 
     async def close(self) -> None:
         """End the process and all that it started, remove its directories. Not cancellable."""
-        ended_itself = self.over and self.failure is None and not self._cut
+        politely = self.over and self.failure is None
+        if politely and self._cut:
+            politely = self._talk.interrupt()
+            self._speak()
         left = await end_run(
             self._process,
             self._stdio,
             mark=f"{RUN_VARIABLE}={self._token}".encode(),
             root=self._root,
-            grace_s=self._limits.grace_s if ended_itself else 0.0,
+            grace_s=self._limits.grace_s if politely else 0.0,
         )
         if left:
             _log.info(

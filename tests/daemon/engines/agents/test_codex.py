@@ -97,10 +97,10 @@ def test_a_refused_request_is_the_end() -> None:
 
 def test_a_turn_can_be_interrupted() -> None:
     talk, _ = begun(*ASKED)
-    talk.interrupt()
+    assert talk.interrupt() is False
     assert told(talk) == []
     answered(talk, 3, {"turn": {"id": "U"}})
-    talk.interrupt()
+    assert talk.interrupt() is True
     (interrupt,) = told(talk)
     assert interrupt["method"] == "turn/interrupt"
     assert interrupt["params"] == {"threadId": "T", "turnId": "U"}
