@@ -94,7 +94,7 @@ async def test_a_disconnect_closes_the_upstream_and_ends_the_process(
         assert running(tmp_path) == []
         with trio.fail_after(1):
             await upstream.gone.wait()
-        assert trio.current_time() - began < 0.5
+        assert trio.current_time() - began < 1
 
 
 @BOTH
