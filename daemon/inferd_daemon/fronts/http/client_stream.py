@@ -11,6 +11,10 @@ import trio
 from ..writer import ClientGone, SocketWriter
 
 
+WRITES_A_TURN = 16
+"""Without a turn for others: who writes has nearly always waited for what it writes."""
+
+
 class ClientStream(trio.abc.HalfCloseableStream):
     """Over a non-blocking socket."""
 
@@ -18,6 +22,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self.socket = sock
         """As hypercorn looks at it, for the addresses."""
         self._writer = SocketWriter(sock, write_timeout_s)
+        self._writes = 0
 
     @property
     def writing(self) -> bool:
@@ -26,8 +31,10 @@ class ClientStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises trio.BrokenResourceError where the client is gone or does not read."""
+        self._writes += 1
+        others = self._writes % WRITES_A_TURN == 0
         try:
-            await self._writer.write(bytes(data))
+            await self._writer.write(bytes(data), lets_others_run=others)
         except ClientGone as error:
             raise trio.BrokenResourceError(str(error)) from None
 
