@@ -174,6 +174,8 @@ class Placing:
                 )
             )
         started = {load.instance_key for load in loads if not load.stopping}
+        if asked is not None:
+            started.add(asked.instance_key)  # nobody waits for itself
         ahead = [
             self._waiting(one)
             for one in self._queue.ahead_of(place)

@@ -275,6 +275,13 @@ async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
 
         nursery.start_soon(wait)
         await trio.sleep(0.02)
+        told = await whole.ensure.ensure(
+            SleepBlueprint("large", tmp_path, mib=90),
+            LeaseEnsure(target="large", plan=True),
+            owner(),
+        )
+        assert isinstance(told, EnsurePlan)
+        assert [one.name for one in told.blocked_by] == ["held"]
         # Beside the large one there is room for 10 once it has its own.
         await have(whole, SleepBlueprint("small", tmp_path, mib=10), 3)
         with pytest.raises(RequestError):
