@@ -23,9 +23,15 @@ from msgspec.inspect import (
 
 import inferd_daemon.config
 import inferd_daemon.engines
+import inferd_daemon.fronts.http
 import inferd_proto
 
-PACKAGES = [inferd_daemon.config, inferd_daemon.engines, inferd_proto]
+PACKAGES = [
+    inferd_daemon.config,
+    inferd_daemon.engines,
+    inferd_daemon.fronts.http,
+    inferd_proto,
+]
 NOT_OURS_TO_LOAD = {"inferd_daemon.engines.libllama_server"}
 """Loads llama.cpp; its structs are those of `libllama_control`."""
 CONTAINERS = (CollectionType, TupleType, DictType, StructType)

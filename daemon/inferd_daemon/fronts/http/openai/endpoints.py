@@ -15,6 +15,8 @@ from inferd_proto import Usage
 
 from ....backends.base import RelayRequest
 from ....backends.chat_completions.upstream import COMPLETIONS
+from ....backends.thread import in_thread
+from ....errors import MachineFault
 from ....routing.dispatch import Dispatch
 from .chat_answer import ChatAnswer
 from .chat_request import parse_chat
@@ -131,7 +133,10 @@ class Api:
         return await self._in_thread(parse, body)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
+        try:
+            return await in_thread(work, self._threads, *arguments)
+        except OSError as error:
+            raise MachineFault(error.strerror or str(error)) from error
 
 
 def _identity(kind: str) -> str:

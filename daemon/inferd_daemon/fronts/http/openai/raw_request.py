@@ -5,7 +5,7 @@ everybody: nothing empty, no unknown role, nothing that would make a runtime fet
 file of this machine.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -40,7 +40,7 @@ _FIELDS: Codec[dict[str, Raw]] = Codec(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-class RawAsked(Struct, frozen=True):
+class RawAsked(NamedTuple):
     """What came; `names` are the API's words for our sampling fields."""
 
     request: RelayRequest
