@@ -62,7 +62,7 @@ class AmpProfile(AgentProfile):
 
     def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
         """It takes no system text apart."""
-        return AmpDialogue(render_prompt(request.turns, request.system).encode())
+        return AmpDialogue(without_mentions(render_prompt(request.turns, request.system)).encode())
 
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
         """What it has asks the service."""
@@ -77,6 +77,18 @@ class AmpProfile(AgentProfile):
     def login_files(self, environment: Mapping[str, str]) -> list[Path]:
         """A login without a key cannot be told to be one."""
         return []
+
+
+def without_mentions(prompt: str) -> str:
+    """`prompt` with nothing that could name a file: looks the same, reads the same.
+
+    In its terminal `@path` puts a file into the request. Whether it does here could never be
+    seen, so nothing is left to chance.
+    """
+    return _MENTION.sub("@\N{WORD JOINER}", prompt)
+
+
+_MENTION = re.compile(r"(?<!\w)@(?=\S)")
 
 
 class _Head(Struct, frozen=True):

@@ -41,6 +41,20 @@ def test_the_system_text_stands_before_the_prompt() -> None:
     assert prompt.index(b"### system\nBe brief.") < prompt.index(b"### user\nhi")
 
 
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("see @/etc/passwd", "see @\u2060/etc/passwd"),
+        ("@@T-1 @a.md", "@\u2060@\u2060T-1 @\u2060a.md"),
+        ("(@x)", "(@\u2060x)"),
+        ("mail me@example.org at @ noon", "mail me@example.org at @ noon"),
+    ],
+)
+def test_no_file_can_be_named(text: str, sent: str) -> None:
+    request = AgentRequest("low", (Turn("user", text),))
+    assert PROFILE.dialogue(request, PLACE).take_input().decode() == sent
+
+
 def test_without_a_key_it_would_wait_for_ever() -> None:
     assert PROFILE.judge_login(LoginEvidence({"AMP_API_KEY": "k"})).logged_in is True
     assert PROFILE.judge_login(LoginEvidence({})).logged_in is False
