@@ -4,6 +4,7 @@
 """
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +38,19 @@ async def probe(
         binary = find_binary(profile, environment, configured)
     except BackendFault as error:
         return AgentProbe(None, None, None, error.message)
-    inner = probe_environment(profile, environment)
+    try:
+        # Some unpack a part of themselves there, and would take what somebody else put there.
+        with tempfile.TemporaryDirectory(prefix="inferd-probe-") as directory:
+            inner = probe_environment(profile, environment) | {"TMPDIR": directory}
+            return await _examine(profile, binary, environment, inner)
+    except OSError as error:
+        why = f"{profile.name}: cannot be asked: {error.strerror}"
+        return AgentProbe(binary, None, None, why)
+
+
+async def _examine(
+    profile: AgentProfile, binary: Path, environment: Mapping[str, str], inner: dict[str, str]
+) -> AgentProbe:
     version: str | None = None
     try:
         told = await _ask([str(binary), "--version"], inner)
@@ -70,11 +83,8 @@ class _Told(NamedTuple):
 
 
 async def _ask(argv: list[str], environment: dict[str, str]) -> _Told:
-    """Raises BackendFault."""
-    try:
-        stdio = Stdio()
-    except OSError as error:
-        raise BackendFault(f"cannot be asked: {error.strerror}") from error
+    """Raises BackendFault, OSError without descriptors."""
+    stdio = Stdio()
     ends = stdio.child
     process: Process | None = None
     try:

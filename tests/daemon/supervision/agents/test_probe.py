@@ -103,4 +103,7 @@ async def test_it_is_asked_in_the_operators_home_and_with_nothing_else(tmp_path:
         assert f"HOME={tmp_path}\n" in variables
         assert "FOREIGN" not in variables
         assert "DISABLE_AUTOUPDATER=1" in variables
+        directory = next(line for line in variables.splitlines() if line.startswith("TMPDIR="))
+        assert "inferd-probe-" in directory
+        assert not Path(directory.removeprefix("TMPDIR=")).exists()
     assert (tmp_path / "pwd").read_text() == "/\n"
