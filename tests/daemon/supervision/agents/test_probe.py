@@ -29,6 +29,10 @@ def environment(directory: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(directory), "FOREIGN": "x"}
 
 
+def is_gone(directory: str) -> bool:
+    return "inferd-probe-" in directory and not Path(directory).exists()
+
+
 async def probed(directory: Path, script: str, provider: str = "claude") -> AgentProbe:
     binary = program(directory, script)
     with trio.fail_after(10):
@@ -103,7 +107,5 @@ async def test_it_is_asked_in_the_operators_home_and_with_nothing_else(tmp_path:
         assert f"HOME={tmp_path}\n" in variables
         assert "FOREIGN" not in variables
         assert "DISABLE_AUTOUPDATER=1" in variables
-        directory = next(line for line in variables.splitlines() if line.startswith("TMPDIR="))
-        assert "inferd-probe-" in directory
-        assert not Path(directory.removeprefix("TMPDIR=")).exists()
+        assert is_gone(dict(line.split("=", 1) for line in variables.splitlines())["TMPDIR"])
     assert (tmp_path / "pwd").read_text() == "/\n"
