@@ -161,7 +161,7 @@ class Exchange(HTTPStream):
 
     async def _leave(self) -> None:
         """The application has returned; what it left open cannot be finished."""
-        if self.closed or self.state is ASGIHTTPState.CLOSED:
+        if self.state is ASGIHTTPState.CLOSED:
             return
         self._connection.break_off()
         self.state = ASGIHTTPState.CLOSED
