@@ -21,23 +21,26 @@ _BLANK = (b"\n\n", b"\n\r\n")
 _DONE = b"\ndata: [DONE]"
 _ERRORS = (b'\ndata: {"error"', b"\nevent: error", b'\ndata: {"type":"error"')
 _STARTS = (b"\ndata:", b"\nevent:")
-# not within a text, where quotes are escaped
-_TOKENS = re.compile(rb'(?<!\\)"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\b')
+_USAGE = b'"usage":'  # not within a text, where quotes are escaped
+_USAGE_BYTES = 512
+_TOKENS = re.compile(rb'"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\b')
 
 
 class _Protocol(NamedTuple):
     """How the events of one API say that the answer is over.
 
-    `last` are the beginnings of the events that do. `reason` stands in an answer that is whole
-    where some servers leave the last event out; `substitute` is it.
+    `last` are the beginnings of the events that do, `errors` those of events that say that it
+    failed. `reason` stands in an answer that is whole where some servers leave the last event out;
+    `substitute` is it.
     """
 
     last: tuple[bytes, ...]
+    errors: tuple[bytes, ...] = _ERRORS
     reason: bytes | None = None
     substitute: bytes = b""
 
 
-_COMPLETIONS = _Protocol((_DONE,), b'"finish_reason":"', b"data: [DONE]\n\n")
+_COMPLETIONS = _Protocol((_DONE,), _ERRORS[:2], b'"finish_reason":"', b"data: [DONE]\n\n")
 _PROTOCOLS = {
     "/v1/chat/completions": _COMPLETIONS,
     "/v1/completions": _COMPLETIONS,
@@ -91,7 +94,7 @@ class EventRelay:
     @property
     def usage(self) -> Usage | None:
         """What the upstream has told of it, with its first event or its last."""
-        return read_usage(self._head + self._tail)
+        return read_usage(self._head, self._tail)
 
     def feed(self, data: bytes) -> bytes:
         """What may be passed on of all that came so far and was not."""
@@ -109,7 +112,7 @@ class EventRelay:
             data = data[:end]
         if not data:
             return b""
-        begin = _first(data, _ERRORS)
+        begin = _first(data, self._protocol.errors)
         if begin >= 0:
             data, failing = data[:begin], data[begin:]
             self._look(data)
@@ -148,7 +151,8 @@ class EventRelay:
             self._head = data[:_TAIL_BYTES]
         if not self._ending:
             self._ending = _first(data, self._protocol.last) >= 0
-        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        kept = data if len(data) >= _TAIL_BYTES else self._tail + data
+        self._tail = kept[-_TAIL_BYTES:]
         if self._ending and self._tail.endswith(_BLANK):
             self.complete = True
 
@@ -162,9 +166,14 @@ class EventRelay:
             self.error = ""
 
 
-def read_usage(answer: bytes) -> Usage | None:
-    """By the names that all of the APIs have for it; the last ones count."""
-    counts = {name: int(count) for name, count in _TOKENS.findall(answer)}
+def read_usage(*parts: bytes) -> Usage | None:
+    """What stands last in each of `parts`, by the names that all of the APIs have for it."""
+    counts: dict[bytes, int] = {}
+    for part in parts:
+        at = part.rfind(_USAGE)
+        if at >= 0:
+            figures = _TOKENS.findall(part[at : at + _USAGE_BYTES])
+            counts |= {name: int(count) for name, count in figures}
     if not counts:
         return None
     return Usage(
@@ -177,12 +186,14 @@ def _first(data: bytes, marks: tuple[bytes, ...]) -> int:
     """Where the first line begins that begins with one of `marks`, which hold the line end before
     it; -1 where there is none. `data` begins with a line.
     """
-    found = [
-        0 if data.startswith(mark[1:]) else at + 1
-        for mark in marks
-        if (at := data.find(mark)) >= 0 or data.startswith(mark[1:])
-    ]
-    return min(found, default=-1)
+    first = -1
+    for mark in marks:
+        if data.startswith(mark[1:]):
+            return 0
+        at = data.find(mark)
+        if at >= 0 and (first < 0 or at < first):
+            first = at + 1
+    return first
 
 
 def _read_error(payload: bytes) -> ErrorDetail | str:
