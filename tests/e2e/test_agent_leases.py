@@ -81,6 +81,9 @@ def test_a_lease_on_an_agent_from_its_spec_to_its_end(
     assert endpoint["capabilities"]["streaming"] is True
     assert endpoint["capabilities"]["tool_calling"] is False
     assert endpoint["metadata"]["cli_agent_v2"] is True
+    manifest = endpoint["metadata"]["backend_manifest"]
+    assert (manifest["backend"], manifest["startup_kind"]) == ("claude", "spawned")
+    assert manifest["supported_surfaces"] == ["local_subprocess"]
     (runtime,) = runtimes(client)
     assert (runtime["engine"], runtime["state"], runtime["pid"]) == ("claude", "ready", None)
     assert runtime["endpoint"] is None
@@ -454,6 +457,29 @@ def test_leases_and_their_routes_survive_a_crash(tmp_path: Path) -> None:
             assert complete(plain).status == 404
 
 
+def test_a_crash_of_the_daemon_in_mid_run_leaves_nothing_of_it(
+    daemon: RunningDaemon, client: WireClient
+) -> None:
+    endpoint = ensure(client, OPUS)["endpoint"]
+    with begin(endpoint, "drip") as one, begin(endpoint, "never") as two:
+        for connection in (one, two):
+            read_until(connection, b"data: ")
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.process.wait(5)
+    wait_until(lambda: not daemon.processes(), 1, "the end of all runs")
+
+
+def test_a_program_that_vanishes_is_told_by_the_route_and_comes_back(
+    tmp_path: Path, daemon: RunningDaemon, client: WireClient
+) -> None:
+    endpoint = ensure(client, OPUS)["endpoint"]
+    program = tmp_path / "scripted-claude"
+    program.rename(tmp_path / "elsewhere")
+    assert ask_agent(endpoint).status == 503
+    (tmp_path / "elsewhere").rename(program)
+    assert ask_agent(endpoint).text == "hello "
+
+
 def test_leases_and_their_routes_survive_an_upgrade(tmp_path: Path) -> None:
     server = llama_server_path()
     with agent_daemon(tmp_path, LOCAL_ROUTE, server=server) as daemon:
@@ -464,6 +490,16 @@ def test_leases_and_their_routes_survive_an_upgrade(tmp_path: Path) -> None:
         daemon.wait_for("upgraded", 15)
         assert complete(plain).status == 200
         assert json.loads(ask_agent(agent, "upstream /v1/messages").text)["status"] == 200
+
+
+def test_an_agent_on_the_bundled_engine(tmp_path: Path) -> None:
+    config = LOCAL_ROUTE.replace("llama_server", "libllama")
+    with agent_daemon(tmp_path, config) as daemon, connected(daemon.socket) as client:
+        endpoint = ensure(client, LOCAL)["endpoint"]
+        seen = json.loads(ask_agent(endpoint, "upstream /v1/messages").text)
+        assert seen["status"] == 200, seen
+        told = ask(client, "lease.ensure", target=LOCAL, plan=True)
+        assert told["verdict"] == "running"
 
 
 def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:

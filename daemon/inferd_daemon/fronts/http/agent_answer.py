@@ -8,7 +8,9 @@ from ...backends.base import Batch
 from ...supervision.agent_runs import AgentRuns
 from ...supervision.agents.blueprint import AgentBlueprint
 from ...supervision.leases.entrance import Entry
+from ...supervision.leases.relay import away
 from ...supervision.leasing import Leasing
+from ...supervision.runtimes.machine import State
 from .agent_request import AgentAsked
 from .lease_answer import LeaseAnswer, Outgoing
 from .openai.chat_answer import ChatAnswer
@@ -37,6 +39,9 @@ class AgentAnswer(LeaseAnswer):
 
     async def send_answer(self, out: Outgoing) -> None:
         """As the interface says: an error before the first words has a status of its own."""
+        runtime = self._leasing.relay.runtime(self._entry.instance_key)
+        if runtime.state is State.UNAVAILABLE:
+            raise away(runtime)  # no waiting installs it, or logs it in
         await self._leasing.relay.serving(self._entry.instance_key)
         answer = ChatAnswer(
             self._blueprint.model_identity,

@@ -16,7 +16,7 @@ from inferd_proto import ErrorCode
 
 from ...errors import CallerFault, RequestError
 from ...supervision.leases.entrance import Entry
-from ...supervision.leases.relay import Comeback
+from ...supervision.leases.relay import away
 from ...supervision.leasing import Leasing
 from ...supervision.runtimes.blueprint import Blueprint
 from ...supervision.runtimes.machine import SERVING
@@ -69,7 +69,7 @@ async def health(request: Request) -> Response:
     entry = entrance.find(ref) if token is None else entrance.enter(ref, token)
     runtime = leasing.relay.runtime(entry.instance_key)
     if runtime.state not in SERVING:
-        raise Comeback(runtime.supervisor.readiness().reason)
+        raise away(runtime)
     degraded = runtime.state.value == "degraded"
     return _json({"status": "degraded" if degraded else "ok"})
 

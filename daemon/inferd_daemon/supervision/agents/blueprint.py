@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from inferd_proto import (
     BackendManifest,
     EndpointProtocol,
@@ -53,6 +55,10 @@ class AgentBlueprint(Blueprint):
         self.route = route
         self.idle_ttl_s = idle_ttl_s
         self.manifest = manifest(self.profile)
+        self.published = {
+            **self.manifest.metadata,
+            "backend_manifest": msgspec.to_builtins(self.manifest),
+        }
         self._probes = probes
 
     def make(self, hooks: Hooks, former: Former | None = None) -> AgentLife:

@@ -39,7 +39,7 @@ def describe_endpoint(
         capabilities |= {
             name: value for name, value in told.items() if capabilities.get(name) == "unknown"
         }
-    metadata = dict(manifest.metadata)
+    metadata = dict(blueprint.published or {})
     if facts is not None:
         known = {"n_ctx": facts.n_ctx, "slots": facts.slots}
         metadata |= {name: value for name, value in known.items() if value is not None}

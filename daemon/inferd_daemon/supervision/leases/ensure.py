@@ -73,7 +73,8 @@ class Ensure:
         if blueprint.route is None and not owner.claimant.admin:
             await self._require_readable(blueprint.files, owner)
         if asked.plan:
-            return await self._placing.tell(blueprint, owner.claimant)
+            # An agent takes nothing itself; the model that it runs on does.
+            return await self._placing.tell(blueprint.needs or blueprint, owner.claimant)
         uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with ExitStack() as pins:

@@ -43,6 +43,13 @@ class Comeback(BackendFault):
     retry_after_s = 1
 
 
+def away(runtime: Managed) -> Comeback:
+    """Why a runtime takes no requests now."""
+    life = runtime.supervisor
+    reason, last = life.readiness().reason, life.status().last_error
+    return Comeback(reason if last is None or last in reason else f"{reason} ({last})")
+
+
 class Relayed(NamedTuple):
     """An answer as it comes; iterating `pieces` raises BackendFault where it breaks."""
 
@@ -79,10 +86,10 @@ class Relay:
         with trio.move_on_after(RETURN_PATIENCE_S):
             while (runtime := self.runtime(instance_key)).state not in SERVING:
                 if runtime.state is State.FAILED:
-                    raise Comeback(runtime.supervisor.readiness().reason)
+                    raise away(runtime)
                 await self._runtimes.wait_changed()
             return runtime
-        raise Comeback(self.runtime(instance_key).supervisor.readiness().reason)
+        raise away(self.runtime(instance_key))
 
     @asynccontextmanager
     async def exchange(

@@ -63,6 +63,8 @@ class Blueprint(ABC):
     """Takes nothing of this machine: never refused for want of room, nor evicted."""
     relayed: bool = False
     """Whether its endpoint is on the daemon's HTTP front in any case."""
+    published: JsonObject | None = None
+    """What lease owners are told of it besides, as metadata of their endpoint."""
     needs: "Blueprint | None" = None
     """Another runtime that has to be held as long as this one is leased."""
 
