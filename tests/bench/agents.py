@@ -3,7 +3,7 @@
     python -m tests.bench.agents [RUNS]
 
 A stand-in that answers at once, then each real CLI that is there at a scripted upstream. `alone` is
-the same program with the same arguments, environment and input, waited for to its end.
+the same program with the same arguments, environment and input. Directories are made in $TMPDIR.
 """
 
 import os
@@ -42,11 +42,8 @@ class Case(NamedTuple):
     request: AgentRequest
 
 
-def alone(case: Case, root: Path) -> float:
-    """Seconds from the spawn to the exit, of a program that reads its input from a file.
-
-    Only for a program whose input is known beforehand.
-    """
+def alone(case: Case, root: Path) -> tuple[float, float]:
+    """Seconds from the spawn to the last event, and to the exit."""
     place = make_place(root)
     plan = case.profile.plan(case.request, place)
     fill_place(place, plan)
@@ -69,11 +66,12 @@ def alone(case: Case, root: Path) -> float:
             if not talk.keeps_stdin_open:
                 process.stdin.close()
             talk.feed(os.read(process.stdout.fileno(), 65536))
+        answered = time.perf_counter() - began
         process.stdin.close()
         process.wait()
-    took = time.perf_counter() - began
+    ended = time.perf_counter() - began
     remove_place(root)
-    return took
+    return answered, ended
 
 
 async def by_daemon(case: Case, root: Path) -> tuple[float, float]:
@@ -88,21 +86,20 @@ async def by_daemon(case: Case, root: Path) -> tuple[float, float]:
 
 async def measure(case: Case, runs: int, root: Path) -> None:
     """Alternating, after one of each that is not counted."""
-    direct: list[float] = []
-    answers: list[float] = []
-    ends: list[float] = []
+    direct: list[tuple[float, float]] = []
+    daemon: list[tuple[float, float]] = []
     for number in range(runs + 1):
         once = await trio.to_thread.run_sync(alone, case, root / f"alone-{number}")
-        answered, ended = await by_daemon(case, root / "runs")
+        other = await by_daemon(case, root / "runs")
         if number:
             direct.append(once)
-            answers.append(answered)
-            ends.append(ended)
-    own, answered, ended = (statistics.median(times) * 1000 for times in (direct, answers, ends))
-    print(
-        f"{case.name:9} alone {own:7.1f} ms   answered {answered:7.1f} ms ({answered - own:+.1f})"
-        f"   all gone {ended:7.1f} ms ({ended - own:+.1f})"
-    )
+            daemon.append(other)
+    for name, index in (("answered", 0), ("all gone", 1)):
+        own = statistics.median(times[index] for times in direct) * 1000
+        ours = statistics.median(times[index] for times in daemon) * 1000
+        print(
+            f"{case.name:9} {name}  alone {own:7.1f} ms  a run {ours:7.1f} ms ({ours - own:+.1f})"
+        )
 
 
 async def main(runs: int) -> None:

@@ -123,7 +123,8 @@ class AgentRun:
 
     async def close(self) -> None:
         """End the process and all that it started, remove its directories. Not cancellable."""
-        politely = self.over and self.failure is None
+        # What runs on an upstream of ours has nothing to save: no login that it may just renew.
+        politely = self.over and self.failure is None and self._request.upstream is None
         if politely and self._cut:
             politely = self._talk.interrupt()
             self._speak()

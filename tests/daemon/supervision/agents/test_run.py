@@ -216,12 +216,27 @@ async def test_a_flood_of_complaints_holds_nobody_up(bench: Bench) -> None:
     assert text_of(await answer(bench, script)) == HELLO
 
 
+STAYS = f"{OK}; trap '' TERM; while :; do sleep 0.05; done"
+
+
 async def test_a_cli_that_stays_is_ended(bench: Bench) -> None:
-    """After its answer it gets a moment, SIGTERM, another moment, SIGKILL."""
+    """With a login of its own it gets a moment, SIGTERM, another moment, SIGKILL."""
     began = trio.current_time()
-    stays = "trap '' TERM; while :; do sleep 0.05; done"
-    assert text_of(await answer(bench, f"{OK}; {stays}")) == HELLO
+    assert text_of(await answer(bench, STAYS, asked(upstream=None))) == HELLO
     assert 0.5 < trio.current_time() - began < 3
+
+
+async def test_a_cli_on_a_local_model_is_not_waited_for(bench: Bench) -> None:
+    began = trio.current_time()
+    request = asked(limits=AgentLimits(deadline_s=5, grace_s=3))
+    assert text_of(await answer(bench, STAYS, request)) == HELLO
+    assert trio.current_time() - began < 2
+
+
+async def test_a_cli_with_a_login_may_save_it(bench: Bench) -> None:
+    saves = f"{OK}; trap 'touch {bench.path}/saved; exit' TERM; while :; do sleep 0.05; done"
+    await answer(bench, saves, asked(upstream=None))
+    assert (bench.path / "saved").exists()
 
 
 async def test_a_cli_that_goes_on_by_itself_is_stopped_at_the_limit(bench: Bench) -> None:
