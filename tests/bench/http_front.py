@@ -1,6 +1,6 @@
 """The HTTP front beside what it stands in front of: streams, short answers, the first token.
 
-    python tests/bench/http_front.py LOAD FASTSSE [LITELLM_URL]
+    python tests/bench/http_front.py LOAD FASTSSE [LITELLM_URL [LITELLM_KEY]]
 
 LOAD and FASTSSE are the load generator and the upstream that does no inference. All rows of one run
 share the machine; each asks the upstream directly, through a real daemon, and through LiteLLM's
@@ -73,10 +73,10 @@ def upstream(fastsse: str) -> Iterator[str]:
         process.wait()
 
 
-def run_load(load: str, address: str, row: Row) -> str:
+def run_load(load: str, address: str, row: Row, key: str = "") -> str:
     """The generator's own line."""
     command = [load, "http", address, "/v1/chat/completions", str(row.connections), str(SECONDS)]
-    command += [str(row.tokens), "", "fast", "stream" if row.stream else "nostream"]
+    command += [str(row.tokens), key, "fast", "stream" if row.stream else "nostream"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip()
 
@@ -110,7 +110,7 @@ class Peak:
         return (int(fields[11]) + int(fields[12])) / 100
 
 
-def main(load: str, fastsse: str, litellm: str | None) -> None:
+def main(load: str, fastsse: str, litellm: str | None = None, key: str = "") -> None:
     """Prints three lines for each row."""
     port = free_port()
     config = CONFIG.format(port=port, upstream=UPSTREAM_PORT)
@@ -125,8 +125,8 @@ def main(load: str, fastsse: str, litellm: str | None) -> None:
             )
             if litellm is not None:
                 address = litellm.removeprefix("http://").rstrip("/")
-                print(f"  LiteLLM  {run_load(load, address, row)}")
+                print(f"  LiteLLM  {run_load(load, address, row, key)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+    main(*sys.argv[1:])
