@@ -69,6 +69,7 @@ async def serve(
         manager = ServiceManager(os.environ)
         clients: list[HandedClient] | None = None
         orders = Orders(signals)
+        parts.agents.clear_away()
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as nursery:
                 fronts = _fronts(files, view, parts, config, former)

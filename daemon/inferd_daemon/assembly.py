@@ -200,8 +200,8 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
                 return blueprint
         raise ValueError(f"must be a route that a model of this daemon answers; {route!r} is none")
 
-    # No backend's name begins like this: it is nobody's else.
-    directory = places.runtimes / ".agents"
+    # Not beside the sockets: programs may not be run from there on every system.
+    directory = places.state / "agents"
     tables = {str(provider): table for provider, table in config.agents.items()}
     return AgentRoom(tables, os.environ, directory, upstream_of)
 

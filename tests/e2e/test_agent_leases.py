@@ -55,7 +55,7 @@ def client(daemon: RunningDaemon) -> Iterator[WireClient]:
 
 def runs(daemon: RunningDaemon) -> Path:
     """Where the private directories of runs are."""
-    return daemon.directory / "run" / "runtimes" / ".agents"
+    return daemon.directory / "run" / "state" / "agents"
 
 
 def nothing_runs(daemon: RunningDaemon) -> bool:
@@ -460,13 +460,17 @@ def test_leases_and_their_routes_survive_a_crash(tmp_path: Path) -> None:
 def test_a_crash_of_the_daemon_in_mid_run_leaves_nothing_of_it(
     daemon: RunningDaemon, client: WireClient
 ) -> None:
-    endpoint = ensure(client, OPUS)["endpoint"]
+    endpoint = ensure(client, OPUS, bind="none")["endpoint"]
     with begin(endpoint, "drip") as one, begin(endpoint, "never") as two:
         for connection in (one, two):
             read_until(connection, b"data: ")
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.process.wait(5)
     wait_until(lambda: not daemon.processes(), 1, "the end of all runs")
+    assert os.listdir(runs(daemon))
+    start_again(daemon, "")
+    assert nothing_runs(daemon)
+    assert ask_agent(endpoint).text == "hello "
 
 
 def test_a_program_that_vanishes_is_told_by_the_route_and_comes_back(

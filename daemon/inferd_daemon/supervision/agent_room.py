@@ -44,6 +44,13 @@ class AgentRoom:
         """Call it once, before runs are wanted."""
         self._leasing = leasing
 
+    def clear_away(self) -> None:
+        """Remove what runs of a daemon that was killed left on the disk. Blocks for a moment."""
+        if self._directory.exists():
+            from .agents.place import clear_places
+
+            clear_places(self._directory)
+
     @cached_property
     def probes(self) -> "AgentProbes":
         """What is known of each CLI."""
@@ -56,10 +63,8 @@ class AgentRoom:
         """All runs."""
         from .agent_runs import AgentRuns
         from .agents.host import AgentHost
-        from .agents.place import clear_places
 
         assert self._leasing is not None
-        clear_places(self._directory)
         host = AgentHost(self._directory, {INSTANCE_VARIABLE: self._leasing.mark})
         return AgentRuns(self._leasing, self.probes, host)
 
