@@ -10,7 +10,6 @@ import trio
 
 from ..writer import ClientGone, SocketWriter
 
-
 WRITES_A_TURN = 16
 """Without a turn for others: who writes has nearly always waited for what it writes."""
 

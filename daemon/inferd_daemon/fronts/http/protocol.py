@@ -90,22 +90,26 @@ class Http1(H11Protocol):
     async def handle(self, event: ConnectionEvent) -> None:
         """Bytes from the client, or its end. Raises BadRequest."""
         if isinstance(event, RawData):
-            parser = self.parser
-            if parser.at_rest:
-                self._waits_since = trio.current_time()
-            try:
-                parser.feed(event.data)
-            except BadRequest:
-                self._give_up_unfinished()
-                raise
-            finally:
-                self._moved.set()
-                if self.stream is None and parser.arrived:
-                    await self._begin_next()
+            if not self.closing:  # else its answer is out already, or nobody can answer it
+                await self._receive(event.data)
         elif isinstance(event, Closed):
             self.closing = True
             if self.stream is not None:
                 await self.stream.handle(StreamClosed(STREAM_ID))
+
+    async def _receive(self, data: bytes) -> None:
+        parser = self.parser
+        if parser.at_rest:
+            self._waits_since = trio.current_time()
+        try:
+            parser.feed(data)
+        except BadRequest:
+            self._give_up_unfinished()
+            raise
+        finally:
+            self._moved.set()
+            if self.stream is None and parser.arrived:
+                await self._begin_next()
 
     async def stream_send(self, event: Event) -> None:
         """The exchange is over."""
