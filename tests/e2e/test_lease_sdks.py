@@ -1,0 +1,80 @@
+"""Vendors' own SDKs at the HTTP routes of leases: of a model, and of a scripted agent."""
+
+from pathlib import Path
+
+import anthropic
+import openai
+import pytest
+
+from tests.support.agent_client import LOCAL_ROUTE, agent_daemon
+from tests.support.lease_client import Json, ask, ensure
+from tests.support.llama_server import llama_server_path
+from tests.support.wire_client import connected
+
+HI = {"role": "user", "content": "say hello you"}
+
+
+def key_of(endpoint: Json) -> str:
+    key: str = endpoint["headers"]["Authorization"].removeprefix("Bearer ")
+    return key
+
+
+def test_openais_sdk_at_an_agent(tmp_path: Path) -> None:
+    with agent_daemon(tmp_path) as daemon, connected(daemon.socket) as client:
+        endpoint = ensure(client, {"agent": "claude", "model": "opus"})["endpoint"]
+        with openai.OpenAI(
+            base_url=endpoint["base_url"], api_key=key_of(endpoint), max_retries=0
+        ) as sdk:
+            whole = sdk.chat.completions.create(model="opus", messages=[HI])  # type: ignore[list-item]
+            assert whole.choices[0].message.content == "hello you "
+            stream = sdk.chat.completions.create(
+                model="opus",
+                messages=[HI],  # type: ignore[list-item]
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+            chunks = list(stream)
+            said = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+            assert "".join(filter(None, said)) == "hello you "
+            assert chunks[-1].usage is not None
+            assert [model.id for model in sdk.models.list()] == ["opus"]
+            with pytest.raises(openai.BadRequestError, match="no tools"):
+                sdk.chat.completions.create(
+                    model="opus",
+                    messages=[HI],  # type: ignore[list-item]
+                    tools=[{"type": "function", "function": {"name": "f"}}],
+                )
+            with pytest.raises(openai.BadRequestError) as refused:
+                sdk.chat.completions.create(model="haiku", messages=[HI])  # type: ignore[list-item]
+            assert refused.value.param == "model"
+            with pytest.raises(openai.AuthenticationError):
+                sdk.with_options(api_key="wrong").models.list()
+            ask(client, "lease.release", lease_ref=endpoint["lease_ref"])
+            with pytest.raises(openai.NotFoundError):
+                sdk.models.list()
+
+
+def test_both_sdks_at_a_model(tmp_path: Path) -> None:
+    with (
+        agent_daemon(tmp_path, LOCAL_ROUTE, server=llama_server_path()) as daemon,
+        connected(daemon.socket) as client,
+    ):
+        endpoint = ensure(client, "local", transport="tcp")["endpoint"]
+        key = key_of(endpoint)
+        with openai.OpenAI(base_url=endpoint["base_url"], api_key=key, max_retries=0) as sdk:
+            whole = sdk.chat.completions.create(model="demo", messages=[HI])  # type: ignore[list-item]
+            assert "demo model" in (whole.choices[0].message.content or "")
+        root = endpoint["base_url"].removesuffix("/v1")
+        with anthropic.Anthropic(base_url=root, api_key=key, max_retries=0) as claude:
+            message = claude.messages.create(
+                model="demo",
+                max_tokens=64,
+                messages=[HI],  # type: ignore[list-item]
+            )
+            assert message.content[0].type == "text"
+            with claude.messages.stream(
+                model="demo",
+                max_tokens=64,
+                messages=[HI],  # type: ignore[list-item]
+            ) as stream:
+                assert "demo model" in "".join(stream.text_stream)
