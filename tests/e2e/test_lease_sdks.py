@@ -1,6 +1,7 @@
 """Vendors' own SDKs at the HTTP routes of leases: of a model, and of a scripted agent."""
 
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -11,7 +12,7 @@ from tests.support.lease_client import Json, ask, ensure
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
-HI = {"role": "user", "content": "say hello you"}
+HI: Any = {"role": "user", "content": "say hello you"}
 
 
 def key_of(endpoint: Json) -> str:
@@ -25,11 +26,11 @@ def test_openais_sdk_at_an_agent(tmp_path: Path) -> None:
         with openai.OpenAI(
             base_url=endpoint["base_url"], api_key=key_of(endpoint), max_retries=0
         ) as sdk:
-            whole = sdk.chat.completions.create(model="opus", messages=[HI])  # type: ignore[list-item]
+            whole = sdk.chat.completions.create(model="opus", messages=[HI])
             assert whole.choices[0].message.content == "hello you "
             stream = sdk.chat.completions.create(
                 model="opus",
-                messages=[HI],  # type: ignore[list-item]
+                messages=[HI],
                 stream=True,
                 stream_options={"include_usage": True},
             )
@@ -41,11 +42,11 @@ def test_openais_sdk_at_an_agent(tmp_path: Path) -> None:
             with pytest.raises(openai.BadRequestError, match="no tools"):
                 sdk.chat.completions.create(
                     model="opus",
-                    messages=[HI],  # type: ignore[list-item]
+                    messages=[HI],
                     tools=[{"type": "function", "function": {"name": "f"}}],
                 )
             with pytest.raises(openai.BadRequestError) as refused:
-                sdk.chat.completions.create(model="haiku", messages=[HI])  # type: ignore[list-item]
+                sdk.chat.completions.create(model="haiku", messages=[HI])
             assert refused.value.param == "model"
             with pytest.raises(openai.AuthenticationError):
                 sdk.with_options(api_key="wrong").models.list()
@@ -62,19 +63,19 @@ def test_both_sdks_at_a_model(tmp_path: Path) -> None:
         endpoint = ensure(client, "local", transport="tcp")["endpoint"]
         key = key_of(endpoint)
         with openai.OpenAI(base_url=endpoint["base_url"], api_key=key, max_retries=0) as sdk:
-            whole = sdk.chat.completions.create(model="demo", messages=[HI])  # type: ignore[list-item]
+            whole = sdk.chat.completions.create(model="demo", messages=[HI])
             assert "demo model" in (whole.choices[0].message.content or "")
         root = endpoint["base_url"].removesuffix("/v1")
         with anthropic.Anthropic(base_url=root, api_key=key, max_retries=0) as claude:
             message = claude.messages.create(
                 model="demo",
                 max_tokens=64,
-                messages=[HI],  # type: ignore[list-item]
+                messages=[HI],
             )
             assert message.content[0].type == "text"
             with claude.messages.stream(
                 model="demo",
                 max_tokens=64,
-                messages=[HI],  # type: ignore[list-item]
+                messages=[HI],
             ) as stream:
                 assert "demo model" in "".join(stream.text_stream)
