@@ -23,7 +23,7 @@ from .chat_request import parse_chat
 from .completion_answer import CompletionAnswer
 from .completion_request import parse_completion
 from .endpoint import Endpoint
-from .failures import ANTHROPIC, OPENAI
+from .failures import ANTHROPIC, OPENAI, RESPONSES
 from .generation import CHAT, find_route, generate, relay
 from .media import decode_media
 from .raw_request import (
@@ -54,7 +54,7 @@ def routes() -> list[Route]:
         Route("/v1/completions", Endpoint(api.complete, OPENAI), methods=["POST"]),
         Route("/v1/embeddings", Endpoint(api.embed, OPENAI), methods=["POST"]),
         Route("/v1/rerank", Endpoint(api.rerank, OPENAI), methods=["POST"]),
-        Route("/v1/responses", Endpoint(api.respond, OPENAI), methods=["POST"]),
+        Route("/v1/responses", Endpoint(api.respond, RESPONSES), methods=["POST"]),
         Route("/v1/messages", Endpoint(api.messages, ANTHROPIC), methods=["POST"]),
         Route("/v1/messages/count_tokens", Endpoint(api.count, ANTHROPIC), methods=["POST"]),
     ]

@@ -57,6 +57,19 @@ class OpenAIShape:
         return b"data: %b\n\n" % msgspec.json.encode(value)
 
 
+class ResponsesShape(OpenAIShape):
+    """As OpenAI's; in a stream also as the event that Responses have for it."""
+
+    def event(self, error: RequestError) -> bytes:
+        """SDKs raise at `error`, others know the event by its name and its type."""
+        value = error_object(error, param=param_of(error), code=_code_of(error))
+        detail = value["error"]
+        assert isinstance(detail, dict)
+        named = {name: detail[name] for name in ("code", "message", "param")}
+        event = {"type": "error", **named, **value}
+        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(event)
+
+
 class AnthropicShape:
     """`{"type": "error", "error": {"type", "message"}}`."""
 
@@ -74,6 +87,7 @@ class AnthropicShape:
 
 
 OPENAI = OpenAIShape()
+RESPONSES = ResponsesShape()
 ANTHROPIC = AnthropicShape()
 
 
