@@ -72,7 +72,10 @@ class Api:
         route = find_route(reply.view.router, asked.model)
         media = await self._in_thread(decode_media, asked.media) if asked.media else {}
         request = route.presets.apply(asked.complete(media))
-        answer = ChatAnswer(route.name, _identity("chatcmpl"), _now(), asked.include_usage)
+
+        def answer() -> ChatAnswer:
+            return ChatAnswer(route.name, _identity("chatcmpl"), _now(), asked.include_usage)
+
         raw = RelayRequest(CHAT, request, True, asked.include_usage) if asked.stream else None
         await generate(reply, route, request, answer, stream=asked.stream, raw=raw)
 
@@ -84,7 +87,10 @@ class Api:
         if any(COMPLETIONS in (backend.capabilities.apis or ()) for backend in route.backends):
             await relay(reply, route, raw_completion(asked, request))
             return
-        answer = CompletionAnswer(route.name, _identity("cmpl"), _now(), asked.include_usage)
+
+        def answer() -> CompletionAnswer:
+            return CompletionAnswer(route.name, _identity("cmpl"), _now(), asked.include_usage)
+
         await generate(reply, route, request, answer, stream=asked.stream)
 
     async def embed(self, reply: Reply) -> None:

@@ -51,15 +51,16 @@ async def generate(
     reply: Reply,
     route: Route,
     request: GenerateRequest,
-    answer: Answer,
+    new_answer: Callable[[], Answer],
     *,
     stream: bool,
     raw: RelayRequest | None = None,
 ) -> None:
     """Answer `request`, to which the route's presets are applied. Raises RequestError.
 
-    `raw` is the same for a backend that can relay it.
+    `raw` is the same for a backend that can relay it; then there is nothing to encode.
     """
+    whole = b""
     dispatch = Dispatch(route, request, reply.caller.peer)
     async with dispatch as backend:
         if raw is not None and backend.relays(raw):
@@ -67,13 +68,16 @@ async def generate(
                 last = await send_pieces(reply, relayed, dispatch.answered)
             _count(dispatch, relayed)
         else:
+            answer = new_answer()
             batches = backend.generate(request)
             last = await send_batches(reply, batches, answer, dispatch.answered, stream=stream)
             dispatch.used(answer.usage)
+            if not stream:
+                whole = answer.object()
     if stream:
         await reply.end(last)
     else:
-        await reply.whole(answer.object())
+        await reply.whole(whole)
 
 
 async def relay(reply: Reply, route: Route, request: RelayRequest) -> None:
