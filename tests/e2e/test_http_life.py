@@ -278,3 +278,36 @@ def test_metrics_count_both_fronts() -> None:
         ]
         content_type = ask(daemon, get("/metrics")).headers["content-type"]
         assert content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_the_service_manager_may_listen() -> None:
+    with temporary_directory() as directory, socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        command = daemon_command(directory, (), f'[http]\nlisten = "127.0.0.1:{port}"\n{MOCK}')
+        script = (
+            "import os, sys\nos.dup2(int(sys.argv[1]), 3)\nos.set_inheritable(3, True)\n"
+            "os.environ['LISTEN_PID'] = str(os.getpid())\nos.execv(sys.argv[2], sys.argv[2:])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(listening.fileno()), *command],
+            env=environment(directory, {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "inferd-http"}),
+            pass_fds=(listening.fileno(),),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert upgrades(port) == 0
+            process.send_signal(signal.SIGUSR2)
+            wait_until(lambda: upgrades(port) == 1, WITHIN_S, "an upgrade")
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def upgrades(port: int) -> float:
+    with socket.create_connection(("127.0.0.1", port), WITHIN_S) as sock:
+        sock.sendall(get("/metrics"))
+        text = read_answer(sock).body.decode()
+    (line,) = (line for line in text.splitlines() if line.startswith("inferd_upgrades_total "))
+    return float(line.rpartition(" ")[2])
