@@ -311,3 +311,26 @@ def upgrades(port: int) -> float:
         text = read_answer(sock).body.decode()
     (line,) = (line for line in text.splitlines() if line.startswith("inferd_upgrades_total "))
     return float(line.rpartition(" ")[2])
+
+
+def test_a_lease_that_needs_a_url_opens_a_door_for_leases_alone() -> None:
+    config = '[backends.demo]\nkind = "libllama"\nmodel = "demo"\n'
+    config += '[routes.demo]\nbackends = ["demo"]\n'
+    with running_daemon(config=config) as daemon, connected(daemon.socket, WITHIN_S) as client:
+        assert query(client, "status")["http"] == []
+        for expected in ("opened", "the same after an upgrade"):
+            ensured = query(client, "lease.ensure", target="demo", transport="tcp", ttl_ms=60_000)
+            (address,) = query(client, "status")["http"]
+            base_url = ensured["endpoint"]["base_url"]
+            assert base_url.startswith(f"{address}/leases/"), expected
+            asked = base_url.removeprefix(address) + "/models"
+            ((name, value),) = ensured["endpoint"]["headers"].items()
+            assert ask(daemon, get(asked, f"{name}: {value}")).status == 200
+            assert ask(daemon, get(asked)).status == 401
+            assert ask(daemon, get("/health")).status == 200
+            for path in ("/v1/models", "/metrics", "/leases"):
+                answer = ask(daemon, get(path))
+                assert (answer.status, answer.error["code"]) == (404, "not_found")
+            assert ask(daemon, get("/health", host="evil.example")).status == 403
+            upgrade(daemon)
+        assert query(client, "status")["http"] == [address]
