@@ -52,7 +52,7 @@ class AgentRuns:
         provider = blueprint.spec.agent
         config = self.probes.config(provider)
         async with self._gate(provider).turn(), self._upstream(blueprint) as upstream:
-            binary = (await self.probes.ask(provider)).binary
+            binary = await self.probes.binary(provider)
             if binary is None:
                 raise BackendFault(f"{provider} is not installed any more")
             asked = AgentRequest(
@@ -87,7 +87,10 @@ class AgentRuns:
             address = await front.address()
             with self._leasing.entrance.passing(runtime.key) as given:
                 root = f"{address}/leases/{given.ref}"
-                yield AgentUpstream(base_url=root, key=Secret(given.token))
+                try:
+                    yield AgentUpstream(base_url=root, key=Secret(given.token))
+                finally:
+                    self._leasing.calls.end(given.ref)
 
     def _gate(self, provider: str) -> "_Gate":
         gate = self._gates.get(provider)

@@ -5,6 +5,7 @@ Asking starts the program: half a second of work. Whoever asks at the same momen
 
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path
 
 import trio
 
@@ -12,6 +13,10 @@ from ...config import AgentConfig
 from ...engines.agents.profile import AgentProbe
 from ...engines.agents.registry import PROFILES
 from .probe import probe
+
+DOUBT_S = 1.0
+"""Of a program that is not there, or logged out, no older news counts: someone may just have
+mended it."""
 
 
 class AgentProbes:
@@ -29,12 +34,21 @@ class AgentProbes:
         """Its table, or the defaults."""
         return self._configured.get(provider) or AgentConfig()
 
-    async def ask(self, provider: str, *, max_age_s: float = inf) -> AgentProbe:
+    async def binary(self, provider: str) -> Path | None:
+        """Its program, where one was ever found; else it is looked for."""
+        _, known = self._known.get(provider, (-inf, None))
+        if known is None or known.binary is None:
+            known = await self.ask(provider, max_age_s=DOUBT_S)
+        return known.binary
+
+    async def ask(self, provider: str, *, max_age_s: float) -> AgentProbe:
         """What was found, at most so old."""
         async with self._asking[provider]:
             at, known = self._known.get(provider, (-inf, None))
-            if known is not None and trio.current_time() - at <= max_age_s:
-                return known
+            if known is not None:
+                good_for_s = max_age_s if known.ready else min(max_age_s, DOUBT_S)
+                if trio.current_time() - at <= good_for_s:
+                    return known
             found = await probe(PROFILES[provider], self.environment, self.config(provider).binary)
             self._known[provider] = (trio.current_time(), found)
             return found

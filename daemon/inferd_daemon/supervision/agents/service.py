@@ -8,8 +8,8 @@ from .probes import AgentProbes
 
 HEALTH_INTERVAL_S = 300.0
 """A look starts the program: half a second of a core, while somebody holds it."""
-FRESH_S = 5.0
-"""What was seen a moment ago need not be looked at again for the next lease."""
+FRESH_S = 60.0
+"""What was seen ready so lately need not be looked at again for the next lease."""
 
 
 class AgentService(Attachable):
