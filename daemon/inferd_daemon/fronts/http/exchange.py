@@ -103,6 +103,10 @@ class Exchange(HTTPStream):
         self.ended_by = self.ended_by or by
         self.cancel_scope.cancel()
 
+    def let_go(self) -> None:
+        """Refer to itself no longer: what is over shall not wait for the collector."""
+        del self.app, self.scope
+
     async def handle(self, event: Event) -> None:
         """What hypercorn's stream does, but that a client that left cancels."""
         if isinstance(event, StreamClosed):

@@ -65,11 +65,15 @@ class Guard:
 
     async def __call__(self, scope: Any, _receive: object, send: Send) -> None:  # noqa: ANN401
         exchange: Exchange = scope["extensions"][EXTENSION]
+        started = trio.current_time()
         try:
             await self._answer(scope, exchange, send)
         finally:
-            if exchange.status is not None:
-                self._context.responses[exchange.status] += 1
+            status = exchange.status
+            if status is not None:
+                self._context.responses[status] += 1
+            took_ms = round((trio.current_time() - started) * 1000, 2)
+            _log.debug("HTTP request", path=scope["path"][:80], status=status, ms=took_ms)
 
     async def _answer(self, scope: Any, exchange: Exchange, send: Send) -> None:  # noqa: ANN401
         origin = self._origins.judge(scope["headers"], any_host=self._rules.any_host)

@@ -197,6 +197,7 @@ class Http1(H11Protocol):
             return
         self.stream = None
         stream.closed = True
+        stream.let_go()
         self._waits_since = trio.current_time()
         if self.parser.arrived and not self.closing:
             await self._begin_next()

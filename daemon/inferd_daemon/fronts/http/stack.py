@@ -36,7 +36,7 @@ class Stack:
         self._keys = ClientKeys(context.config, environ)
         self._tls = server_context(context.config)
         self._app = build_app(context)
-        self._hypercorn = _hypercorn()
+        self._hypercorn = _hypercorn(context.config.idle_timeout_s)
         self._worker = WorkerContext(None)
         self._guards: dict[DoorRules, Guard] = {}
 
@@ -73,11 +73,12 @@ class _Log(Logger):
         _log.exception(message)
 
 
-def _hypercorn() -> Config:
+def _hypercorn(handshake_timeout_s: float) -> Config:
     config = Config()
     config.logger_class = _Log
     config.include_server_header = False
     config.alpn_protocols = ["http/1.1"]
+    config.ssl_handshake_timeout = handshake_timeout_s
     config.keep_alive_timeout = inf  # connections have deadlines of their own
     config.keep_alive_max_requests = 2**31
     return config
