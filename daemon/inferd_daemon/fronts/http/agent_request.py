@@ -19,6 +19,8 @@ from .openai.json_body import FieldFault
 MAX_MESSAGES = 128
 MAX_PROMPT_BYTES = 256 * 1024
 """UTF-8, of all messages together."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""A prompt as JSON is six times as long at most, and the rest of a request is short."""
 _NOTHING = (b"", b"null", b"[]")
 _NO_CHOICE = (b"", b"null", b'"none"')
 
@@ -45,6 +47,8 @@ class AgentAsked(NamedTuple):
 
 def read_agent_request(body: bytes, name: str, can: Capabilities) -> AgentAsked:
     """What is asked of the agent `name`. Raises FieldFault and other CallerFaults."""
+    if len(body) > MAX_BODY_BYTES:
+        raise FieldFault("messages", f"hold more than {MAX_PROMPT_BYTES} bytes of text")
     _refuse_tools_and_crowds(body, name)
     asked = parse_chat(body)
     _require_text(asked)

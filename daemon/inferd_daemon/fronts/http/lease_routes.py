@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from inferd_proto import ErrorCode
 
+from ...backends.thread import in_thread
 from ...errors import CallerFault, RequestError
 from ...supervision.leases.entrance import Entry
 from ...supervision.leases.relay import away
@@ -36,6 +37,8 @@ RELAYED = (
     "messages/count_tokens",
 )
 """Below `/v1`: what a runtime may serve. It says itself what it does not."""
+LONG_BYTES = 1024 * 1024
+"""A longer body is read in a thread: the loop serves others meanwhile."""
 _PASSED_HEADERS = ("content-type", "accept", "anthropic-version", "anthropic-beta")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -92,7 +95,11 @@ async def ask(request: Request) -> Response:
     leasing, entry = _enter(request)
     body = await request.body()
     blueprint = leasing.relay.runtime(entry.instance_key).blueprint
-    _require_model(body, leasing.relay.model(entry.instance_key))
+    pinned = leasing.relay.model(entry.instance_key)
+    if len(body) > LONG_BYTES:
+        await in_thread(_require_model, None, body, pinned)
+    else:
+        _require_model(body, pinned)
     if blueprint.kind == "agent":
         return _by_agent(request, entry, blueprint, body)
     path = request.url.path.removeprefix(f"/leases/{entry.ref}")

@@ -91,6 +91,15 @@ def test_the_limits_are_exact() -> None:
         read(half, half, {"role": "system", "content": "x"})
 
 
+def test_the_largest_prompt_fits_however_it_is_written() -> None:
+    escaped = "\\u0041" * MAX_PROMPT_BYTES
+    body = f'{{"messages":[{{"role":"user","content":"{escaped}"}}]}}'.encode()
+    asked = read_agent_request(body, "a", CAN)
+    assert asked.generate.messages[0].content == [Text("A" * MAX_PROMPT_BYTES)]
+    with pytest.raises(CallerFault, match="more than 262144 bytes"):
+        read_agent_request(body + b" " * (4 << 20), "a", CAN)
+
+
 def test_media_and_schemas_are_beyond_it() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     with pytest.raises(CallerFault):

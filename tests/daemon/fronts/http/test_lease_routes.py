@@ -129,6 +129,22 @@ async def test_another_model_or_no_json_reaches_nobody(
         assert not upstream.requests
 
 
+async def test_a_long_body_is_looked_at_and_passed_on(
+    front: Leased, blueprint: SleepBlueprint, tmp_path: Path
+) -> None:
+    async with serve(tmp_path, [whole(200, ANSWER)]) as upstream:
+        endpoint = await front.relayed(blueprint, upstream.uds or "")
+        text = "x" * (2 << 20)
+        for model, status in (("m", 200), ("other", 400)):
+            answer = await front.http.post(
+                f"{endpoint.base_url}/embeddings",
+                json={"input": text, "model": model},
+                headers=endpoint.headers,
+            )
+            assert answer.status_code == status
+        assert [len(request.body) > len(text) for request in upstream.requests] == [True]
+
+
 async def test_the_model_is_listed_and_the_health_is_the_runtimes(
     front: Leased, blueprint: SleepBlueprint, tmp_path: Path
 ) -> None:
