@@ -119,9 +119,10 @@ def surroundings(_: str) -> int:
 
 def upstream(path: str) -> int:
     """What a request to `path` of its upstream is answered, as status and body."""
+    model = sys.argv[sys.argv.index("--model") + 1]
     request = urllib.request.Request(
         os.environ["ANTHROPIC_BASE_URL"] + path,
-        data=json.dumps({"model": sys.argv[sys.argv.index("--model") + 1], "messages": []}).encode(),
+        data=json.dumps({"model": model, "messages": []}).encode(),
         headers={"Authorization": "Bearer " + os.environ["ANTHROPIC_AUTH_TOKEN"]},
     )
     try:

@@ -48,7 +48,12 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
         True,
         "422: too large",
     ),
-    "cut in its words": (400, openai_error('too l\nong, says "x"')[:-8], True, "400: too l ong, says"),
+    "cut in its words": (
+        400,
+        openai_error('too l\nong, says "x"')[:-8],
+        True,
+        "400: too l ong, says",
+    ),
     "cut in an escape": (400, b'{"error":{"message":"t\\u00fc too \\u00', True, "400: t\u00fc too"),
     "cut in a character": (400, b'{"message":"t\xc3', True, "400: t\ufffd"),
     "cut before its words": (400, b'{"input":"the prompt', True, "400"),
