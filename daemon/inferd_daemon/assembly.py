@@ -194,10 +194,13 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
             found = next(known, None)
         if found is None:
             raise ValueError(f"names no route; there is {', '.join(config.routes) or 'none'}")
-        for name in (name for tier in found.tiers for name in tier):
-            blueprint = configured.get(name)
-            if blueprint is not None and blueprint.kind != "agent":
-                return blueprint
+        names = [name for tier in found.tiers for name in tier]
+        models = [configured[name] for name in names if name in configured]
+        models = [one for one in models if one.kind != "agent"]
+        # What the daemon runs itself can be held; a service may go at any time.
+        models.sort(key=lambda one: one.kind == "attach")
+        if models:
+            return models[0]
         raise ValueError(f"must be a route that a model of this daemon answers; {route!r} is none")
 
     # Not beside the sockets: programs may not be run from there on every system.

@@ -511,9 +511,13 @@ def test_an_agent_on_the_bundled_engine(tmp_path: Path) -> None:
 def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:
     config = (
         '[backends.coder]\nkind = "agent"\nagent = "claude"\nmodel = "opus"\n'
-        '[routes.coder]\nbackends = ["coder"]\n'
+        '[routes.coder]\nbackends = ["coder"]\n[http]\nlisten = "127.0.0.1:0"\n'
     )
     with agent_daemon(tmp_path, config) as daemon, connected(daemon.socket) as client:
+        (front,) = ask(client, "status")["http"]
+        own = {"base_url": f"{front}/v1", "headers": {}, "model_identity": "coder"}
+        assert ask_agent(own, "say by http").text == "by http "
+        assert ask_agent(own, tools=[TOOL]).status == 400
         message = {"role": "user", "content": [{"type": "text", "text": "say by frames"}]}
         client.say(id="g", op="generate", model="coder", messages=[message])
         answers = []

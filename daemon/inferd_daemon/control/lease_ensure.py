@@ -34,9 +34,10 @@ def _target(call: Call, asked: LeaseEnsure) -> Blueprint:
         raise RequestError(
             ErrorCode.NOT_FOUND, f"no route {asked.target[:80]!r}; the routes are: {known}"
         )
-    for backend in route.backends:
-        if backend.name in configured:
-            return configured[backend.name]
+    found = [configured[one.name] for one in route.backends if one.name in configured]
+    if found:
+        # A runtime of the daemon's own can be held; a service may go at any time.
+        return next((one for one in found if one.kind != "attach"), found[0])
     kinds = ", ".join(sorted({backend.kind for backend in route.backends}))
     raise RequestError(
         ErrorCode.INCOMPATIBLE,
