@@ -41,7 +41,8 @@ def test_an_agent_stands_for_a_target(
     options: EnsureOptions, target: dict[str, str], daemon: ScriptedDaemon
 ) -> None:
     with BlockingClient(daemon.path, label="me") as client:
-        client.ensure(**options, ttl=5)
+        asked: EnsureOptions = {**options, "ttl": 5}
+        client.ensure(**asked)
         assert arguments(daemon, "lease.ensure")["target"] == target
         with client.lease(**options) as lease:
             assert lease.ref == "lease-abc"

@@ -42,6 +42,8 @@ async def test_what_a_dispatch_counts() -> None:
 
     told = await metrics(Call(view, Peer(1, os.geteuid(), 0), 1, {}))
     assert "s3cret" not in str(told)
+    families_told = told["metrics"]
+    assert isinstance(families_told, list)
     assert {"inferd_breaker_state", "inferd_connections", "process_cpu_seconds"} <= {
-        family["name"] for family in told["metrics"]
+        family["name"] for family in families_told
     }

@@ -53,6 +53,6 @@ async def leased(directory: Path) -> AsyncIterator[Leased]:
         view = view_of(MockBackend("mock", MockConfig()))
         view.leasing = whole
         app = build_app(HttpContext(view, HttpConfig()))
-        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=ADDRESS) as http:
             yield Leased(whole, front, http)

@@ -1,6 +1,7 @@
 """The routes of leases: whom they let in, what they carry, and how they end."""
 
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.support.scripted_upstream import (
     EVENTS_HEAD,
     Close,
     Hold,
+    Step,
     chunk,
     serve,
     whole,
@@ -165,7 +167,7 @@ async def test_the_model_is_listed_and_the_health_is_the_runtimes(
 async def test_a_released_lease_answers_404_and_what_runs_ends(
     front: Leased, blueprint: SleepBlueprint, tmp_path: Path
 ) -> None:
-    begun = [EVENTS_HEAD + chunk(b'data: {"choices":[]}\n\n'), Hold()]
+    begun: list[Step] = [EVENTS_HEAD + chunk(b'data: {"choices":[]}\n\n'), Hold()]
     async with serve(tmp_path, begun) as upstream, trio.open_nursery() as nursery:
         endpoint = await front.relayed(blueprint, upstream.uds or "")
         bodies: list[bytes] = []
@@ -230,7 +232,7 @@ async def test_a_request_waits_for_a_runtime_that_restarts_or_is_told_when_to_co
         assert runtime is not None
         assert runtime.supervisor.process is not None
         blueprint.engine.health = Health.LOADING
-        runtime.supervisor.process.signal_group(9)
+        runtime.supervisor.process.signal_group(signal.SIGKILL)
         with trio.fail_after(2):
             while runtime.state is not State.STARTING:
                 await front.whole.runtimes.wait_changed()
