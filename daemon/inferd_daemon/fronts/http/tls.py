@@ -17,7 +17,7 @@ def server_context(config: HttpConfig) -> "ssl.SSLContext | None":
     try:
         context.load_cert_chain(config.tls_cert_file, config.tls_key_file, _no_password)
     except ssl.SSLError as error:
-        why = error.reason or "not a certificate and its key"
+        why = error.reason or "they do not read"
         raise OperatorError(
             f"http.tls_cert_file: {why}: PEM files of a certificate and its key are needed"
         ) from None
