@@ -315,3 +315,19 @@ def test_a_page_that_is_listed_may_ask() -> None:
             answer = ask(daemon, request)
             assert answer.status == status
             assert ("access-control-allow-origin" in answer.headers) == (status != 403)
+
+
+def test_bodies_of_all_clients_share_what_the_daemon_may_hold() -> None:
+    with http_daemon(daemon="max_request_bytes_in_memory = 300000") as daemon:
+        head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 250000\r\n\r\n"
+        with connect(daemon) as first:
+            first.sendall(head + b"x" * 1000)
+            wait_until(lambda: ask(daemon, head).status == 429, 5, "the first to be charged")
+            answer = ask(daemon, head)
+            assert (answer.status, answer.error["code"]) == (429, "queue_full")
+            assert "retry-after" in answer.headers
+            assert ask(daemon, chat()).status == 200  # what is small is not counted
+            chunked = head.replace(b"Content-Length: 250000", b"Transfer-Encoding: chunked")
+            assert ask(daemon, chunked + b"30000\r\n" + b"x" * 0x30000 + b"\r\n").status == 429
+        body = b'{"model":"mock","input":"%b"}' % (b"x" * 200_000)
+        wait_until(lambda: ask(daemon, post("/v1/embeddings", body)).status == 200, 5, "room again")
