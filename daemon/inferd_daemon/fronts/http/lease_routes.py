@@ -15,6 +15,7 @@ from starlette.routing import Route
 from inferd_proto import ErrorCode
 
 from ...backends.thread import in_thread
+from ...config.http_rules import is_loopback
 from ...errors import CallerFault, RequestError
 from ...supervision.leases.entrance import Entry
 from ...supervision.leases.relay import away
@@ -130,11 +131,19 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
     async def answer(request: Request) -> Response:
         try:
+            _require_loopback(request)
             return await endpoint(request)
         except RequestError as error:
             return refusal(error)
 
     return answer
+
+
+def _require_loopback(request: Request) -> None:
+    """Raises RequestError for who comes from another machine, whatever the front listens on."""
+    host = "" if request.client is None else request.client.host
+    if host and not is_loopback(host):
+        raise RequestError(ErrorCode.NOT_FOUND, "leases are for programs of the daemon's machine")
 
 
 def _leasing(request: Request) -> Leasing:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 import trio.testing
@@ -145,6 +146,27 @@ async def test_a_long_body_is_looked_at_and_passed_on(
             )
             assert answer.status_code == status
         assert [len(request.body) > len(text) for request in upstream.requests] == [True]
+
+
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [
+        (("127.0.0.1", 1), 200),
+        (("127.8.9.1", 1), 200),
+        (("::1", 1), 200),
+        (("192.0.2.7", 1), 404),
+        (("2001:db8::1", 1), 404),
+    ],
+)
+async def test_leases_are_for_this_machine(
+    client: tuple[str, int], status: int, front: Leased, blueprint: SleepBlueprint
+) -> None:
+    endpoint = (await have(front.whole, blueprint, transport="tcp")).endpoint
+    transport = front.http._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    transport.client = client
+    answer = await front.http.get(f"{endpoint.base_url}/models", headers=endpoint.headers)
+    assert answer.status_code == status
 
 
 async def test_the_model_is_listed_and_the_health_is_the_runtimes(
