@@ -4,7 +4,7 @@ The mapping and the transport are others' work; this is the loop between them. I
 always closes the upstream's connection when it stops early, for that is what frees its slot.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
 from typing import TypeVar
 
@@ -129,9 +129,10 @@ class ChatClient:
             if response.status_code != 200 or not may_be_events(response):
                 raise await self._refusal(response, end)
             pieces = stream.__aiter__()
+            next_by = piece_source(stream, pieces)
             deadline = first_event_by
             while True:
-                batch = await self._next_batch(stream, pieces, answer, deadline)
+                batch = await self._next_batch(next_by, answer, deadline)
                 if batch:
                     yield batch
                 now = trio.current_time()
@@ -223,20 +224,13 @@ class ChatClient:
 
     async def _next_batch(
         self,
-        stream: httpx.AsyncByteStream,
-        pieces: AsyncIterator[bytes],
+        next_by: Callable[[float], Awaitable[bytes | None]],
         answer: ChatAnswer,
         deadline: float,
     ) -> Batch:
         """What one receive brings; sets `answer.failure` where nothing good comes any more."""
         try:
-            # Of what need not be waited for, no deadline need be set.
-            piece = await stream.soon() if isinstance(stream, ResponseBody) else None
-            if piece is None:
-                with trio.CancelScope(deadline=deadline):
-                    piece = await pieces.__anext__()
-        except StopAsyncIteration:
-            return answer.feed_eof()
+            piece = await next_by(deadline)
         except httpx.TransportError as error:
             answer.failure = self._translate(error)
             answer.failure.__cause__ = error
@@ -244,7 +238,7 @@ class ChatClient:
         if piece is None:
             answer.failure = self._went_silent(answer)
             return []
-        return answer.feed(piece)
+        return answer.feed(piece) if piece else answer.feed_eof()
 
     async def _post(self, path: str, body: bytes, missing: RequestError) -> bytes:
         """The body of a 200. Raises RequestError, `missing` where there is no such endpoint."""
@@ -321,3 +315,20 @@ class ChatClient:
 
     def _too_late(self, what: str) -> str:
         return f"upstream {what} in time"
+
+
+def piece_source(
+    stream: httpx.AsyncByteStream, pieces: AsyncIterator[bytes]
+) -> Callable[[float], Awaitable[bytes | None]]:
+    """Gives the next piece of `stream`, which `pieces` iterates: b"" at its end, None when the
+    deadline that it is given came first. Raises httpx.TransportError.
+    """
+    if isinstance(stream, ResponseBody):
+        return stream.next_by  # waits without a cancel scope of its own, which costs the most
+
+    async def next_by(deadline: float) -> bytes | None:
+        with trio.CancelScope(deadline=deadline):
+            return await anext(pieces, b"")
+        return None
+
+    return next_by

@@ -15,7 +15,7 @@ from inferd_proto import ErrorCode, Text
 
 from ..errors import BackendFault, BackendSilence, RequestError
 from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
-from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient
+from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient, piece_source
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
 from .event_relay import EventRelay, read_usage
 from .http_messages import drain, may_be_events, refuse_encoded, stream_of
@@ -120,6 +120,7 @@ class RelayedEvents(Pieces):
         self._events = events
         self._stream = stream_of(response)
         self._pieces = self._stream.__aiter__()
+        self._next_by = piece_source(self._stream, self._pieces)
         self._deadline = first_by
         self._end = end
 
@@ -146,24 +147,19 @@ class RelayedEvents(Pieces):
 
     async def _receive(self) -> bytes:
         """What may be passed on, maybe nothing. Raises RequestError where nothing good comes."""
-        client, events, stream = self._client, self._events, self._stream
+        client, events = self._client, self._events
         try:
-            # of what need not be waited for, no deadline need be set
-            piece = await stream.soon() if isinstance(stream, ResponseBody) else None
-            if piece is None:
-                with trio.CancelScope(deadline=self._deadline):
-                    piece = await self._pieces.__anext__()
-        except StopAsyncIteration:
-            data = events.feed_eof()
-            if events.error is None and not events.complete:
-                problem = "upstream ended the stream in the middle of the answer"
-                raise BackendFault(problem) from None
-            return data
+            piece = await self._next_by(self._deadline)
         except httpx.TransportError as error:
             raise client._translate(error) from error
         if piece is None:
             raise self._out_of_time()
-        return events.feed(piece)
+        if piece:
+            return events.feed(piece)
+        data = events.feed_eof()
+        if events.error is None and not events.complete:
+            raise BackendFault("upstream ended the stream in the middle of the answer")
+        return data
 
     async def _drain(self, now: float) -> None:
         """What is still due saves the connection."""

@@ -4,19 +4,18 @@ Made for streams of small chunks: all that one receive brought is parsed and han
 TLS, proxies and HTTP/2 are httpx's own business, not this one's.
 """
 
-from .beat import Beat, LoopLoad
 from .connection import Connection
 from .http import PlainTransport, ResponseBody
 from .idle_pool import IdlePool
+from .readiness_hub import ReadinessHub
 from .response_parser import MAX_HEAD_BYTES, ResponseParser
 
 __all__ = [
     "MAX_HEAD_BYTES",
-    "Beat",
     "Connection",
     "IdlePool",
-    "LoopLoad",
     "PlainTransport",
+    "ReadinessHub",
     "ResponseBody",
     "ResponseParser",
 ]

@@ -6,11 +6,14 @@ owner: a peer that does not understand a half close would keep it for ever.
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 import httpx
 import trio
+
+from .readiness_hub import ReadinessHub, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,12 +27,21 @@ BACKLOG_RETRY_S = (0.001, 0.032)
 
 
 class Connection:
-    """An open connection; `requests` counts what it has carried."""
+    """An open connection; `requests` counts what it has carried.
 
-    __slots__ = ("__weakref__", "_socket", "requests")
+    With a `hub` it waits there with all others, which costs less; without one, or where the hub can
+    take no more, it waits alone.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("__weakref__", "_hub", "_socket", "_watched", "requests")
+
+    def __init__(self, sock: socket.socket, hub: ReadinessHub | None = None) -> None:
         self._socket = sock
+        self._hub = hub
+        self._watched: Watched | None = None
+        if hub is not None:
+            with suppress(OSError):
+                self._watched = hub.add(sock.fileno())
         self.requests = 0
 
     async def send(self, data: bytes, *, timeout_s: float | None = None) -> None:
@@ -43,28 +55,35 @@ class Connection:
                 await trio.lowlevel.wait_writable(self._socket)
                 view = view[self._send_some(view) :]
 
-    async def receive(self, *, timeout_s: float | None = None) -> bytes:
-        """What there is, at most `RECEIVE_BYTES`; b"" at the end.
+    async def receive(self, deadline: float = inf) -> bytes | None:
+        """What there is, at most `RECEIVE_BYTES`; b"" at the end, None when `deadline` came first.
 
-        Raises OSError where the peer is gone, httpx.ReadTimeout. Always lets other tasks run.
+        Raises OSError where the peer is gone, trio.ClosedResourceError. Always lets other tasks
+        run.
         """
-        if timeout_s is None:
-            return await self._receive()
-        with time_limit(timeout_s, httpx.ReadTimeout, "upstream sends nothing"):
-            return await self._receive()
-
-    async def _receive(self) -> bytes:
-        # Waiting first: of a stream, the next token is seldom there already.
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
+        hub, watched = self._hub, self._watched
+        if hub is None or watched is None:
+            return await self._receive_alone(deadline)
+        while await hub.wait(watched, deadline):
             try:
-                return self._socket.recv(RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
+                watched.readable = False
                 continue
+            if len(data) < RECEIVE_BYTES and not watched.ended:
+                watched.readable = False  # that was all; what comes later is told anew
+            return data
+        return None
 
-    def receive_nowait(self) -> bytes:
-        """As `receive`, of what is there. Raises BlockingIOError where nothing is."""
-        return self._socket.recv(RECEIVE_BYTES)
+    async def _receive_alone(self, deadline: float) -> bytes | None:
+        with trio.CancelScope(deadline=deadline):
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    return self._socket.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue
+        return None
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
@@ -116,12 +135,19 @@ class Connection:
     def close(self) -> None:
         """Close fully, at once; who waits on it is woken. Closing again does nothing."""
         if self._socket.fileno() >= 0:
+            if self._hub is not None and self._watched is not None:
+                self._hub.remove(self._watched)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
 
 async def connect(
-    host: str, port: int, uds: str | None, *, timeout_s: float | None = None
+    host: str,
+    port: int,
+    uds: str | None,
+    *,
+    timeout_s: float | None = None,
+    hub: ReadinessHub | None = None,
 ) -> Connection:
     """Connect to the Unix socket `uds`, else to `host` and `port`.
 
@@ -132,7 +158,7 @@ async def connect(
             sock = await (_connect_tcp(host, port) if uds is None else _connect_unix(uds))
         except OSError as error:
             raise httpx.ConnectError(error.strerror or str(error)) from error
-    return Connection(sock)
+    return Connection(sock, hub)
 
 
 async def _connect_tcp(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ again only where a reused connection died before any byte of the response, and o
 """
 
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -12,22 +13,15 @@ from weakref import WeakSet
 import httpx
 import trio
 
-from .beat import Beat
 from .connection import MAX_REQUESTS, Connection, connect
 from .idle_pool import IdlePool
+from .readiness_hub import ReadinessHub
 from .response_parser import ResponseParser
 
 Origin = tuple[str, int]
 
 JOIN_BYTES = 64 * 1024
 """A body up to this is sent in one call with its head; copying a longer one costs more."""
-
-
-TRICKLE_BYTES = 2048
-"""What brings less is worth a wait for more, while the loop is saturated: some ten chunks."""
-TRICKLE_READS = 8
-"""So many small receives in a row make a trickle: not the few of a short answer, nor the lone
-tokens of an engine that is slower than the beat."""
 
 
 class StaleConnection(Exception):
@@ -43,7 +37,6 @@ class ResponseBody(httpx.AsyncByteStream):
         "_parser",
         "_read_timeout_s",
         "_transport",
-        "_until_trickle",
     )
 
     def __init__(
@@ -59,7 +52,6 @@ class ResponseBody(httpx.AsyncByteStream):
         self._connection: Connection | None = connection
         self._parser = parser
         self._read_timeout_s = read_timeout_s
-        self._until_trickle = TRICKLE_READS
 
     @property
     def whole(self) -> bool:
@@ -71,61 +63,48 @@ class ResponseBody(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         """Raises httpx.ReadTimeout, ReadError, RemoteProtocolError; what came before them first."""
+        timeout_s = self._read_timeout_s
+        piece = await self.next_by(inf if timeout_s is None else trio.current_time() + timeout_s)
+        if piece is None:
+            self._close()
+            raise _silent(timeout_s)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def next_by(self, deadline: float) -> bytes | None:
+        """The next piece; b"" at the end, None when `deadline` came first.
+
+        Raises httpx.ReadError, RemoteProtocolError; what came before them first.
+        """
         parser = self._parser
         body = parser.body
         while not body:
+            connection = self._connection
             if parser.failure is not None:
                 self._close()
                 raise parser.failure
             if parser.complete:
-                raise StopAsyncIteration
-            if self._connection is None:
+                return b""
+            if connection is None:
                 raise httpx.ReadError("the response was closed")
-            await self._receive(self._connection, wait=True)
-        return self._take()
-
-    async def soon(self) -> bytes | None:
-        """The next piece if it is there, or if the next beat of a saturated loop brings it.
-
-        None says nothing: `__anext__` waits, and tells of the end. Raises as `__anext__` does.
-        """
-        parser = self._parser
-        if not parser.body:
-            if self._until_trickle > 0 or parser.complete or parser.failure is not None:
-                return None
-            if not await self._transport.beat.wait() or self._connection is None:
-                return None
-            await self._receive(self._connection, wait=False)
-        return self._take() if parser.body else None
-
-    def _take(self) -> bytes:
-        body = self._parser.body
+            try:
+                data = await connection.receive(deadline)
+                if data is None:
+                    return None
+                if data:
+                    parser.feed(data)
+                else:
+                    parser.feed_eof()
+            except httpx.TransportError:
+                self._close()
+                raise
+            except (OSError, trio.ClosedResourceError) as error:
+                self._close()
+                raise httpx.ReadError(f"connection lost: {error}") from error
         piece = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         return piece
-
-    async def _receive(self, connection: Connection, *, wait: bool) -> None:
-        try:
-            if wait:
-                data = await connection.receive(timeout_s=self._read_timeout_s)
-            else:
-                data = connection.receive_nowait()
-            if 0 < len(data) < TRICKLE_BYTES:
-                self._until_trickle -= 1
-            else:
-                self._until_trickle = TRICKLE_READS
-            if data:
-                self._parser.feed(data)
-            else:
-                self._parser.feed_eof()
-        except BlockingIOError:
-            self._until_trickle = TRICKLE_READS
-        except httpx.TransportError:
-            self._close()
-            raise
-        except (OSError, trio.ClosedResourceError) as error:
-            self._close()
-            raise httpx.ReadError(f"connection lost: {error}") from error
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -161,7 +140,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         self.leave = leave
         self._idle: IdlePool[Connection] = IdlePool()
         self._closed = False
-        self.beat = Beat()
+        self._hub = ReadinessHub()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx.ConnectError, WriteTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
@@ -179,7 +158,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
             except StaleConnection:
                 pass
         timeout_s = request.extensions.get("timeout", {}).get("connect")
-        fresh = await connect(*origin, self._uds, timeout_s=timeout_s)
+        fresh = await connect(*origin, self._uds, timeout_s=timeout_s, hub=self._hub)
         self._open.add(fresh)
         return await self._exchange(fresh, origin, request, data)
 
@@ -269,11 +248,14 @@ async def _send_and_read_head(
         # A server that refuses a large body answers and closes before it has read all.
         lost = error
     silent = True
+    deadline = inf if read_timeout_s is None else trio.current_time() + read_timeout_s
     while not parser.head_complete:
         try:
-            received = await connection.receive(timeout_s=read_timeout_s)
+            received = await connection.receive(deadline)
         except OSError as error:
             lost, received = lost or error, b""
+        if received is None:
+            raise _silent(read_timeout_s)
         if received:
             silent = False
             parser.feed(received)
@@ -283,6 +265,10 @@ async def _send_and_read_head(
             raise httpx.ReadError(f"connection lost: {lost}") from lost
         else:
             parser.feed_eof()
+
+
+def _silent(timeout_s: float | None) -> httpx.ReadTimeout:
+    return httpx.ReadTimeout(f"upstream sends nothing (waited {timeout_s:g} s)")
 
 
 async def _request_body(request: httpx.Request) -> bytes:
