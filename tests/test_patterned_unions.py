@@ -32,7 +32,7 @@ PACKAGES = [
     inferd_daemon.fronts.http,
     inferd_proto,
 ]
-NOT_OURS_TO_LOAD = {"inferd_daemon.engines.libllama_server"}
+NOT_OURS_TO_LOAD = {"inferd_daemon.engines.libllama.server"}
 """Loads llama.cpp; its structs are those of `libllama_control`."""
 CONTAINERS = (CollectionType, TupleType, DictType, StructType)
 

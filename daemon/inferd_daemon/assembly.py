@@ -28,8 +28,8 @@ from .config import (
 )
 from .config.lines import Path as KeyPath
 from .engines.base import EngineFailure
-from .engines.binary import find_command
-from .engines.boot_spec import BootSpec, BootSpecError, normalise
+from .engines.llama_server.binary import find_command
+from .engines.llama_server.boot_spec import BootSpec, BootSpecError, normalise
 from .engines.machine_memory import total_bytes
 from .errors import CallerFault, OperatorError
 from .fronts.http.needs import unmet_needs

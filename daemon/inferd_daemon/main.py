@@ -53,7 +53,7 @@ from .supervision.succession.reexec import (
 _lean_imports.done()
 
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
-_NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama_server"}
+_NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama.server"}
 """The entry, and what loads llama.cpp: only workers do."""
 _STDOUT, _STDERR = 1, 2
 _log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from inferd_daemon.backends.base import (
 from inferd_daemon.backends.libllama import LibllamaBackend
 from inferd_daemon.config import LibllamaConfig
 from inferd_daemon.engines.http_probe import fetch
-from inferd_daemon.engines.libllama import LibllamaEngine
+from inferd_daemon.engines.libllama.engine import LibllamaEngine
 from inferd_daemon.supervision.processes.logs import RuntimeLog
 from inferd_daemon.supervision.runtimes.backoff import RestartPolicy
 from inferd_daemon.supervision.runtimes.supervisor import Supervisor

@@ -1,7 +1,7 @@
 """A CLI agent as a runtime: there is no process while nobody asks, so its program is looked at."""
 
 from ...backends.runtime import Endpoint, ModelFacts
-from ...engines.attached import Attachable, Sight
+from ...engines.attached.service import Attachable, Sight
 from ...engines.base import Health, Timing
 from ...engines.failures import Cause
 from .probes import AgentProbes

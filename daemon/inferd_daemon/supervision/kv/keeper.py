@@ -12,9 +12,16 @@ import structlog
 import trio
 
 from ...backends.thread import in_thread
-from ...engines.cache_identity import take_identity
-from ...engines.llama_server import LlamaServerEngine
-from ...engines.slots import SlotError, SlotRefused, list_slots, read_build, restore_slot, save_slot
+from ...engines.llama_server.cache_identity import take_identity
+from ...engines.llama_server.engine import LlamaServerEngine
+from ...engines.llama_server.slots import (
+    SlotError,
+    SlotRefused,
+    list_slots,
+    read_build,
+    restore_slot,
+    save_slot,
+)
 from ..processes.identity import read_boot_id
 from ..processes.process import Process
 from .manifest import KvFile, KvManifest, merged, restorable

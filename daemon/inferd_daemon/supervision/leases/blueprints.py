@@ -9,8 +9,8 @@ from msgspec import ValidationError
 
 from inferd_proto import ErrorCode, JsonObject, TargetKind, target_kind
 
-from ...engines.attach_spec import normalise_attach
-from ...engines.boot_spec import normalise
+from ...engines.attached.spec import normalise_attach
+from ...engines.llama_server.boot_spec import normalise
 from ...engines.secret import Secret
 from ...errors import CallerFault, RequestError
 from ..runtimes.attach_blueprint import AttachBlueprint

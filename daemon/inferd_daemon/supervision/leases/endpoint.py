@@ -8,7 +8,7 @@ from typing import TypedDict
 from inferd_proto import CompatibilityResult, EndpointDescriptor, EndpointProtocol, ManagementMode
 
 from ...backends.runtime import Endpoint, ModelFacts
-from ...engines.address import base_url, headers, health_url
+from ...engines.llama_server.address import base_url, headers, health_url
 from ..runtimes.blueprint import Blueprint
 from .front_door import Door
 from .lease import Lease

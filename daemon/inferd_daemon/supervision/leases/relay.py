@@ -18,7 +18,7 @@ from ...backends.http_messages import header_lines, stream_of
 from ...backends.runtime import Endpoint
 from ...backends.thread import in_thread
 from ...backends.transport import PlainTransport
-from ...engines.address import root_url
+from ...engines.llama_server.address import root_url
 from ...errors import BackendFault, RequestError
 from ..runtimes.machine import SERVING, State
 from ..runtimes.registry import Managed, Runtimes

@@ -19,11 +19,11 @@ from inferd_proto import (
 )
 
 from ...config import OpenAICompatConfig
-from ...engines.attach_spec import AttachSpec, AttachSpecError, normalise_attach
-from ...engines.attached import AttachedService
+from ...engines.attached.ollama import OllamaService
+from ...engines.attached.openai_service import OpenAIService
+from ...engines.attached.service import AttachedService
+from ...engines.attached.spec import AttachSpec, AttachSpecError, normalise_attach
 from ...engines.base import EngineFailure
-from ...engines.ollama import OllamaService
-from ...engines.openai_service import OpenAIService
 from ..processes.logs import RuntimeLog
 from .attachment import RETRIES, Attachment
 from .blueprint import Blueprint, Former, Hooks

@@ -7,7 +7,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from ...engines.attached import Attachable, Sight
+from ...engines.attached.service import Attachable, Sight
 from ...engines.base import EngineFailure, Health
 from ...engines.failures import Cause, Failure, failure
 from .backoff import RestartPolicy

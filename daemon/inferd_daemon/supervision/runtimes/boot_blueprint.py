@@ -11,11 +11,11 @@ from inferd_proto import JsonObject
 
 from ...backends.thread import in_thread
 from ...engines.base import EngineFailure
-from ...engines.boot_spec import BootSpec
 from ...engines.failures import Cause, failure
-from ...engines.gguf import read_head
-from ...engines.llama_server import LlamaServerEngine
-from ...engines.memory_estimate import estimate
+from ...engines.llama_server.boot_spec import BootSpec
+from ...engines.llama_server.engine import LlamaServerEngine
+from ...engines.llama_server.gguf import read_head
+from ...engines.llama_server.memory_estimate import estimate
 from ..kv.keeper import KvKeeper
 from ..kv.store import KvStore
 from ..processes.logs import RuntimeLog

@@ -7,7 +7,7 @@ import msgspec
 from inferd_proto import JsonObject
 
 from ...config import LibllamaConfig
-from ...engines.libllama import LibllamaEngine
+from ...engines.libllama.engine import LibllamaEngine
 from ..processes.logs import RuntimeLog
 from .blueprint import Blueprint, Former, Hooks, keep_open
 from .boot_blueprint import Site

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 import trio
 
-from inferd_daemon.engines.boot_spec import normalise
 from inferd_daemon.engines.http_probe import ProbeError, fetch
-from inferd_daemon.engines.llama_server import LlamaServerEngine
-from inferd_daemon.engines.slots import list_slots
+from inferd_daemon.engines.llama_server.boot_spec import normalise
+from inferd_daemon.engines.llama_server.engine import LlamaServerEngine
+from inferd_daemon.engines.llama_server.slots import list_slots
 from inferd_daemon.models.demo import demo_model_path
 from inferd_daemon.supervision.kv.keeper import KvKeeper
 from inferd_daemon.supervision.kv.manifest import KvManifest

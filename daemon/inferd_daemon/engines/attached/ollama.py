@@ -7,11 +7,11 @@ installed but cold. Asks nothing that would load a model.
 import msgspec
 from msgspec import Struct
 
-from ..backends.runtime import ModelFacts
-from .attached import AttachedService, Sight
-from .base import Health
-from .failures import Cause
-from .http_probe import ProbeError, missed
+from ...backends.runtime import ModelFacts
+from ..base import Health
+from ..failures import Cause
+from ..http_probe import ProbeError, missed
+from .service import AttachedService, Sight
 
 CAPABILITIES = {
     "completion": "streaming",

@@ -14,12 +14,12 @@ import trio
 
 from inferd_daemon.backends.runtime import Endpoint
 from inferd_daemon.backends.transport import PlainTransport
-from inferd_daemon.engines.address import base_url, headers, root_url
 from inferd_daemon.engines.base import EngineFailure, Health
-from inferd_daemon.engines.binary import BUNDLED, find_command
-from inferd_daemon.engines.boot_spec import BootSpecError, normalise
 from inferd_daemon.engines.failures import Cause, Failure
-from inferd_daemon.engines.llama_server import LlamaServerEngine
+from inferd_daemon.engines.llama_server.address import base_url, headers, root_url
+from inferd_daemon.engines.llama_server.binary import BUNDLED, find_command
+from inferd_daemon.engines.llama_server.boot_spec import BootSpecError, normalise
+from inferd_daemon.engines.llama_server.engine import LlamaServerEngine
 from inferd_daemon.engines.secret import Secret
 from inferd_daemon.models.demo import demo_model_path
 from inferd_daemon.supervision.processes.process import Process, spawn

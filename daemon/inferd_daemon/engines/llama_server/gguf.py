@@ -11,8 +11,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .base import EngineFailure
-from .failures import Cause, failure
+from ..base import EngineFailure
+from ..failures import Cause, failure
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

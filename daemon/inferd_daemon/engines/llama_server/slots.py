@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from ..backends.runtime import Endpoint
-from .http_probe import ProbeError, fetch
+from ...backends.runtime import Endpoint
+from ..http_probe import ProbeError, fetch
 
 
 class SlotError(Exception):

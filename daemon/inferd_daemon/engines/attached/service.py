@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from ..backends.runtime import Endpoint, ModelFacts
-from ..backends.thread import in_thread
-from ..backends.transport import PlainTransport
-from .attach_spec import AttachSpec
-from .base import EngineFailure, Health, Service, Timing
-from .failures import Cause, failure
-from .http_probe import exchange
-from .key_file import KeyFileError, read_key_file
-from .secret import Secret
+from ...backends.runtime import Endpoint, ModelFacts
+from ...backends.thread import in_thread
+from ...backends.transport import PlainTransport
+from ..base import EngineFailure, Health, Service, Timing
+from ..failures import Cause, failure
+from ..http_probe import exchange
+from ..key_file import KeyFileError, read_key_file
+from ..secret import Secret
+from .spec import AttachSpec
 
 READINESS_INTERVAL_S = 0.1
 

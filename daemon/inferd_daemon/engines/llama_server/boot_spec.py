@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from inferd_proto import JsonObject
 
-from ..config.boot_fields import LOCAL_SURFACE, BootFields
-from ..config.checking import check, dotted
-from ..errors import CallerFault
+from ...config.boot_fields import LOCAL_SURFACE, BootFields
+from ...config.checking import check, dotted
+from ...errors import CallerFault
+from ..secret import Secret
 from .boot_rules import broken_rules, is_loopback, normal_prefix
-from .secret import Secret
 
 
 class BootSpec(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..config.boot_fields import LOCAL_SURFACE
+from ...config.boot_fields import LOCAL_SURFACE
 from .flag_table import OWNER, REFUSED, spelled
 
 Given = Mapping[str, Any]

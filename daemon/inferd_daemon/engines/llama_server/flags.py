@@ -7,10 +7,10 @@ inherited environment loses every LLAMA_* variable, which the server would read 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..backends.runtime import Endpoint
+from ...backends.runtime import Endpoint
+from ..secret import Secret
 from .boot_spec import BootSpec
 from .flag_table import FIELD_FLAGS, NO_VALUE
-from .secret import Secret
 
 _PLAIN = (
     "model",

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_daemon.engines.boot_spec import BootSpec, BootSpecError, is_local, normalise
-from inferd_daemon.engines.flag_table import OWNER, REFUSED
+from inferd_daemon.engines.llama_server.boot_spec import (
+    BootSpec,
+    BootSpecError,
+    is_local,
+    normalise,
+)
+from inferd_daemon.engines.llama_server.flag_table import OWNER, REFUSED
 
 MODEL = "/models/Qwen3-0.6B.Q4_K_M.gguf"
 

@@ -9,10 +9,10 @@ import pytest
 import xllamacpp
 
 from inferd_daemon.backends.runtime import Endpoint
-from inferd_daemon.engines.boot_spec import normalise
-from inferd_daemon.engines.bundled_server import UsageError, configure
 from inferd_daemon.engines.failures import Cause, classify
-from inferd_daemon.engines.flags import render_argv
+from inferd_daemon.engines.llama_server.boot_spec import normalise
+from inferd_daemon.engines.llama_server.bundled_server import UsageError, configure
+from inferd_daemon.engines.llama_server.flags import render_argv
 
 Configure = Callable[..., Any]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inferd_daemon.engines.base import EngineFailure
 from inferd_daemon.engines.failures import Cause
-from inferd_daemon.engines.gguf import GgufHead, read_head
+from inferd_daemon.engines.llama_server.gguf import GgufHead, read_head
 from inferd_daemon.models.demo import demo_model_path
 from tests.support.models import build_embedding_model, build_multimodal_model, spoil_version
 

@@ -1,4 +1,4 @@
-"""The child process that holds a model: `python -m inferd_daemon.engines.libllama_worker FD`.
+"""The child process that holds a model: `python -m inferd_daemon.engines.libllama.worker FD`.
 
 FD is its end of the control socketpair. It lives as long as the daemon holds the other end. It
 starts no event loop and imports little: requests go straight to llama.cpp's own server threads.
@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from .libllama_control import (
+from .control import (
     Boot,
     Control,
     ControlStream,
@@ -32,7 +32,7 @@ def main() -> NoReturn:
     # While a model loads, the interpreter runs no handler: the kernel's own must do.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from . import libllama_server as engine  # slow to import, so after the boot message
+        from . import server as engine  # slow to import, so after the boot message
     except ImportError as error:
         fail(connection, f"the bundled engine (xllamacpp) does not load: {error}")
     send(connection, Loading())

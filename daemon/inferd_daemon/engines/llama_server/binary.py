@@ -10,13 +10,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .base import EngineFailure
+from ..base import EngineFailure
+from ..failures import Cause, failure
 from .boot_spec import BootSpec
-from .failures import Cause, failure
 
 VARIABLE = "INFERD_LLAMA_SERVER"
 PROGRAM = "llama-server"
-BUNDLED = (sys.executable, "-P", "-m", "inferd_daemon.engines.bundled_server")
+BUNDLED = (sys.executable, "-P", "-m", "inferd_daemon.engines.llama_server.bundled_server")
 """`-P`: the working directory is no place to import from."""
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd_daemon.backends.runtime import Endpoint
-from inferd_daemon.engines.address import (
+from inferd_daemon.engines.llama_server.address import (
     base_url,
     headers,
     health_url,
@@ -16,9 +16,9 @@ from inferd_daemon.engines.address import (
     socket_endpoint,
     tcp_endpoint,
 )
-from inferd_daemon.engines.boot_spec import normalise
-from inferd_daemon.engines.flag_table import FIELD_FLAGS, REFUSED, option, spelled
-from inferd_daemon.engines.flags import flags_in_help, render_argv, render_environment
+from inferd_daemon.engines.llama_server.boot_spec import normalise
+from inferd_daemon.engines.llama_server.flag_table import FIELD_FLAGS, REFUSED, option, spelled
+from inferd_daemon.engines.llama_server.flags import flags_in_help, render_argv, render_environment
 from inferd_daemon.engines.secret import Secret
 from tests.support.llama_server import help_text
 

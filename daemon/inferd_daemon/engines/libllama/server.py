@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import xllamacpp
 
-from .libllama_control import Boot
-from .machine_memory import refuse_beyond_free, total_bytes
+from ..machine_memory import refuse_beyond_free, total_bytes
+from .control import Boot
 
 MAX_WHOLE_TOKENS = 8192
 """A text to embed or rank is computed in one piece; the buffers for it grow with its square."""

@@ -5,9 +5,9 @@ Pure: binds nothing. A key is in the headers alone.
 
 from pathlib import Path
 
-from ..backends.runtime import Endpoint
+from ...backends.runtime import Endpoint
+from ..secret import Secret
 from .boot_spec import BootSpec
-from .secret import Secret
 
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit for a Unix socket's path; the server also wants it to end in `.sock`."""

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import trio
 
-from inferd_daemon.engines.address import base_url, headers, health_url
-from inferd_daemon.engines.attach_spec import normalise_attach
-from inferd_daemon.engines.attached import AttachedService
+from inferd_daemon.engines.attached.ollama import OllamaService, same_model
+from inferd_daemon.engines.attached.openai_service import OpenAIService
+from inferd_daemon.engines.attached.service import AttachedService
+from inferd_daemon.engines.attached.spec import normalise_attach
 from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause
-from inferd_daemon.engines.ollama import OllamaService, same_model
-from inferd_daemon.engines.openai_service import OpenAIService
+from inferd_daemon.engines.llama_server.address import base_url, headers, health_url
 from tests.support.fake_ollama import FakeOllama, fake_ollama
 from tests.support.scripted_upstream import Close, Script, serve, whole
 

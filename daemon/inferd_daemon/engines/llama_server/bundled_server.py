@@ -1,6 +1,6 @@
 """The bundled llama-server: the xllamacpp wheel behind the real one's flags, for its boot specs.
 
-    python -P -m inferd_daemon.engines.bundled_server --model FILE --host SOCKET …
+    python -P -m inferd_daemon.engines.llama_server.bundled_server --model FILE --host SOCKET …
 
 Takes the flags of every field, and of the options that people add most. An unknown one ends it
 with the real one's words, so that failures read the same. The key comes by LLAMA_API_KEY or a file.

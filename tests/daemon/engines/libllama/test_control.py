@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_daemon.engines.libllama_control import (
+from inferd_daemon.engines.libllama.control import (
     MAX_CONTROL_BYTES,
     Boot,
     Control,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inferd_daemon.backends.runtime import Endpoint
-from inferd_daemon.engines.slots import (
+from inferd_daemon.engines.llama_server.slots import (
     Slot,
     SlotError,
     SlotRefused,

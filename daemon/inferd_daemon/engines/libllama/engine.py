@@ -15,14 +15,17 @@ from pathlib import Path
 import msgspec
 import trio
 
-from ..backends.runtime import Endpoint, ModelFacts
-from ..config import LibllamaConfig
-from ..errors import OperatorError
-from ..models.demo import demo_model_path
-from .base import Belongings, Engine, EngineFailure, Health, Launch, Timing
-from .failures import Cause, Failure, classify, failure
-from .http_probe import ProbeError, fetch, look
-from .libllama_control import (
+from ...backends.runtime import Endpoint, ModelFacts
+from ...config import LibllamaConfig
+from ...errors import OperatorError
+from ...models.demo import demo_model_path
+from ..base import Belongings, Engine, EngineFailure, Health, Launch, Timing
+from ..failures import Cause, Failure, classify, failure
+from ..http_probe import ProbeError, fetch, look
+from ..model_facts import parse_props
+from ..runtime_socket import RuntimeSocket
+from ..secret import Secret
+from .control import (
     RECEIVE_BYTES,
     Boot,
     Control,
@@ -31,11 +34,8 @@ from .libllama_control import (
     Loaded,
     RemoteProtocolError,
 )
-from .model_facts import parse_props
-from .runtime_socket import RuntimeSocket
-from .secret import Secret
 
-WORKER = "inferd_daemon.engines.libllama_worker"
+WORKER = "inferd_daemon.engines.libllama.worker"
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit for the path of a Unix socket."""
 _NOT_FOR_ENGINES = ("LLAMA_", "INFERD_", "HF_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")

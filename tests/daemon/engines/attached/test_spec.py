@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_daemon.engines.attach_spec import AttachSpecError, normalise_attach
+from inferd_daemon.engines.attached.spec import AttachSpecError, normalise_attach
 
 URL = "http://127.0.0.1:11434"
 

@@ -15,18 +15,18 @@ from pathlib import Path
 import msgspec
 import trio
 
-from ..backends.runtime import Endpoint, ModelFacts
+from ...backends.runtime import Endpoint, ModelFacts
+from ..base import Belongings, Engine, EngineFailure, Health, Launch, Timing
+from ..failures import Cause, failure
+from ..http_probe import ProbeError, fetch, look
+from ..key_file import KeyFileError, read_key_file
+from ..model_facts import parse_props
+from ..runtime_socket import RuntimeSocket
+from ..secret import Secret
 from .address import socket_endpoint, tcp_endpoint
-from .base import Belongings, Engine, EngineFailure, Health, Launch, Timing
 from .binary import find_command
 from .boot_spec import BootSpec, BootSpecError
-from .failures import Cause, failure
 from .flags import render_argv, render_environment
-from .http_probe import ProbeError, fetch, look
-from .key_file import KeyFileError, read_key_file
-from .model_facts import parse_props
-from .runtime_socket import RuntimeSocket
-from .secret import Secret
 from .slots import SlotError, list_slots
 
 KEY_BYTES = 32

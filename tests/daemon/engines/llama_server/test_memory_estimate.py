@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd_daemon.backends.transport import PlainTransport
-from inferd_daemon.engines.address import headers, root_url
-from inferd_daemon.engines.boot_spec import BootSpec, normalise
-from inferd_daemon.engines.gguf import GgufHead, Value, read_head
-from inferd_daemon.engines.llama_server import LlamaServerEngine
-from inferd_daemon.engines.memory_estimate import MIB, MemoryEstimate, estimate
+from inferd_daemon.engines.llama_server.address import headers, root_url
+from inferd_daemon.engines.llama_server.boot_spec import BootSpec, normalise
+from inferd_daemon.engines.llama_server.engine import LlamaServerEngine
+from inferd_daemon.engines.llama_server.gguf import GgufHead, Value, read_head
+from inferd_daemon.engines.llama_server.memory_estimate import MIB, MemoryEstimate, estimate
 from inferd_daemon.supervision.processes.process import spawn
 from inferd_daemon.supervision.runtimes.readiness import wait_ready
 from tests.support.llama_server import llama_server_path

@@ -5,10 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from ..backends.runtime import ModelFacts
-from .attached import AttachedService, Sight
-from .base import Health
-from .http_probe import ProbeError, missed
+from ...backends.runtime import ModelFacts
+from ..base import Health
+from ..http_probe import ProbeError, missed
+from .service import AttachedService, Sight
 
 
 class _Meta(Struct):

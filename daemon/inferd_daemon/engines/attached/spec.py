@@ -14,10 +14,10 @@ from msgspec import Meta, Struct
 
 from inferd_proto import JsonObject
 
-from ..config.checking import check, dotted
-from ..errors import CallerFault
-from .boot_rules import is_loopback
-from .secret import Secret
+from ...config.checking import check, dotted
+from ...errors import CallerFault
+from ..llama_server.boot_rules import is_loopback
+from ..secret import Secret
 
 AttachKind = Literal["ollama", "openai"]
 Short = Annotated[str, Meta(max_length=256)]

@@ -17,7 +17,7 @@ from inferd_daemon.backends.runtime import Endpoint
 from inferd_daemon.config import LibllamaConfig
 from inferd_daemon.engines.failures import Cause
 from inferd_daemon.engines.http_probe import fetch
-from inferd_daemon.engines.libllama import LibllamaEngine, engine_environment
+from inferd_daemon.engines.libllama.engine import LibllamaEngine, engine_environment
 from inferd_daemon.errors import BackendFault, OperatorError
 from inferd_daemon.models.demo import demo_model_path
 from inferd_daemon.supervision.runtimes.machine import State

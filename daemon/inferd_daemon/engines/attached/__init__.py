@@ -1,0 +1,1 @@
+"""Services that others run and inferd only looks at."""

@@ -1,0 +1,1 @@
+"""llama.cpp by FFI in a worker process of our own."""
