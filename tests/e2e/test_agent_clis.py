@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from inferd_daemon.backends.base import Finished, TextDeltas
-from inferd_daemon.engines.agents.claude import ClaudeProfile
+from inferd_daemon.engines.agents.claude import ClaudeDialogue, ClaudeProfile
+from inferd_daemon.engines.agents.dialogue import AgentDialogue
 from inferd_daemon.engines.agents.profile import Place, Plan
 from inferd_daemon.engines.agents.registry import PROFILES
-from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, Turn
+from inferd_daemon.engines.agents.request import OWN_MODEL, AgentLimits, AgentRequest, Turn
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.agents.probe import probe
 from inferd_proto import ErrorCode, JsonObject, Usage
@@ -219,13 +220,23 @@ async def test_a_prompt_is_only_text(provider: str, template: str, tmp_path: Pat
     assert SECRET.encode() not in request.body
 
 
-async def test_the_planted_file_would_be_seen(tmp_path: Path) -> None:
-    """Without its switches claude does read it: the test before this one can fail."""
+ATTACHMENTS, SIMPLE = "CLAUDE_CODE_DISABLE_ATTACHMENTS", "CLAUDE_CODE_SIMPLE"
+
+
+@pytest.mark.parametrize(
+    ("missing", "seen"),
+    [((ATTACHMENTS, SIMPLE), True), ((SIMPLE,), False), ((ATTACHMENTS,), False)],
+)
+async def test_the_planted_file_would_be_seen(
+    missing: tuple[str, ...], seen: bool, tmp_path: Path
+) -> None:
+    """Without both switches claude does read it: the test before this one can fail. The second is
+    not set for an account, where the first has to do."""
 
     class Open(ClaudeProfile):
         def plan(self, request: AgentRequest, place: Place) -> Plan:
             plan = super().plan(request, place)
-            for name in ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "CLAUDE_CODE_SIMPLE"):
+            for name in missing:
                 del plan.environment[name]
             return plan
 
@@ -234,7 +245,41 @@ async def test_the_planted_file_would_be_seen(tmp_path: Path) -> None:
     protocol = PROTOCOLS["claude"]
     async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
         await ask("claude", request_to(upstream.url, f"see @{planted}"), tmp_path, Open())
-    assert SECRET.encode() in upstream.requests[-1].body
+    assert (SECRET.encode() in upstream.requests[-1].body) is seen
+
+
+async def test_a_command_would_be_one(tmp_path: Path) -> None:
+    """Said as it is, claude answers it by itself: no model is asked."""
+
+    class Open(ClaudeProfile):
+        def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
+            return ClaudeDialogue(request.turns[0].text.encode())
+
+    protocol = PROTOCOLS["claude"]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        with pytest.raises(RequestError, match="without asking the model"):
+            await ask("claude", request_to(upstream.url, "/help me"), tmp_path, Open())
+    assert posted(upstream) == []
+
+
+@BOTH
+async def test_who_names_no_model_gets_one_that_the_cli_knows(
+    provider: str, tmp_path: Path
+) -> None:
+    protocol = PROTOCOLS[provider]
+    async with serve(tmp_path, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
+        own = {
+            "PATH": os.environ["PATH"],
+            "ANTHROPIC_AUTH_TOKEN": KEY,
+            "ANTHROPIC_BASE_URL": upstream.url,
+            "CODEX_API_KEY": KEY,
+            "OPENAI_BASE_URL": f"{upstream.url}/v1",
+        }
+        request = request_to(upstream.url, model=OWN_MODEL, upstream=None, environment=own)
+        answer = await ask(provider, request, tmp_path)
+    assert answer.text == "".join(WORDS)
+    (body,) = posted(upstream)
+    assert str(body["model"]).startswith("claude-" if provider == "claude" else "gpt-")
 
 
 TOOLS = [

@@ -34,7 +34,7 @@ from tests.support.lease_client import (
     start_again,
 )
 from tests.support.llama_server import llama_server_path
-from tests.support.wire_client import WireClient, connected
+from tests.support.wire_client import Answer, WireClient, connected
 
 OPUS = {"agent": "claude", "model": "opus"}
 LOCAL = {"agent": "claude", "upstream": "local"}
@@ -112,6 +112,16 @@ def test_a_lease_on_an_agent_from_its_spec_to_its_end(
     wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
 
 
+def test_who_names_no_model_gets_what_the_cli_takes(client: WireClient) -> None:
+    endpoint = ensure(client, {"agent": "claude"})["endpoint"]
+    assert endpoint["model_identity"] == "default"
+    assert "--model" not in json.loads(ask_agent(endpoint, "surroundings").text)["argv"]
+    assert ask_agent(endpoint, model="opus").status == 400
+    named = ensure(client, OPUS)["endpoint"]
+    argv = json.loads(ask_agent(named, "surroundings").text)["argv"]
+    assert argv[argv.index("--model") + 1] == "opus"
+
+
 def test_the_wrong_caller_gets_an_error_and_nothing_is_started(
     daemon: RunningDaemon, client: WireClient
 ) -> None:
@@ -186,7 +196,7 @@ def test_who_needs_tools_is_refused_before_anything_is_looked_at(
     ("target", "field"),
     [
         ({"agent": "clod", "model": "m"}, "`agent`"),
-        ({"agent": "claude"}, "`model`"),
+        ({"agent": "amp", "model": "gpt"}, "`model`"),
         ({"agent": "claude", "upstream": "nowhere"}, "`upstream`"),
         ({"agent": "gemini", "upstream": "local"}, "`upstream`"),
         ({"agent": "claude", "upstream": "agents"}, "`upstream`"),
@@ -520,7 +530,7 @@ def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:
         assert ask_agent(own, tools=[TOOL]).status == 400
         message = {"role": "user", "content": [{"type": "text", "text": "say by frames"}]}
         client.say(id="g", op="generate", model="coder", messages=[message])
-        answers = []
+        answers: list[Json] = []
         while not answers or answers[-1]["type"] not in ("done", "error"):
             answers.append(client.hear())
         assert answers[-1]["stop_reason"] == "end_turn"

@@ -34,7 +34,8 @@ def main(state: str, arguments: list[str]) -> int:
         print(json.dumps({"loggedIn": state == "in", "authMethod": "none"}))
         return 0 if state == "in" else 1
     prompt = sys.stdin.read().strip()
-    emit(type="system", subtype="init", tools=[], model=arguments[arguments.index("--model") + 1])
+    told = arguments[arguments.index("--model") + 1] if "--model" in arguments else "its own"
+    emit(type="system", subtype="init", tools=[], model=told)
     emit_event(type="message_start", message={"usage": {"input_tokens": 11}})
     word, _, rest = prompt.partition(" ")
     return SCRIPTS.get(word, say)(rest or prompt)

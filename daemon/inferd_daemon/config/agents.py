@@ -13,7 +13,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """One provider; without the table it is found on PATH and has these limits.
 
     `binary` names the program. `models` are those that a lease may ask for, the first where it asks
-    for none; missing: any. Without them, `upstream` is the route for who asks for neither. At most
+    for none; missing: any. Without them, `upstream` is the route for who asks for neither; without
+    that the program takes what it takes by itself. At most
     `max_runs` run at once, `max_waiting` more requests wait, the next one gets `queue_full`. A run
     is ended after `deadline_s`, or when its answer has more than `max_output_bytes` of text.
     `environment` names variables of the daemon's own that its runs get, besides those that the

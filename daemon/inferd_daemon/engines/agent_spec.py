@@ -19,13 +19,10 @@ from ..config.checking import check, dotted
 from ..errors import CallerFault
 from .agents.profile import AgentProfile
 from .agents.registry import PROFILES
+from .agents.request import OWN_MODEL
 
 Short = Annotated[str, Meta(min_length=1, max_length=256)]
 Mistakes = list[tuple[str, str]]
-_NO_MODEL = (
-    "is missing: give one, or `upstream`, a route that it runs on; `models` of its [agents] table "
-    "would be the default"
-)
 
 
 class _Fields(Struct, kw_only=True):
@@ -105,13 +102,15 @@ def normalise_agent(
 
 
 def _with_defaults(fields: _Fields, configured: Mapping[str, AgentConfig]) -> _Fields:
-    """Who asks for no model in particular gets what the operator says."""
-    table = configured.get(fields.agent)
-    if table is None or fields.model is not None or fields.upstream is not None:
+    """Who asks for no model in particular gets what the operator says, else what the CLI takes."""
+    if fields.model is not None or fields.upstream is not None:
         return fields
-    if table.models:
+    table = configured.get(fields.agent)
+    if table is not None and table.models:
         return replace(fields, model=table.models[0])
-    return replace(fields, upstream=table.upstream)
+    if table is not None and table.upstream is not None:
+        return replace(fields, upstream=table.upstream)
+    return replace(fields, model=OWN_MODEL)
 
 
 def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> Mistakes:
@@ -122,8 +121,6 @@ def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> M
     elif fields.upstream is not None and profile.upstream_protocol is None:
         found.append(("upstream", f"{profile.name} cannot be pointed at a local model"))
     if fields.model is None:
-        if fields.upstream is None:
-            found.append(("model", _NO_MODEL))
         return found
     if fields.model.startswith("-") or not fields.model.isprintable() or " " in fields.model:
         # It is one word on a command line.
@@ -131,4 +128,7 @@ def _field_mistakes(fields: _Fields, configured: Mapping[str, AgentConfig]) -> M
     allowed = None if fields.agent not in configured else configured[fields.agent].models
     if allowed is not None and fields.upstream is None and fields.model not in allowed:
         found.append(("model", f"{fields.model!r} is none of {', '.join(allowed) or 'none'}"))
+    elif profile is not None and not profile.may_be_told(fields.model):
+        told = ", ".join(sorted(profile.own_models))
+        found.append(("model", f"{fields.model!r} is nothing that {profile.name} has: {told}"))
     return found

@@ -61,6 +61,12 @@ def test_questions_on_the_command_line(daemon: RunningDaemon) -> None:
     assert ctl(daemon, "lease", "ls", "--json").stdout == '{"leases":[]}\n'
 
 
+def test_an_agent_without_a_table_takes_its_own_model(tmp_path: Path) -> None:
+    with agent_daemon(tmp_path) as daemon:
+        ran = ctl(daemon, "run", "--agent", "claude", "say hello there")
+        assert (ran.returncode, ran.stdout) == (0, "hello there \n"), ran.stderr
+
+
 def test_ctrl_c_ends_the_run(daemon: RunningDaemon) -> None:
     with subprocess.Popen(
         [*CTL, "agent", "run", "claude", "drip"],

@@ -23,6 +23,8 @@ CONFIGURED = {
         ({"agent": "claude", "upstream": "r", "model": "m/q:4"}, "m/q:4", "r"),
         ({"agent": "codex"}, None, "local"),
         ({"agent": "codex", "model": "gpt"}, "gpt", None),
+        ({"agent": "gemini"}, "default", None),
+        ({"agent": "gemini", "model": "default"}, "default", None),
     ],
 )
 def test_right_specs(raw: dict[str, object], model: str | None, upstream: str | None) -> None:
@@ -35,10 +37,9 @@ def test_right_specs(raw: dict[str, object], model: str | None, upstream: str | 
     ("raw", "fields"),
     [
         ({"agent": "clod", "model": "m"}, ["agent"]),
-        ({"agent": "clod"}, ["agent", "model"]),
+        ({"agent": "clod"}, ["agent"]),
         ({"agent": 3, "model": ""}, ["agent", "model"]),
         ({"model": "m"}, ["agent"]),
-        ({"agent": "gemini"}, ["model"]),
         ({"agent": "amp"}, ["model"]),
         ({"agent": "claude", "model": "sonnet"}, ["model"]),
         ({"agent": "gemini", "model": "--yolo"}, ["model"]),
@@ -55,6 +56,16 @@ def test_each_mistake_by_its_field(raw: dict[str, object], fields: list[str]) ->
     assert sorted(field for field, _ in refused.value.mistakes) == fields
     for field in fields:
         assert f"`{field}`" in refused.value.message
+
+
+@pytest.mark.parametrize(("model", "right"), [("low", True), (None, True), ("gpt", False)])
+def test_amp_has_modes(model: str | None, right: bool) -> None:
+    spec = {"agent": "amp", "model": model}
+    if right:
+        assert normalise_agent(spec).model == (model or "default")
+    else:
+        with pytest.raises(AgentSpecError, match="high, low, medium, ultra"):
+            normalise_agent(spec)
 
 
 def test_what_makes_two_specs_the_same() -> None:

@@ -12,7 +12,8 @@ examples:
   inferdctl agent run codex --upstream qwen3 < question.txt
 
 The prompt goes to the agent's standard input, never to its command line. Ctrl-C ends the
-agent's run. Without --model and --upstream the daemon's [agents.PROVIDER] table decides.
+agent's run. Without --model and --upstream the daemon's [agents.PROVIDER] table decides,
+else the agent itself.
 """
 
 

@@ -44,18 +44,19 @@ class AmpProfile(AgentProfile):
     login_variables = (API_KEY_VARIABLE, "AMP_URL")
     switches: ClassVar[Mapping[str, str]] = {"AMP_LOG_FILE": "/dev/null"}
     login_hint = "set AMP_API_KEY in the daemon's environment"
-    modes: ClassVar[frozenset[str]] = frozenset(("low", "medium", "high", "ultra"))
+    own_models = frozenset(("low", "medium", "high", "ultra"))
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """Raises CallerFault for a model that is no mode."""
-        if request.model not in self.modes:
-            modes = ", ".join(sorted(self.modes))
+        mode = request.told_model
+        if mode is not None and mode not in self.own_models:
+            modes = ", ".join(sorted(self.own_models))
             raise CallerFault(f"amp has modes instead of models; name one of {modes}")
         settings = place.home / SETTINGS_FILE
         environment = private_environment(self, request, place)
         environment["AMP_SETTINGS_FILE"] = str(settings)
         return Plan(
-            [*ARGUMENTS, "-m", request.model, "--settings-file", str(settings)],
+            [*ARGUMENTS, *([] if mode is None else ["-m", mode]), "--settings-file", str(settings)],
             environment,
             files={SETTINGS_FILE: msgspec.json.encode(SETTINGS).decode()},
         )

@@ -94,9 +94,10 @@ class ClaudeProfile(AgentProfile):
             environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(request.max_tokens)
         if not request.thinking:
             environment["CLAUDE_CODE_DISABLE_THINKING"] = "1"
+        model = [] if request.told_model is None else ["--model", request.told_model]
         system_file = ["--system-prompt-file", str(place.home / SYSTEM_FILE)]
         return Plan(
-            [*ARGUMENTS, "--model", request.model, *system_file],
+            [*ARGUMENTS, *model, *system_file],
             environment,
             files={SYSTEM_FILE: request.system or DEFAULT_SYSTEM},
         )

@@ -116,7 +116,6 @@ class CodexProfile(AgentProfile):
 def thread_parameters(request: AgentRequest, place: Place) -> JsonObject:
     """Of `thread/start`: nothing is kept, nothing may be run, nothing is asked."""
     parameters: JsonObject = {
-        "model": request.model,
         "cwd": str(place.work),
         "approvalPolicy": "never",
         "sandbox": "read-only",
@@ -124,6 +123,8 @@ def thread_parameters(request: AgentRequest, place: Place) -> JsonObject:
         "baseInstructions": request.system or DEFAULT_SYSTEM,
         "config": CONFIG,
     }
+    if request.told_model is not None:
+        parameters["model"] = request.told_model
     given = request.environment
     if request.upstream is not None:
         url = request.upstream.base_url.rstrip("/") + "/v1"

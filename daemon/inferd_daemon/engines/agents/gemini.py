@@ -86,8 +86,9 @@ class GeminiProfile(AgentProfile):
         auth = {"selectedType": "gemini-api-key" if keyed else "oauth-personal"}
         settings = msgspec.json.encode({"security": {"auth": auth}, **SETTINGS}).decode()
         accounts = [] if keyed else self.login_files(given)
+        model = [] if request.told_model is None else ["-m", request.told_model]
         return Plan(
-            ["-p", "", "-o", "stream-json", "-m", request.model, "--skip-trust"],
+            ["-p", "", "-o", "stream-json", *model, "--skip-trust"],
             environment,
             files={
                 ".gemini/settings.json": settings,

@@ -15,7 +15,7 @@ from inferd_proto import CapabilityMap
 
 from ...backends.base import Capabilities
 from .dialogue import AgentDialogue
-from .request import AgentRequest
+from .request import OWN_MODEL, AgentRequest
 
 UpstreamProtocol = Literal["responses", "messages"]
 
@@ -113,6 +113,8 @@ class AgentProfile(ABC):
     """What a local upstream must speak; None where it takes none."""
     passes_token_limit: ClassVar[bool] = False
     """Whether the upstream is told `max_tokens`; else the run is ended once as many pieces came."""
+    own_models: ClassVar[frozenset[str]] = frozenset()
+    """All that it can be told to ask for; empty: only its vendor knows."""
     login_variables: ClassVar[tuple[str, ...]] = ()
     """What of the daemon's environment a run on the CLI's own login is given."""
     home_variables: ClassVar[tuple[str, ...]] = ()
@@ -129,6 +131,10 @@ class AgentProfile(ABC):
     @abstractmethod
     def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
         """What is said to it and how its answer is read; one for each run."""
+
+    def may_be_told(self, model: str) -> bool:
+        """Whether a run may ask for it."""
+        return not self.own_models or model == OWN_MODEL or model in self.own_models
 
     def read_version(self, output: str) -> str | None:
         """The version in what `--version` printed; None where it is no version."""

@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from ..secret import Secret
 
+OWN_MODEL = "default"
+"""Names what a CLI on its own login asks for when it is told no model."""
+
 
 class Turn(Struct, frozen=True):
     """One turn of the conversation that is no system text. `name` tells a tool's call."""
@@ -58,3 +61,9 @@ class AgentRequest(Struct, frozen=True):
     environment: Mapping[str, str] = {}
     passes: tuple[str, ...] = ()
     limits: AgentLimits = AgentLimits()
+
+    @property
+    def told_model(self) -> str | None:
+        """What the CLI is told to ask for; None: it is told nothing."""
+        own = self.upstream is None and self.model == OWN_MODEL
+        return None if own else self.model

@@ -4,7 +4,7 @@ import pytest
 
 from inferd_daemon.engines.agents.profile import AgentProfile, Feature
 from inferd_daemon.engines.agents.registry import PROFILES
-from inferd_daemon.engines.agents.request import AgentRequest, AgentUpstream, Turn
+from inferd_daemon.engines.agents.request import OWN_MODEL, AgentRequest, AgentUpstream, Turn
 from inferd_daemon.engines.secret import Secret
 
 from .reading import MODELS, PLACE
@@ -73,6 +73,24 @@ def test_no_prompt_and_no_secret_stands_in_an_argument(profile: AgentProfile, lo
     assert "FOREIGN" not in plan.environment
     assert "PROMPT" not in " ".join(plan.environment.values())
     assert plan.environment["TMPDIR"] == str(PLACE.tmp)
+
+
+@pytest.mark.parametrize(
+    ("provider", "flag"), [("claude", "--model"), ("gemini", "-m"), ("amp", "-m")]
+)
+def test_a_model_is_told_where_one_is_asked_for(provider: str, flag: str) -> None:
+    profile, named = PROFILES[provider], MODELS.get(provider, "m")
+    plan = profile.plan(AgentRequest(named, (Turn("user", "hi"),)), PLACE)
+    assert plan.arguments[plan.arguments.index(flag) + 1] == named
+    own = profile.plan(AgentRequest(OWN_MODEL, (Turn("user", "hi"),)), PLACE)
+    assert flag not in own.arguments
+    assert len(own.arguments) == len(plan.arguments) - 2
+
+
+def test_an_upstreams_model_may_have_any_name() -> None:
+    upstream = AgentUpstream("http://127.0.0.1:1", Secret("sk-lease"))
+    asked = AgentRequest(OWN_MODEL, (Turn("user", "hi"),), upstream=upstream)
+    assert asked.told_model == OWN_MODEL
 
 
 @pytest.mark.parametrize(
