@@ -45,7 +45,7 @@ from .http_messages import (
 )
 from .media import encode_media
 from .thread import in_thread, is_no_thread
-from .transport import ResponseBody
+from .transport import PlainTransport, ResponseBody
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -209,17 +209,24 @@ class ChatClient:
             url,
             headers=[*self._headers, (b"content-length", b"%d" % len(body))],
             stream=httpx.ByteStream(body),
-            extensions={"timeout": {"connect": connect_s, "pool": connect_s}},
+            extensions={
+                "timeout": {"connect": connect_s, "pool": connect_s},
+                "deadline": deadline,
+            },
         )
-        with trio.CancelScope(deadline=deadline):
-            try:
+        try:
+            if isinstance(self._transport, PlainTransport):  # keeps the deadline, for less
                 return await self._transport.handle_async_request(request)
-            except httpx.TransportError as error:
-                raise self._translate(error) from error
-            except RuntimeError as error:  # names are looked up in a thread
-                if not is_no_thread(error):
-                    raise
-                raise MachineFault("cannot start a thread") from error
+            with trio.CancelScope(deadline=deadline):
+                return await self._transport.handle_async_request(request)
+        except (httpx.ReadTimeout, httpx.WriteTimeout):
+            pass  # the deadline: no other limit was given for these
+        except httpx.TransportError as error:
+            raise self._translate(error) from error
+        except RuntimeError as error:  # names are looked up in a thread
+            if not is_no_thread(error):
+                raise
+            raise MachineFault("cannot start a thread") from error
         raise BackendSilence(self._too_late("sent no answer"))
 
     async def _next_batch(

@@ -128,7 +128,8 @@ class PlainTransport(httpx.AsyncBaseTransport):
     """`http://` over TCP, or over the Unix socket `uds` whatever the host.
 
     Takes httpx's `timeout` extension: `connect`, `write`, and `read` for the head and for each
-    receive of the body. Request bodies are gathered before they are sent.
+    receive of the body; besides it `deadline`, by trio's clock, of all until the head is there.
+    Request bodies are gathered before they are sent.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
                 return await self._exchange(kept, origin, request, data)
             except StaleConnection:
                 pass
-        timeout_s = request.extensions.get("timeout", {}).get("connect")
+        timeout_s = _time_for("connect", request)
         fresh = await connect(*origin, self._uds, timeout_s=timeout_s, hub=self._hub)
         self._open.add(fresh)
         return await self._exchange(fresh, origin, request, data)
@@ -211,12 +212,10 @@ class PlainTransport(httpx.AsyncBaseTransport):
     async def _exchange(
         self, connection: Connection, origin: Origin, request: httpx.Request, data: list[bytes]
     ) -> httpx.Response:
-        timeout = request.extensions.get("timeout", {})
+        read_timeout_s = request.extensions.get("timeout", {}).get("read")
         parser = ResponseParser(head_only=request.method == "HEAD")
         try:
-            await _send_and_read_head(
-                connection, parser, data, timeout.get("write"), timeout.get("read")
-            )
+            await _send_and_read_head(connection, parser, data, request)
         except (StaleConnection, httpx.TransportError):
             connection.close()
             raise
@@ -226,7 +225,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             parser.status,
             headers=parser.headers,
-            stream=ResponseBody(self, origin, connection, parser, timeout.get("read")),
+            stream=ResponseBody(self, origin, connection, parser, read_timeout_s),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason},
         )
 
@@ -235,27 +234,27 @@ async def _send_and_read_head(
     connection: Connection,
     parser: ResponseParser,
     data: list[bytes],
-    write_timeout_s: float | None,
-    read_timeout_s: float | None,
+    request: httpx.Request,
 ) -> None:
     """Raises StaleConnection, or what a fresh connection's failure is in httpx's terms."""
     connection.requests += 1
     lost: OSError | None = None
     try:
         for part in data:
-            await connection.send(part, timeout_s=write_timeout_s)
+            await connection.send(part, timeout_s=_time_for("write", request))
     except OSError as error:
         # A server that refuses a large body answers and closes before it has read all.
         lost = error
     silent = True
-    deadline = inf if read_timeout_s is None else trio.current_time() + read_timeout_s
+    timeout_s = _time_for("read", request)
+    deadline = inf if timeout_s is None else trio.current_time() + timeout_s
     while not parser.head_complete:
         try:
             received = await connection.receive(deadline)
         except OSError as error:
             lost, received = lost or error, b""
         if received is None:
-            raise _silent(read_timeout_s)
+            raise _silent(timeout_s)
         if received:
             silent = False
             parser.feed(received)
@@ -265,6 +264,16 @@ async def _send_and_read_head(
             raise httpx.ReadError(f"connection lost: {lost}") from lost
         else:
             parser.feed_eof()
+
+
+def _time_for(what: str, request: httpx.Request) -> float | None:
+    """How long it may take, None where there is no limit."""
+    timeout_s: float | None = request.extensions.get("timeout", {}).get(what)
+    deadline: float | None = request.extensions.get("deadline")
+    if deadline is None:
+        return timeout_s
+    left_s = max(0.0, deadline - trio.current_time())
+    return left_s if timeout_s is None else min(timeout_s, left_s)
 
 
 def _silent(timeout_s: float | None) -> httpx.ReadTimeout:
