@@ -70,6 +70,24 @@ def test_nothing_listens_and_nothing_is_loaded_without_the_table() -> None:
         assert not inodes & sockets_of(daemon)
 
 
+def imported(daemon: RunningDaemon) -> set[str]:
+    """Top-level packages, where it was told to say what it imports."""
+    lines = daemon.log.splitlines()
+    told = [line.rpartition("|")[2] for line in lines if line.startswith("import time:")]
+    return {name.strip().partition(".")[0] for name in told}
+
+
+def test_the_stack_is_loaded_by_a_daemon_that_needs_it_alone() -> None:
+    tell = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with running_daemon(config=MOCK, environ=tell) as daemon:
+        with connected(daemon.socket) as client:
+            assert query(client, "status")["http"] == []
+        assert "trio" in imported(daemon)
+        assert not imported(daemon) & set(HEAVY)
+    with running_daemon(config='[http]\nlisten = "127.0.0.1:0"\n' + MOCK, environ=tell) as daemon:
+        wait_until(lambda: {"hypercorn", "starlette"} <= imported(daemon), WITHIN_S, "the stack")
+
+
 def sockets_of(daemon: RunningDaemon) -> set[str]:
     found = set()
     for link in Path(f"/proc/{daemon.pid}/fd").iterdir():

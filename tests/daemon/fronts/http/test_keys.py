@@ -33,6 +33,23 @@ def test_each_client_by_its_key(tmp_path: Path) -> None:
     assert keys.owner(both) is None
 
 
+def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by digests of one length: the time tells neither how many there are nor which it is."""
+    compared: list[tuple[int, int]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    config = HttpConfig(clients={"a": HttpClientConfig(key=ONE), "b": HttpClientConfig(key=TWO)})
+    keys = ClientKeys(config, {})
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for key in (ONE, TWO, "x", ""):
+        compared.clear()
+        keys.owner([(b"x-api-key", key.encode())])
+        assert compared == [(32, 32)] * 2
+
+
 def test_what_cannot_be_a_key_is_said_without_it(tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_text("s3cret")
