@@ -10,6 +10,7 @@ import inferd_proto
 from .config import (
     BackendConfig,
     Config,
+    HttpConfig,
     LibllamaConfig,
     MockConfig,
     OpenAICompatConfig,
@@ -23,6 +24,7 @@ examples:
   inferd --openai http://127.0.0.1:8080 --openai-model qwen3
                                       a server that you run, behind inferd's socket
   inferd --backend mock               no model at all: tok0 tok1 tok2 ...
+  inferd --demo --http                the same, and the OpenAI API at http://127.0.0.1:8417/v1
   inferd                              as the configuration file says
 
 Without --config the file is $INFERD_CONFIG, else $XDG_CONFIG_HOME/inferd/config.toml.
@@ -46,6 +48,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--backend", choices=["mock"], help="serve without a model")
     parser.add_argument("--openai-model", metavar="NAME", help="model to ask of --openai")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="where to listen")
+    parser.add_argument(
+        "--http", action="store_true", help="serve HTTP too, at 127.0.0.1:8417 or as [http] says"
+    )
     parser.add_argument("--log-format", choices=["auto", "json", "human"])
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     parser.add_argument(
@@ -99,4 +104,5 @@ def with_overrides(config: Config, arguments: argparse.Namespace) -> Config:
     daemon = msgspec.structs.replace(
         config.daemon, **{key: value for key, value in given.items() if value is not None}
     )
-    return msgspec.structs.replace(config, daemon=daemon)
+    http = HttpConfig() if arguments.http and config.http is None else config.http
+    return msgspec.structs.replace(config, daemon=daemon, http=http)

@@ -7,6 +7,7 @@ import pytest
 from inferd_daemon.arguments import parse_arguments, quick_config, with_overrides
 from inferd_daemon.config import (
     Config,
+    HttpConfig,
     LibllamaConfig,
     MockConfig,
     OpenAICompatConfig,
@@ -50,3 +51,13 @@ def test_the_command_line_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) ->
     daemon = with_overrides(Config(), arguments).daemon
     assert (daemon.socket, daemon.log_level, daemon.log_format) == ("/s.sock", "error", "auto")
     assert with_overrides(Config(), parse_arguments([])) == Config()
+
+
+def test_http_is_listened_for_where_it_is_asked_for() -> None:
+    asked = parse_arguments(["--demo", "--http"])
+    config = quick_config(asked)
+    assert config is not None
+    assert config.http is None
+    assert with_overrides(config, asked).http == HttpConfig()
+    told = Config(http=HttpConfig(unix="/run/http.sock"))
+    assert with_overrides(told, asked).http == told.http
