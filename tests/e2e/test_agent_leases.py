@@ -347,13 +347,15 @@ def test_more_than_may_run_wait_and_more_than_may_wait_are_refused(tmp_path: Pat
     limits = "max_runs = 1\nmax_waiting = 1\n"
     with agent_daemon(tmp_path, agents=limits) as daemon, connected(daemon.socket) as client:
         endpoint = ensure(client, OPUS)["endpoint"]
+        other = ensure(client, {"agent": "claude", "model": "haiku"})["endpoint"]
         with begin(endpoint, "drip") as first:
             read_until(first, b"drip")
-            with begin(endpoint, "say waited") as second:
+            with begin(other, "say waited") as second:
                 reply = ask_agent(endpoint)
                 deadline = time.monotonic() + 2
                 while reply.status != 429 and time.monotonic() < deadline:
                     reply = ask_agent(endpoint)
+                assert ask_agent(other).status == 429  # whichever lease: the bound is the program's
                 assert (reply.status, reply.error) == (429, "queue_full")
                 assert int(reply.headers["retry-after"]) >= 1
                 (claude,) = [

@@ -192,11 +192,17 @@ async def test_only_leases_with_a_token_are_entered_and_only_with_that(tmp_path:
 
 async def test_a_pass_opens_its_runtime_for_the_block_alone(tmp_path: Path) -> None:
     async with keeping(tmp_path) as kept:
-        entrance = Entrance(kept.keeper)
+        entrance, token = Entrance(kept.keeper), new_token()
+        asked = LeaseEnsure(target="t")
+        lease = await kept.keeper.grant("model", asked, ME, None, token_sha256=digest(token))
         with entrance.passing("model") as one, entrance.passing("other") as two:
             assert entrance.enter(one.ref, one.token).instance_key == "model"
             with pytest.raises(WrongToken):
                 entrance.enter(one.ref, two.token)
+            with pytest.raises(WrongToken):
+                entrance.enter(lease.lease_ref, one.token)
+            with pytest.raises(WrongToken):
+                entrance.enter(one.ref, token)
             assert one.token not in repr(one)
         with pytest.raises(RequestError) as refused:
             entrance.enter(one.ref, one.token)
