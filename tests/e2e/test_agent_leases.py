@@ -532,7 +532,7 @@ def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:
         assert ask_agent(own, tools=[TOOL]).status == 400
         message = {"role": "user", "content": [{"type": "text", "text": "say by frames"}]}
         client.say(id="g", op="generate", model="coder", messages=[message])
-        answers: list[Json] = []
+        answers: list[Answer] = []
         while not answers or answers[-1]["type"] not in ("done", "error"):
             answers.append(client.hear())
         assert answers[-1]["stop_reason"] == "end_turn"
