@@ -250,6 +250,25 @@ async def test_deadlines(tmp_path: Path, autojump_clock: MockClock) -> None:
         assert trio.current_time() - started == pytest.approx(10)
 
 
+async def test_the_deadline_of_the_head(tmp_path: Path, autojump_clock: MockClock) -> None:
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
+    good: Script = [whole(200, b"ok")[:-1], Pause(9), b"k"]
+    async with (
+        serve(tmp_path, [Repeat(interim, 1)], good) as upstream,
+        PlainTransport(uds=upstream.uds) as transport,
+    ):
+        late = request(upstream)
+        late.extensions["deadline"] = trio.current_time() + 3.5
+        with trio.move_on_after(4) as scope, pytest.raises(httpx.ReadTimeout):
+            await transport.handle_async_request(late)
+        assert not scope.cancelled_caught
+        # Once the head is there it counts no more.
+        served = request(upstream)
+        served.extensions |= {"timeout": {}, "deadline": trio.current_time() + 3.5}
+        response = await transport.handle_async_request(served)
+        assert await response.aread() == b"ok"
+
+
 async def test_an_upstream_that_does_not_read(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with serve(tmp_path, [Hang()]) as upstream, PlainTransport(uds=upstream.uds) as transport:
         endless = httpx.Request(
