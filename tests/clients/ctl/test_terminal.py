@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from inferd_proto import BlockAnswer, Control, GenerateV2, Text, TextDelta, ThinkingDelta
 from tests.clients.scripted_daemon import Asked, ScriptedDaemon, friendly
@@ -155,5 +155,10 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(daemon: ScriptedDaemon) 
 def test_ctrl_c_at_the_prompt_leaves(daemon: ScriptedDaemon) -> None:
     with _screen(daemon, "run", "demo") as screen:
         screen.until(">>> ")
-        screen.type("\x03")
+        deadline = time.monotonic() + PATIENCE_S
+        # Between its prompt and its wait Python's readline notices a signal at the next key only.
+        while screen.process.poll() is None and time.monotonic() < deadline:
+            screen.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                screen.process.wait(1)
         assert screen.end() == 130
