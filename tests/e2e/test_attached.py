@@ -48,7 +48,7 @@ def ollama(root_url: str, **fields: object) -> Json:
     return {**spec, "health_interval_ms": 50, **fields}
 
 
-def refusal(client: WireClient, target: Json, **fields: object) -> Refused:
+def refusal(client: WireClient, target: str | Json, **fields: object) -> Refused:
     with pytest.raises(Refused) as caught:
         ensure(client, target, **fields)
     return caught.value
@@ -283,6 +283,10 @@ def test_a_route_of_a_service_is_leased_over_the_front_and_its_key_stays_here() 
             f'[backends.office]\nkind = "openai_compat"\nbase_url = "{fake.root_url}"\n'
             f'api_key = "{KEY}"\nmodel = "qwen3"\n[routes.office]\nbackends = ["office"]\n'
         )
+        with running_daemon(config=config) as daemon, connected(daemon.socket) as client:
+            why = refusal(client, "office").message
+            assert "over the HTTP front, and this daemon has none" in why
+        config += '[http]\nlisten = "127.0.0.1:0"\n'
         with running_daemon(config=config) as daemon, connected(daemon.socket) as client:
             ensured = ensure(client, "office")
             endpoint = ensured["endpoint"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agent_client import agent_daemon
 from tests.support.daemon import (
     RunningDaemon,
     daemon_command,
@@ -34,6 +35,7 @@ from tests.support.http_client import (
     read_answer,
     read_until,
 )
+from tests.support.lease_client import Refused
 from tests.support.lease_client import ask as query
 from tests.support.wire_client import connected
 
@@ -331,11 +333,18 @@ def upgrades(port: int) -> float:
     return float(line.rpartition(" ")[2])
 
 
-def test_a_lease_that_needs_a_url_opens_a_door_for_leases_alone() -> None:
+def test_an_agents_lease_opens_a_door_for_leases_alone(tmp_path: Path) -> None:
     config = '[backends.demo]\nkind = "libllama"\nmodel = "demo"\n'
     config += '[routes.demo]\nbackends = ["demo"]\n'
-    with running_daemon(config=config) as daemon, connected(daemon.socket, WITHIN_S) as client:
+    with (
+        agent_daemon(tmp_path, config) as daemon,
+        connected(daemon.socket, WITHIN_S) as client,
+    ):
+        with pytest.raises(Refused, match="has no HTTP front"):
+            query(client, "lease.ensure", target="demo", transport="tcp", ttl_ms=60_000)
         assert query(client, "status")["http"] == []
+        agent = {"agent": "claude", "model": "opus"}
+        query(client, "lease.ensure", target=agent, ttl_ms=60_000)
         for expected in ("opened", "the same after an upgrade"):
             ensured = query(client, "lease.ensure", target="demo", transport="tcp", ttl_ms=60_000)
             (address,) = query(client, "status")["http"]

@@ -7,7 +7,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.support.agent_client import LOCAL_ROUTE, agent_daemon
+from tests.support.agent_client import HTTP, LOCAL_ROUTE, agent_daemon
 from tests.support.lease_client import Json, ask, ensure
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
@@ -57,7 +57,7 @@ def test_openais_sdk_at_an_agent(tmp_path: Path) -> None:
 
 def test_both_sdks_at_a_model(tmp_path: Path) -> None:
     with (
-        agent_daemon(tmp_path, LOCAL_ROUTE, server=llama_server_path()) as daemon,
+        agent_daemon(tmp_path, LOCAL_ROUTE + HTTP, server=llama_server_path()) as daemon,
         connected(daemon.socket) as client,
     ):
         endpoint = ensure(client, "local", transport="tcp")["endpoint"]

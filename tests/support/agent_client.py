@@ -22,6 +22,11 @@ threads = 1
 backends = ["local"]
 """
 
+HTTP = """
+[http]
+listen = "127.0.0.1:0"
+"""
+
 
 class Reply(NamedTuple):
     """What a route answered."""

@@ -14,6 +14,9 @@ default_route = "chat"
 idle_ttl = "30s"
 max_runtimes = 2
 
+[http]
+listen = "127.0.0.1:0"
+
 [backends.demo]
 kind = "llama_server"
 model = "{MODEL}"

@@ -110,15 +110,19 @@ class HttpDoors:
         """Leave all of them open for the daemon's next self."""
         return [door.hand_over() for door in self.doors]
 
+    @property
+    def stand(self) -> bool:
+        """Whether there is a front: configured, or open for a lease that may have it opened."""
+        return self._config is not None or self._for_leases() is not None
+
     def for_leases(self) -> tuple[HttpDoor, bool]:
         """The door whose address leases may give out, and whether it was opened just now.
 
         Raises OperatorError.
         """
-        tls = self._config is not None and self._config.tls_cert_file is not None
-        for door in self.doors:
-            if door.name == "leases" or (door.name == "listen" and not tls and _is_local(door)):
-                return door, False
+        standing = self._for_leases()
+        if standing is not None:
+            return standing, False
         kept = self._kept_port()
         try:
             sock = _bind(LOOPBACK, kept)
@@ -130,6 +134,13 @@ class HttpDoors:
         self._keep_port(sock.getsockname()[1])
         door = self._add(HttpDoor("leases", LOOPBACK, sock))
         return door, True
+
+    def _for_leases(self) -> HttpDoor | None:
+        tls = self._config is not None and self._config.tls_cert_file is not None
+        for door in self.doors:
+            if door.name == "leases" or (door.name == "listen" and not tls and _is_local(door)):
+                return door
+        return None
 
     def _add(self, door: HttpDoor) -> HttpDoor:
         self.doors.append(door)

@@ -89,6 +89,11 @@ class HttpServer:
         return [door.url(tls=self._has_tls(door)) for door in self._doors.doors]
 
     @property
+    def stands(self) -> bool:
+        """Whether there is a front: configured, or open for an agent's lease."""
+        return self._doors.stand
+
+    @property
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._connections)

@@ -33,6 +33,7 @@ class AgentBlueprint(Blueprint):
     kind = "agent"
     transport = "tcp"
     relayed = True
+    opens_front = True
     weightless = True
 
     def __init__(

@@ -39,6 +39,15 @@ from .tokens import digest, new_token
 START_SLACK_S = 5.0
 """Above a runtime's own deadline: its stop, and a restart that was under way."""
 
+_NO_FRONT = (
+    "the runtime listens on a Unix socket only, and this daemon has no HTTP front: ask for "
+    "transport uds, give its boot spec a `port`, or give the daemon's configuration an [http] table"
+)
+_NO_FRONT_RELAYED = (
+    "leases on an upstream go over the HTTP front, and this daemon has none: give its "
+    "configuration an [http] table"
+)
+
 
 class Ensure:
     """The flow of `lease.ensure`, and of the implicit leases of requests.
@@ -113,12 +122,9 @@ class Ensure:
         if not _over_front(blueprint, asked):
             # A spec that names a port asks for TCP itself; the lease says so.
             return replace(asked, transport=blueprint.transport)
-        if self.front is None:
-            raise incompatible(
-                "the runtime listens on a Unix socket only, and this daemon has no HTTP front: "
-                "ask for transport uds, or give its boot spec a `port`",
-                fits,
-            )
+        front = self.front
+        if front is None or not (front.stands or blueprint.opens_front):
+            raise incompatible(_NO_FRONT_RELAYED if blueprint.relayed else _NO_FRONT, fits)
         return replace(asked, transport="tcp")
 
     async def _require_readable(self, files: Sequence[str], owner: Owner) -> None:

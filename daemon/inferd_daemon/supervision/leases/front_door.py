@@ -4,7 +4,11 @@ from typing import NamedTuple, Protocol
 
 
 class FrontDoor(Protocol):
-    """Opened on demand, and then open for as long as the daemon runs."""
+    """There where it is configured; else opened on demand, for as long as the daemon runs."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is there already, for who must not have it opened."""
 
     async def address(self) -> str:
         """`http://127.0.0.1:PORT`, listening; the same from one run of the daemon to the next.

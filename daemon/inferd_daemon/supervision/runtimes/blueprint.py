@@ -63,6 +63,8 @@ class Blueprint(ABC):
     """Takes nothing of this machine: never refused for want of room, nor evicted."""
     relayed: bool = False
     """Whether its endpoint is on the daemon's HTTP front in any case."""
+    opens_front: bool = False
+    """Whether its leases have the HTTP front opened where none is configured."""
     published: JsonObject | None = None
     """What lease owners are told of it besides, as metadata of their endpoint."""
     needs: "Blueprint | None" = None

@@ -24,6 +24,7 @@ class StandingFront:
     """A front that listens nowhere: the application is called directly."""
 
     asked = 0
+    stands = True
 
     async def address(self) -> str:
         """Always the same."""

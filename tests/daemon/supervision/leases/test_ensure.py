@@ -163,6 +163,35 @@ async def test_nothing_starts_for_who_does_not_fit(tmp_path: Path) -> None:
         assert len(whole.runtimes) == 0
 
 
+class _Front:
+    """One that may be opened, and was not."""
+
+    stands = False
+    opened = 0
+
+    async def address(self) -> str:
+        self.opened += 1
+        return "http://127.0.0.1:1"
+
+
+async def test_only_who_may_has_the_front_opened(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    front = _Front()
+    async with leasing(tmp_path) as whole:
+        whole.open_to(front)
+        with pytest.raises(RequestError, match="has no HTTP front") as refused:
+            await have(whole, blueprint, transport="tcp")
+        assert refused.value.code is ErrorCode.INCOMPATIBLE
+        assert (len(whole.runtimes), front.opened) == (0, 0)
+        front.stands = True
+        ensured = await have(whole, blueprint, transport="tcp")
+        assert ensured.endpoint.base_url.startswith("http://127.0.0.1:1/leases/")
+        front.stands = False
+        blueprint.opens_front = True
+        await have(whole, blueprint, transport="tcp")
+        assert front.opened == 2
+
+
 async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
     tmp_path: Path,
 ) -> None:
