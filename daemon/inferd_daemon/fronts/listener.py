@@ -149,6 +149,8 @@ class Listener:
             threads=self._threads,
         )
         self._sessions.add(session)
+        if self._accepting.cancel_called:  # it was accepted in the very turn of the pause
+            session.pause()
         nursery.start_soon(self._serve, sock, session)
 
     def _turn_away(self, sock: socket.socket, lines: LineOp | None) -> None:

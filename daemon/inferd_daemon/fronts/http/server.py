@@ -202,6 +202,8 @@ class HttpServer:
         client = ClientStream(sock, self._config.idle_timeout_s)
         connection = self._stack.connect(client, door, self._on_change)
         self._connections[connection] = door
+        if self._accepting.cancel_called:  # it was accepted in the very turn of the pause
+            connection.pause()
         nursery.start_soon(self._serve, sock, connection)
 
     async def _serve(self, sock: socket.socket, connection: "Connection") -> None:
