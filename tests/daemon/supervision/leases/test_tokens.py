@@ -21,6 +21,8 @@ def test_what_is_kept_tells_the_token_from_all_others_and_does_not_hold_it() -> 
     assert token not in kept
 
 
-@pytest.mark.parametrize("wrong", ["", "é", "x" * 10_000, new_token()])
+@pytest.mark.parametrize(
+    "wrong", ["", "é", "x" * 10_000, new_token()], ids=["none", "not ASCII", "long", "another"]
+)
 def test_another_token_does_not_fit(wrong: str) -> None:
     assert not fits(wrong, digest(new_token()))
