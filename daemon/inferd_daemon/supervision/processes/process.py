@@ -80,10 +80,12 @@ class Process:
     async def stop(self, timeout_s: float) -> int:
         """End the group: SIGINT, again after a second, SIGKILL `timeout_s` after the first.
 
-        Returns the return code. When cancelled it kills at once and still reaps.
+        One that somebody stopped (SIGSTOP) is continued, else it would not hear of it. Returns the
+        return code. When cancelled it kills at once and still reaps.
         """
         try:
             self.signal_group(signal.SIGINT)
+            self.signal_group(signal.SIGCONT)
             with trio.move_on_after(min(SECOND_INTERRUPT_S, timeout_s)):
                 return await self.wait()
             self.signal_group(signal.SIGINT)

@@ -198,8 +198,12 @@ class Runtimes:
         self._tell(runtime)
 
     async def wait_stopped(self, runtime: Managed) -> None:
-        """Wait until its process is gone; the caller sets the deadline."""
-        while runtime.occupies:
+        """Wait until what was asked to end has ended; the caller sets the deadline.
+
+        Several may wait, and the first of them have it started again: that is not theirs to wait
+        for.
+        """
+        while not runtime.wanted and runtime.occupies:
             await self._changed.wait()
 
     async def wait_changed(self) -> None:

@@ -219,6 +219,28 @@ async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
         assert state_of(whole, "a") is State.READY
 
 
+async def test_all_who_wait_for_one_on_its_way_out_get_it_anew(tmp_path: Path) -> None:
+    blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
+    async with leasing(tmp_path) as whole:
+        await have(whole, blueprint)
+        whole.keeper.connection_closed(1)
+        await trio.sleep(0.1)  # until the shell has set its trap
+        runtime = whole.runtimes.get("a")
+        assert runtime is not None
+        whole.runtimes.stop(runtime)
+        process = runtime.supervisor.process
+        assert process is not None
+        with trio.fail_after(3):
+            async with trio.open_nursery() as nursery:
+                for connection in range(2, 7):
+                    nursery.start_soon(have, whole, blueprint, connection)
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                assert state_of(whole, "a") is State.DRAINING
+                os.killpg(process.pid, signal.SIGKILL)
+        assert blueprint.engine.starts == 2
+        assert whole.keeper.count("a") == 5
+
+
 async def test_idle_ones_go_only_as_far_as_needed(tmp_path: Path) -> None:
     old, young = (SleepBlueprint(key, tmp_path, mib=40) for key in ("old", "young"))
     async with leasing(tmp_path, limits=Limits(memory_bytes=100 << 20)) as whole:

@@ -152,6 +152,15 @@ async def test_a_stopped_process_can_be_killed(start: Spawn) -> None:
     assert await process.kill() == -signal.SIGKILL
 
 
+async def test_a_stopped_process_hears_that_it_is_to_end(start: Spawn) -> None:
+    process = start(*SLEEPER)
+    await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+    process.signal_group(signal.SIGSTOP)
+    begun = trio.current_time()
+    assert await process.stop(5) == -signal.SIGINT
+    assert trio.current_time() - begun < 0.5
+
+
 async def test_a_signal_after_the_end_goes_nowhere(start: Spawn) -> None:
     process = start("true")
     await ended(process)
