@@ -290,7 +290,6 @@ class Chaos:
             wait_until(lambda: not is_alive(pid), READY_S, "the end of a hung server")
             self.figures["hung server ended"].append(time.monotonic() - began)
             for other in runtimes(client):
-                # One that hangs while it loads is loading, to all the world, until its deadline.
                 if other["state"] == "ready" and other["instance_key"] != lease["instance_key"]:
                     _signal(other["pid"], signal.SIGSTOP)
 

@@ -71,10 +71,18 @@ class LeaseLedger:
             if self._held.pop(ref, None) is not None:
                 self._open_refs.add(ref)
 
-    def left(self, ref: str) -> None:
-        """Its owner closed the connection that it was bound to: a living daemon ends it."""
+    @property
+    def life(self) -> int:
+        """Which of its lives the daemon is in."""
         with self._lock:
-            self._left[ref] = (self._life, time.monotonic())
+            return self._life
+
+    def left(self, ref: str, life: int) -> None:
+        """Its owner closes the connection, made in that life, that it was bound to: a daemon that
+        lives on ends it. One that died meanwhile has no such connection to see the end of.
+        """
+        with self._lock:
+            self._left[ref] = (life, time.monotonic())
         self.doubtful(ref)
 
     def over(self, ref: str) -> None:

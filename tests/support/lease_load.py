@@ -121,6 +121,7 @@ class Owner(Worker):
 
     def live(self) -> None:
         """Any number of steps, then maybe the end of the connection and of what is bound to it."""
+        life = self._ledger.life
         with connected(self.path, HANGS_S) as client:
             self._come_back(client)
             while self.going() and self.chance.random() > 0.03:
@@ -129,7 +130,7 @@ class Owner(Worker):
             # Where the daemon's death cut the connection, its leases live on.
             for held in [held for held in self._mine if held.bound]:
                 self._mine.remove(held)
-                self._ledger.left(held.ref)
+                self._ledger.left(held.ref, life)
             self.complaints.count("owners gone")
 
     def _come_back(self, client: WireClient) -> None:

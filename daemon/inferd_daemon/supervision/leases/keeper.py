@@ -95,7 +95,8 @@ class LeaseKeeper:
         What it needs besides is held by a lease of its own, which ends with it.
 
         Raises RequestError: `queue_full` at a limit, `conflict` where the runtime was stopped by
-        force meanwhile, JournalUnavailable.
+        force meanwhile, `timeout` where its time was over before it was on disk,
+        JournalUnavailable.
         """
         clocks = self._clocks()
         ref = _new_ref()
@@ -121,9 +122,7 @@ class LeaseKeeper:
             self.forget(*leases)
             raise
         if self.table.find(ref) is None:
-            raise RequestError(
-                ErrorCode.CONFLICT, "the runtime was stopped by force a moment ago: ensure again"
-            )
+            raise _ended_unseen(lease, self.now())
         self._mind_expiry(lease)
         for one in leases:
             self._tell("granted", one)
@@ -318,3 +317,16 @@ class LeaseKeeper:
 
 def _new_ref() -> str:
     return f"lease-{secrets.token_urlsafe(REF_BYTES)}"
+
+
+def _ended_unseen(lease: Lease, now: float) -> RequestError:
+    """Why a lease is gone that nobody was told of yet."""
+    if lease.deadline is not None and now >= lease.deadline:
+        return RequestError(
+            ErrorCode.TIMEOUT,
+            "the lease's time was over before the journal's disk had taken it: ensure again, "
+            "with a longer ttl_ms",
+        )
+    return RequestError(
+        ErrorCode.CONFLICT, "the runtime was stopped by force a moment ago: ensure again"
+    )

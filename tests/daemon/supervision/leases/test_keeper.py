@@ -176,6 +176,17 @@ async def test_a_runtime_that_is_stopped_by_force_while_a_lease_is_written(tmp_p
         await until_disk(kept, set())
 
 
+async def test_a_disk_that_is_slower_than_the_leases_time_is_told(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None)
+        kept.journal.delay_s = 1.1
+        with pytest.raises(RequestError, match="longer ttl_ms") as refused:
+            await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None)
+        assert refused.value.code is ErrorCode.TIMEOUT
+        kept.journal.delay_s = 0.0
+        await until_disk(kept, set())
+
+
 async def test_a_pin_holds_and_lets_go(tmp_path: Path) -> None:
     async with keeping(tmp_path) as kept:
         with kept.keeper.pinned("k", 0), kept.keeper.pinned("k", 0):
