@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         RequestRefused,
         StreamOverflow,
     )
+    from .metrics import MetricFamily, MetricHistogram, MetricSample
     from .runtimes import Change, LogLine, RouteChange
     from .status import BackendStatus, NotReady, RouteStatus, Status
 
@@ -83,6 +84,7 @@ _HOMES = {
     " DaemonBusy DaemonFault DaemonNotRunning Incompatible InferdError LeaseLost NoRoom NotFound"
     " OperationTimeout PermissionDenied ProtocolViolation RequestFailed RequestRefused"
     " StreamOverflow",
+    "metrics": "MetricFamily MetricHistogram MetricSample",
     "runtimes": "Change LogLine RouteChange",
     "status": "BackendStatus NotReady RouteStatus Status",
     "inferd_proto": "AgentStatus Audio Block CompatibilityResult Constraints ConsumerManifest"
@@ -131,6 +133,9 @@ __all__ = [
     "LeaseLost",
     "LogLine",
     "Message",
+    "MetricFamily",
+    "MetricHistogram",
+    "MetricSample",
     "NoRoom",
     "NotFound",
     "NotReady",

@@ -26,6 +26,7 @@ from .blocking_link import BlockingLink
 from .blocking_streams import AnswerStream, Generation, ItemStream, RecordStream
 from .content import Prompt
 from .errors import ClientClosed
+from .metrics import MetricFamily, to_metrics
 from .requests import EmbedTask, GenerateOptions, GenerateV1Options
 from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
 from .switchboard import MAX_BUFFERED_BYTES, Encoding, Switchboard
@@ -165,6 +166,10 @@ class Client(ControlVerbs):
     def routes(self) -> list[RouteStatus]:
         """The names that can be asked for."""
         return to_routes(self.call("route.list"))
+
+    def metrics(self) -> list[MetricFamily]:
+        """What the daemon has counted, and how things stand now."""
+        return to_metrics(self.call("metrics"))
 
     def wait_ready(self, model: str | None = None, *, timeout_s: float) -> Status:
         """Wait until the daemon, or the route `model`, is ready.

@@ -31,6 +31,7 @@ from .content import Prompt
 from .control import ControlVerbs
 from .errors import ClientClosed
 from .held_lease import HeldLease
+from .metrics import MetricFamily, to_metrics
 from .requests import EmbedTask, GenerateOptions, GenerateV1Options
 from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
 from .streams import AnswerStream, Generation, ItemStream, RecordStream
@@ -181,6 +182,10 @@ class Client(ControlVerbs):
     async def routes(self) -> list[RouteStatus]:
         """The names that can be asked for."""
         return to_routes(await self.call("route.list"))
+
+    async def metrics(self) -> list[MetricFamily]:
+        """What the daemon has counted, and how things stand now."""
+        return to_metrics(await self.call("metrics"))
 
     async def wait_ready(self, model: str | None = None, *, timeout_s: float) -> Status:
         """Wait until the daemon, or the route `model`, is ready.

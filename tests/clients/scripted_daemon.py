@@ -85,6 +85,39 @@ STATUS = {
     "routes": ROUTES,
 }
 
+METRICS = {
+    "metrics": [
+        {
+            "kind": "counter",
+            "name": "inferd_requests",
+            "help": "Requests\\that\nended.",
+            "samples": [
+                {
+                    "labels": {"route": 'a "b"\\\n', "kind": "generate", "outcome": "ok"},
+                    "value": 3,
+                }
+            ],
+        },
+        {
+            "kind": "histogram",
+            "name": "inferd_request_duration_seconds",
+            "help": "From a request to its end.",
+            "samples": [
+                {
+                    "labels": {"route": "demo"},
+                    "value": {"count": 4, "sum": 1.25, "buckets": {"0.1": 1, "1.0": 3, "inf": 4}},
+                }
+            ],
+        },
+        {
+            "kind": "gauge",
+            "name": "inferd_leases",
+            "help": "Live leases.",
+            "samples": [{"labels": {}, "value": 2}],
+        },
+    ]
+}
+
 
 class Asked:
     """One request, as a script sees it."""
@@ -152,6 +185,8 @@ def friendly(asked: Asked) -> None:
             asked.send(Result(id_, STATUS))
         case Control(op="route.list"):
             asked.send(Result(id_, {"routes": ROUTES}))
+        case Control(op="metrics"):
+            asked.send(Result(id_, METRICS))
         case Control(op="echo"):
             asked.send(Result(id_, request.arguments))
         case Control(op="count"):

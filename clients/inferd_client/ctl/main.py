@@ -31,6 +31,7 @@ _VERBS = (
     "restart",
     "logs",
     "watch",
+    "metrics",
     "endpoint",
     "agent",
     "lease",

@@ -29,7 +29,7 @@ from inferd_proto import (
     Usage,
 )
 from tests.clients.ctl.running import Ctl, Ended
-from tests.clients.scripted_daemon import STATUS, Asked, ScriptedDaemon, friendly
+from tests.clients.scripted_daemon import METRICS, STATUS, Asked, ScriptedDaemon, friendly
 
 
 def _process(daemon: ScriptedDaemon, *argv: str, stdin: bytes | None = b"") -> Ended:
@@ -306,6 +306,23 @@ def test_routes(ctl: Ctl, daemon: ScriptedDaemon) -> None:
     assert ctl("routes").out == "The daemon has no routes.\n"
 
 
+def test_metrics(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+    ended = ctl("metrics")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[-3:] == [
+        "# HELP inferd_leases Live leases.",
+        "# TYPE inferd_leases gauge",
+        "inferd_leases 2.0",
+    ]
+    assert 'inferd_request_duration_seconds_bucket{le="+Inf",route="demo"} 4.0' in lines
+    assert json.loads(ctl("metrics", "--json").out) == METRICS
+    daemon.script = lambda asked: asked.send(Result(asked.id, {"metrics": 1}))
+    ended = ctl("metrics")
+    assert (ended.code, ended.out) == (1, "")
+    assert "makes no sense" in ended.err
+
+
 def test_embed(ctl: Ctl, daemon: ScriptedDaemon) -> None:
     ended = ctl("embed", "a", "b", "-m", "demo", "--task", "similarity", "--dimensions", "3")
     assert ended.out == "[0.0,0.5,1.0]\n[1.0,0.5,1.0]\n"
@@ -349,6 +366,7 @@ VERBS = (
     "rerank",
     "status",
     "routes",
+    "metrics",
     "ps",
     "load",
     "unload",

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.support.daemon import running_daemon
 
 CTL = [sys.executable, "-m", "inferd_client.ctl"]
 PATIENCE_S = 30.0
@@ -47,6 +50,40 @@ def test_the_verbs(socket: Path) -> None:
     assert (ended.returncode, ended.stdout) == (1, "tok0 tok1 tok2 \n")
     assert len(ended.stderr.splitlines()) == 1
     assert len(json.loads(_run("embed", "a", env=env).stdout)) == 8
+
+
+MOCK = """
+[http]
+listen = "127.0.0.1:0"
+
+[backends.mock]
+kind = "mock"
+
+[routes.mock]
+backends = ["mock"]
+"""
+
+
+def _without_values(lines: list[str]) -> list[str]:
+    """Names, labels, kinds and helps; not what the scrape itself has changed."""
+    said = [line if line.startswith("#") else line.rpartition(" ")[0] for line in lines]
+    return [line for line in said if not line.startswith("inferd_http_responses_total")]
+
+
+def test_metrics_are_those_of_the_front() -> None:
+    with running_daemon(config=MOCK) as daemon:
+        env = {"INFERD_SOCKET": str(daemon.socket)}
+        assert _run("run", "mock", "Hi", env=env).returncode == 0
+        (address,) = json.loads(_run("status", "--json", env=env).stdout)["http"]
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
+            scraped = response.read().decode().splitlines()
+        ended = _run("metrics", env=env)
+    lines = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert _without_values(lines) == _without_values(scraped)
+    requests = 'inferd_requests_total{kind="generate",outcome="ok",route="mock"} 1.0'
+    assert requests in lines
+    assert requests in scraped
 
 
 # -- the demo ------------------------------------------------------------------------------
