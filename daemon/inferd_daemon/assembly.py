@@ -206,7 +206,8 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
     # Not beside the sockets: programs may not be run from there on every system.
     directory = places.state / "agents"
     tables = {str(provider): table for provider, table in config.agents.items()}
-    return AgentRoom(tables, os.environ, directory, upstream_of)
+    scratch = places.runtimes / ".agents"
+    return AgentRoom(tables, os.environ, directory, upstream_of, scratch)
 
 
 def _configure(

@@ -3,7 +3,8 @@
     python -m tests.bench.agents [RUNS]
 
 A stand-in that answers at once, then each real CLI that is there at a scripted upstream. `alone` is
-the same program with the same arguments, environment and input. Directories are made in $TMPDIR.
+the same program with the same arguments, environment and input. Directories are made in $TMPDIR
+and, as the daemon has it in its runtime directory, in memory.
 """
 
 import os
@@ -25,11 +26,12 @@ from inferd_daemon.engines.agents.request import AgentRequest
 from inferd_daemon.errors import BackendFault
 from inferd_daemon.supervision.agents.host import AgentHost
 from inferd_daemon.supervision.agents.place import fill_place, make_place, remove_place
-from inferd_daemon.supervision.agents.run import run_agent
+from inferd_daemon.supervision.agents.run import launch_of, run_agent
 from tests.support.agent_clis import REAL, request_to
 from tests.support.model_answers import PROTOCOLS
 from tests.support.scripted_upstream import serve
 
+MEMORY = "/dev/shm"
 SAMPLE = Path(__file__).parents[1] / "daemon/engines/agents/samples/claude-ok.jsonl"
 
 
@@ -42,17 +44,26 @@ class Case(NamedTuple):
     request: AgentRequest
 
 
-def alone(case: Case, root: Path) -> tuple[float, float]:
+class Roots(NamedTuple):
+    """Where runs have their directories."""
+
+    disk: Path
+    memory: Path
+
+
+def alone(case: Case, roots: Roots, name: str) -> tuple[float, float]:
     """Seconds from the spawn to the last event, and to the exit."""
-    place = make_place(root)
+    made = Roots(*(root / name for root in roots))
+    place = make_place(*made)
     plan = case.profile.plan(case.request, place)
     fill_place(place, plan)
     talk = case.profile.dialogue(case.request, place)
+    launch = launch_of(case.profile, case.binary, plan, place, {})
     began = time.perf_counter()
     with subprocess.Popen(
-        [case.binary, *plan.arguments],
-        cwd=place.work,
-        env=plan.environment,
+        launch.argv,
+        cwd=launch.directory,
+        env=launch.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -70,27 +81,28 @@ def alone(case: Case, root: Path) -> tuple[float, float]:
         process.stdin.close()
         process.wait()
     ended = time.perf_counter() - began
-    remove_place(root)
+    for root in made:
+        remove_place(root)
     return answered, ended
 
 
-async def by_daemon(case: Case, root: Path) -> tuple[float, float]:
+async def by_daemon(case: Case, roots: Roots) -> tuple[float, float]:
     """Seconds to the last batch, and to the end of everything."""
     began = time.perf_counter()
     answered = began
-    host = AgentHost(root)
+    host = AgentHost(roots.disk / "runs", scratch=roots.memory / "runs")
     async for _ in run_agent(case.profile, case.request, binary=case.binary, host=host):
         answered = time.perf_counter()
     return answered - began, time.perf_counter() - began
 
 
-async def measure(case: Case, runs: int, root: Path) -> None:
+async def measure(case: Case, runs: int, roots: Roots) -> None:
     """Alternating, after one of each that is not counted."""
     direct: list[tuple[float, float]] = []
     daemon: list[tuple[float, float]] = []
     for number in range(runs + 1):
-        once = await trio.to_thread.run_sync(alone, case, root / f"alone-{number}")
-        other = await by_daemon(case, root / "runs")
+        once = await trio.to_thread.run_sync(alone, case, roots, f"alone-{number}")
+        other = await by_daemon(case, roots)
         if number:
             direct.append(once)
             daemon.append(other)
@@ -104,13 +116,17 @@ async def measure(case: Case, runs: int, root: Path) -> None:
 
 async def main(runs: int) -> None:
     """Prints one line for each program."""
-    with tempfile.TemporaryDirectory() as name:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tempfile.TemporaryDirectory(dir=MEMORY) as scratch,
+    ):
         root = Path(name)
+        roots = Roots(root, Path(scratch))
         stand_in = root / "stand-in"
         stand_in.write_text(f"#!/bin/sh\ncat > /dev/null\ncat {SAMPLE}\n")
         stand_in.chmod(0o755)
         request = request_to("http://127.0.0.1:1")
-        await measure(Case("stand-in", PROFILES["claude"], stand_in, request), runs * 5, root)
+        await measure(Case("stand-in", PROFILES["claude"], stand_in, request), runs * 5, roots)
         for provider in REAL:
             try:
                 binary = find_binary(PROFILES[provider], os.environ)
@@ -122,7 +138,7 @@ async def main(runs: int) -> None:
             async with AsyncExitStack() as stack:
                 upstream = await stack.enter_async_context(serve(root, *scripts, tcp=True))
                 case = Case(provider, PROFILES[provider], binary, request_to(upstream.url))
-                await measure(case, runs, root)
+                await measure(case, runs, roots)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import trio
 
 from inferd_daemon.backends.base import Finished, TextDeltas
 from inferd_daemon.engines.agents.claude import ClaudeDialogue, ClaudeProfile
+from inferd_daemon.engines.agents.codex import CodexProfile
 from inferd_daemon.engines.agents.dialogue import AgentDialogue
 from inferd_daemon.engines.agents.profile import Place, Plan
 from inferd_daemon.engines.agents.registry import PROFILES
@@ -218,6 +219,30 @@ async def test_a_prompt_is_only_text(provider: str, template: str, tmp_path: Pat
     (request,) = (request for request in upstream.requests if request.method == "POST")
     assert prompt.encode() in request.body
     assert SECRET.encode() not in request.body
+
+
+@pytest.mark.parametrize("finds", [False, True])
+async def test_codex_runs_nothing_of_the_machine(finds: bool, tmp_path: Path) -> None:
+    """Left to itself it asks a script what machine this is, and git for its vendor's news."""
+
+    class Open(CodexProfile):
+        runs_programs = finds
+
+    planted = tmp_path / "bin"
+    planted.mkdir()
+    for name in ("lsb_release", "getconf", "git", "sh"):
+        program = planted / name
+        program.write_text(f"#!/bin/bash\necho {name} >> {tmp_path}/ran\n")
+        program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{planted}:{os.environ['PATH']}"}
+    protocol = PROTOCOLS["codex"]
+    async with serve(tmp_path, protocol.answer(), tcp=True) as upstream:
+        request = request_to(upstream.url, environment=environment)
+        answer = await ask("codex", request, tmp_path, Open())
+    assert answer.text == "".join(WORDS)
+    ran = (tmp_path / "ran").read_text().split() if finds else []
+    assert (tmp_path / "ran").exists() is finds
+    assert "git" not in ran
 
 
 ATTACHMENTS, SIMPLE = "CLAUDE_CODE_DISABLE_ATTACHMENTS", "CLAUDE_CODE_SIMPLE"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 class AgentRoom:
     """`configured` by provider; `environment` is the daemon's own; `directory` is for the private
-    directories of runs. `upstream_of` finds what answers a route, or raises ValueError.
+    directories of runs, `scratch` for what of them may be lost with the machine's memory.
+    `upstream_of` finds what answers a route, or raises ValueError.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class AgentRoom:
         environment: Mapping[str, str],
         directory: Path,
         upstream_of: Callable[[str], Blueprint],
+        scratch: Path | None = None,
     ) -> None:
         self._configured = configured
         self._environment = environment
         self._directory = directory
+        self._scratch = scratch
         self._upstream_of = upstream_of
         self._leasing: Leasing | None = None
 
@@ -46,10 +49,11 @@ class AgentRoom:
 
     def clear_away(self) -> None:
         """Remove what runs of a daemon that was killed left on the disk. Blocks for a moment."""
-        if self._directory.exists():
-            from .agents.place import clear_places
+        for directory in (self._directory, self._scratch):
+            if directory is not None and directory.exists():
+                from .agents.place import clear_places
 
-            clear_places(self._directory)
+                clear_places(directory)
 
     @cached_property
     def probes(self) -> "AgentProbes":
@@ -65,7 +69,8 @@ class AgentRoom:
         from .agents.host import AgentHost
 
         assert self._leasing is not None
-        host = AgentHost(self._directory, {INSTANCE_VARIABLE: self._leasing.mark})
+        marks = {INSTANCE_VARIABLE: self._leasing.mark}
+        host = AgentHost(self._directory, marks, self._scratch)
         return AgentRuns(self._leasing, self.probes, host)
 
     def read(self, spec: JsonObject, _admin: bool) -> Blueprint:

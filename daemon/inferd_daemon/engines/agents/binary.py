@@ -15,6 +15,9 @@ from .profile import AgentProfile
 
 _ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 """npm's words for machines."""
+NOWHERE = os.devnull
+"""A PATH on which nothing is found: no directory, and nobody can make it one."""
+_ELF = b"\x7fELF"
 
 
 def find_binary(
@@ -35,6 +38,15 @@ def find_binary(
         f"{profile.name} is not installed: there is no `{profile.program}` on the daemon's PATH "
         f"(npm package {profile.package}); install it or set {profile.variable}"
     )
+
+
+def is_native(program: Path) -> bool:
+    """Whether the kernel runs it by itself: a script needs its interpreter found."""
+    try:
+        with program.open("rb") as file:
+            return file.read(len(_ELF)) == _ELF
+    except OSError:
+        return False  # who runs it will hear why
 
 
 def _native(profile: AgentProfile, program: Path) -> Path:

@@ -7,6 +7,8 @@ version does not know are ignored there.
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import json
+
 from inferd_proto import JsonObject
 
 from .codex_dialogue import CodexDialogue
@@ -23,12 +25,8 @@ BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 VENDOR_URL = "https://api.openai.com/v1"
 UPSTREAM_KEY_VARIABLE = "INFERD_AGENT_KEY"
 PROVIDER = "inferd"
-# Analytics would keep the process for five seconds after its end.
-ARGUMENTS = (
-    "app-server",
-    *("-c", "analytics.enabled=false"),
-    *("-c", "check_for_update_on_startup=false"),
-)
+DATABASES_VARIABLE = "CODEX_SQLITE_HOME"
+"""It makes five and syncs them dozens of times before it takes the first request."""
 FEATURES_OFF = (
     "apps",
     "browser_use",
@@ -50,7 +48,10 @@ FEATURES_OFF = (
     "unified_exec",
     "view_image",
 )
-CONFIG: JsonObject = {
+CONFIG: dict[str, str | int | bool] = {
+    # Analytics would keep the process for five seconds after its end.
+    "analytics.enabled": False,
+    "check_for_update_on_startup": False,
     "web_search": "disabled",
     "project_doc_max_bytes": 0,
     "include_permissions_instructions": False,
@@ -61,6 +62,8 @@ CONFIG: JsonObject = {
     "skills.bundled.enabled": False,
     **{f"features.{name}": False for name in FEATURES_OFF},
 }
+"""As a file, not with the thread: what is off from the start is not set up first. With plugins on
+it would ask a server of its vendor's for news of them, whatever upstream it is given."""
 
 
 class CodexProfile(AgentProfile):
@@ -78,6 +81,7 @@ class CodexProfile(AgentProfile):
     upstream_protocol = "responses"
     login_variables = (API_KEY_VARIABLE, BASE_URL_VARIABLE)
     home_variables = (HOME_VARIABLE,)
+    runs_programs = False
     login_hint = "run `codex login` as the daemon's user, or set CODEX_API_KEY"
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
@@ -86,10 +90,12 @@ class CodexProfile(AgentProfile):
         local = request.upstream is not None
         environment = private_environment(self, request, place)
         environment[HOME_VARIABLE] = str(place.home / "codex")
+        environment[DATABASES_VARIABLE] = str(place.scratch)
         if request.upstream is not None:
             environment[UPSTREAM_KEY_VARIABLE] = request.upstream.key.reveal()
         links = {} if local else {f"codex/{path.name}": path for path in self.login_files(given)}
-        return Plan([*ARGUMENTS], environment, files={"codex/config.toml": ""}, links=links)
+        files = {"codex/config.toml": _toml(CONFIG)}
+        return Plan(["app-server"], environment, files=files, links=links)
 
     def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
         """Text goes to the model as it is, with no meaning of its own."""
@@ -121,7 +127,6 @@ def thread_parameters(request: AgentRequest, place: Place) -> JsonObject:
         "sandbox": "read-only",
         "ephemeral": True,
         "baseInstructions": request.system or DEFAULT_SYSTEM,
-        "config": CONFIG,
     }
     if request.told_model is not None:
         parameters["model"] = request.told_model
@@ -144,5 +149,9 @@ def _provided(base_url: str, key_variable: str) -> JsonObject:
         "request_max_retries": 0,
         "stream_max_retries": 0,
     }
-    config = {**CONFIG, f"model_providers.{PROVIDER}": provider}
-    return {"modelProvider": PROVIDER, "config": config}
+    return {"modelProvider": PROVIDER, "config": {f"model_providers.{PROVIDER}": provider}}
+
+
+def _toml(values: Mapping[str, str | int | bool]) -> str:
+    """Dotted keys, each on a line; such values are written as in JSON."""
+    return "".join(f"{name} = {json.encode(value).decode()}\n" for name, value in values.items())

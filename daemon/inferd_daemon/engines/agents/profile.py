@@ -38,11 +38,16 @@ class Feature(StrEnum):
 
 
 class Place(NamedTuple):
-    """The private directories of one run. `work` is empty; the CLI starts in it."""
+    """The private directories of one run. `work` is empty; the CLI starts in it.
+
+    `scratch` is for databases that are synced all the time and die with the run: in memory on most
+    machines. No program may have to be run from there.
+    """
 
     work: Path
     home: Path
     tmp: Path
+    scratch: Path
 
 
 class Plan(Struct, frozen=True):
@@ -121,6 +126,9 @@ class AgentProfile(ABC):
     """Where the operator's own state is; only for finding a login."""
     switches: ClassVar[Mapping[str, str]] = {}
     """Set in every run and probe."""
+    runs_programs: ClassVar[bool] = True
+    """Whether a run of its native program finds those of the machine; what it does not find, it
+    neither waits for nor lets loose."""
     login_hint: ClassVar[str]
     """What the operator does to log in."""
 

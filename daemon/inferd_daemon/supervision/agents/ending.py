@@ -5,6 +5,7 @@ Nothing here can be cancelled, and nothing of it fails: what cannot be ended or 
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -18,12 +19,17 @@ from .place import remove_place
 
 
 async def end_run(
-    process: Process | None, stdio: Stdio | None, *, mark: bytes, root: Path, grace_s: float
+    process: Process | None,
+    stdio: Stdio | None,
+    *,
+    mark: bytes,
+    roots: Sequence[Path],
+    grace_s: float,
 ) -> list[int]:
     """The pids of what had to be looked for by `mark`, NAME=VALUE in their environment.
 
     With `grace_s` the process may go by itself, and after SIGTERM as long again; with 0 it is
-    killed at once. Either way its group is gone then.
+    killed at once. Either way its group is gone then, and so are `roots`, its directories.
     """
     left: list[int] = []
     with trio.CancelScope(shield=True):
@@ -35,10 +41,10 @@ async def end_run(
         if process is not None and process.returncode is not None:
             process.close()
         try:
-            left = await in_thread(_clean, None, mark, root)
+            left = await in_thread(_clean, None, mark, roots)
         except OSError:
             # No thread can be had: a moment's halt is better than what stays for ever.
-            left = _clean(mark, root)
+            left = _clean(mark, roots)
     return left
 
 
@@ -60,9 +66,10 @@ async def _goes(stdio: Stdio, seconds: float) -> bool:
     return stdio.exited
 
 
-def _clean(mark: bytes, root: Path) -> list[int]:
+def _clean(mark: bytes, roots: Sequence[Path]) -> list[int]:
     ended: list[int] = []
     with contextlib.suppress(OSError):
         ended = end_marked(mark)
-    remove_place(root)
+    for root in roots:
+        remove_place(root)
     return ended

@@ -10,13 +10,25 @@ from ...engines.agents.profile import Place, Plan
 DIRECTORY_MODE = 0o700
 
 
-def make_place(root: Path) -> Place:
-    """`root` must not be there yet. Raises OSError."""
-    root.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-    place = Place(root / "work", root / "home", root / "tmp")
-    for directory in (root, *place):
-        directory.mkdir(mode=DIRECTORY_MODE)
+def make_place(root: Path, scratch: Path | None = None) -> Place:
+    """Neither may be there yet. Without `scratch`, or where that cannot be made, it is in `root`.
+
+    Raises OSError.
+    """
+    _make(root)
+    place = Place(root / "work", root / "home", root / "tmp", root / "scratch")
+    if scratch is not None:
+        with contextlib.suppress(OSError):
+            _make(scratch)
+            place = place._replace(scratch=scratch)
+    for directory in place:
+        directory.mkdir(mode=DIRECTORY_MODE, exist_ok=directory == scratch)
     return place
+
+
+def _make(root: Path) -> None:
+    root.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    root.mkdir(mode=DIRECTORY_MODE)
 
 
 def fill_place(place: Place, plan: Plan) -> None:

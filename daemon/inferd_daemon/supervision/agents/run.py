@@ -5,7 +5,7 @@ when the caller lets go the whole run is killed at once.
 """
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 import structlog
@@ -15,10 +15,11 @@ from inferd_proto import ErrorCode, Usage
 
 from ...backends.base import Batch, Finished, TextDeltas, ThinkingDeltas
 from ...backends.thread import in_thread
+from ...engines.agents.binary import NOWHERE, is_native
 from ...engines.agents.dialogue import AgentDialogue, AgentEvent, Failed
 from ...engines.agents.environment import secrets_of
 from ...engines.agents.failures import explain
-from ...engines.agents.profile import AgentProfile
+from ...engines.agents.profile import AgentProfile, Place, Plan
 from ...engines.agents.request import AgentRequest
 from ...engines.base import EngineFailure, Launch
 from ...errors import BackendFault, RequestError
@@ -55,6 +56,16 @@ async def run_agent(
         await run.close()
 
 
+def launch_of(
+    profile: AgentProfile, binary: Path, plan: Plan, place: Place, marks: Mapping[str, str]
+) -> Launch:
+    """What is spawned for a plan."""
+    environment = {**plan.environment, **marks}
+    if not profile.runs_programs and is_native(binary):
+        environment["PATH"] = NOWHERE
+    return Launch([str(binary), *plan.arguments], environment, directory=place.work)
+
+
 class AgentRun:
     """One process and what it says. `start`, `next_batch` until `over`, always `close`."""
 
@@ -70,7 +81,9 @@ class AgentRun:
         self._binary = binary
         self._token = secrets.token_hex(16)
         self._marks = {**host.marks, RUN_VARIABLE: self._token}
-        self._root = host.directory / f"run-{self._token[:12]}"
+        name = f"run-{self._token[:12]}"
+        self._root = host.directory / name
+        self._scratch = None if host.scratch is None else host.scratch / name
         self._deadline = trio.current_time() + self._limits.deadline_s
         self._dialogue: AgentDialogue | None = None
         self._stdio: Stdio | None = None
@@ -132,7 +145,7 @@ class AgentRun:
             self._process,
             self._stdio,
             mark=f"{RUN_VARIABLE}={self._token}".encode(),
-            root=self._root,
+            roots=[root for root in (self._root, self._scratch) if root is not None],
             grace_s=self._limits.grace_s if politely else 0.0,
         )
         if left:
@@ -141,14 +154,13 @@ class AgentRun:
             )
 
     def _prepare(self) -> Launch:
-        place = make_place(self._root)
+        place = make_place(self._root, self._scratch)
         plan = self._profile.plan(self._request, place)
         fill_place(place, plan)
         self._dialogue = self._profile.dialogue(self._request, place)
         self._secrets = secrets_of(plan.environment)
         self._tie = short_tie()
-        argv = [str(self._binary), *plan.arguments]
-        return Launch(argv, plan.environment | self._marks, directory=place.work)
+        return launch_of(self._profile, self._binary, plan, place, self._marks)
 
     async def _read_last(self, data: bytes) -> Batch:
         """The process is gone, or will say no more: then it gets a moment to go."""

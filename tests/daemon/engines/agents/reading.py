@@ -11,7 +11,7 @@ from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.engines.agents.request import AgentRequest, Turn
 
 SAMPLES = Path(__file__).with_name("samples")
-PLACE = Place(Path("/run/a/work"), Path("/run/a/home"), Path("/run/a/tmp"))
+PLACE = Place(*(Path("/run/a", name) for name in Place._fields))
 MODELS = {"amp": "low"}
 
 

@@ -1,5 +1,7 @@
 """The other half of the exchange with codex's app-server: what it is told."""
 
+import tomllib
+
 import msgspec
 
 from inferd_daemon.backends.base import Finished, TextDeltas
@@ -146,10 +148,33 @@ def test_an_upstream_is_a_provider_whose_key_is_in_the_environment() -> None:
         "request_max_retries": 0,
         "stream_max_retries": 0,
     }
-    assert config == CONFIG
+    assert config == {}
     assert (given["modelProvider"], given["baseInstructions"]) == ("inferd", "Be brief.")
     assert (given["sandbox"], given["approvalPolicy"]) == ("read-only", "never")
-    assert PROFILE.plan(request, PLACE).environment["INFERD_AGENT_KEY"] == "sk-lease"
+    plan = PROFILE.plan(request, PLACE)
+    assert plan.environment["INFERD_AGENT_KEY"] == "sk-lease"
+    assert "sk-lease" not in "".join([*plan.arguments, *plan.files.values()])
+
+
+def test_what_is_off_is_off_from_the_start() -> None:
+    """By the file that it reads before anything is asked of it."""
+    plan = PROFILE.plan(AgentRequest("m", ASKED), PLACE)
+    read_back = tomllib.loads(plan.files["codex/config.toml"])
+    flat: JsonObject = {}
+    for name in CONFIG:
+        value: object = read_back
+        for part in name.split("."):
+            assert isinstance(value, dict)
+            value = value[part]
+        flat[name] = value
+    assert flat == CONFIG
+    assert flat["features.plugins"] is False
+    assert flat["web_search"] == "disabled"
+
+
+def test_its_databases_are_where_syncing_costs_nothing() -> None:
+    plan = PROFILE.plan(AgentRequest("m", ASKED), PLACE)
+    assert plan.environment["CODEX_SQLITE_HOME"] == str(PLACE.scratch)
 
 
 def test_a_key_of_the_operator_goes_to_the_vendor() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 import trio
 
 from inferd_daemon.backends.base import Batch, Finished, TextDeltas
+from inferd_daemon.engines.agents.profile import Place, Plan
 from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, AgentUpstream, Turn
 from inferd_daemon.engines.secret import Secret
 from inferd_daemon.errors import CallerFault, RequestError
 from inferd_daemon.supervision.agents.host import AgentHost
-from inferd_daemon.supervision.agents.run import RUN_VARIABLE, run_agent
+from inferd_daemon.supervision.agents.run import RUN_VARIABLE, launch_of, run_agent
 from inferd_proto import ErrorCode, Usage
 from tests.support.processes import bearing, is_alive, until
 
@@ -131,6 +133,48 @@ async def test_what_a_run_is_given(bench: Bench) -> None:
     assert variables[RUN_VARIABLE]
     assert variables["HOME"].startswith(str(bench.host.directory))
     assert "FOREIGN" not in variables
+
+
+async def scratch_of(bench: Bench, host: AgentHost) -> list[str]:
+    """Path and mode of the scratch directory that a run of codex had."""
+    script = (
+        f'stat -c "%n %a" "$CODEX_SQLITE_HOME" > {bench.path}/scratch; '
+        f'touch "$CODEX_SQLITE_HOME/x"; cat {SAMPLES}/codex-ok.jsonl'
+    )
+    run = run_agent(PROFILES["codex"], asked(), binary=bench.cli(script), host=host)
+    await collect(run, [])
+    assert bench.left() == []
+    return bench.noted("scratch").split()
+
+
+async def test_scratch_is_apart_where_the_host_has_a_place_for_it(bench: Bench) -> None:
+    memory = bench.path / "memory"
+    host = AgentHost(bench.host.directory, scratch=memory)
+    path, mode = await scratch_of(bench, host)
+    assert (Path(path).parent, mode) == (memory, "700")
+    assert list(memory.iterdir()) == []
+
+
+async def test_scratch_is_with_the_rest_where_it_can_be_nowhere_else(bench: Bench) -> None:
+    in_the_way = bench.path / "memory"
+    in_the_way.touch()
+    for host in (bench.host, AgentHost(bench.host.directory, scratch=in_the_way)):
+        path, mode = await scratch_of(bench, host)
+        assert (Path(path).parent.parent, mode) == (host.directory, "700")
+
+
+def test_a_native_program_that_needs_no_other_finds_none(bench: Bench) -> None:
+    place = Place(*[bench.path] * 4)
+    plan = Plan([], {"PATH": "/usr/bin"})
+    script, native = bench.cli("exit"), Path(sys.executable).resolve()
+    for name, program, path in (
+        ("codex", native, os.devnull),
+        ("codex", script, "/usr/bin"),
+        ("codex", Path("/no/such/cli"), "/usr/bin"),
+        ("claude", native, "/usr/bin"),
+    ):
+        launch = launch_of(PROFILES[name], program, plan, place, {"MARK": "x"})
+        assert launch.environment == {"PATH": path, "MARK": "x"}
 
 
 async def test_a_long_prompt_arrives_whole(bench: Bench) -> None:
