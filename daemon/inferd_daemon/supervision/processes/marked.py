@@ -18,6 +18,7 @@ LOOKS = 4
 LOOK_AGAIN_S = 0.001
 """A process shows no environment for a moment while it becomes another program."""
 MAX_ENVIRONMENT_BYTES = 4 << 20
+READ_BYTES = 64 * 1024
 PF_KTHREAD = 0x00200000
 
 
@@ -27,8 +28,7 @@ def bears(pid: int, wanted: Collection[bytes]) -> bool:
         if look:
             time.sleep(LOOK_AGAIN_S)
         try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                environment = file.read(MAX_ENVIRONMENT_BYTES)
+            environment = _read_environment(pid)
         except OSError:
             return False  # another user's, or gone
         if environment:
@@ -78,6 +78,21 @@ def end_marked(mark: bytes, *, timeout_s: float = 2.0) -> list[int]:
             select.select([pidfd], [], [], max(0, deadline - time.monotonic()))
             os.close(pidfd)
     return ended
+
+
+def _read_environment(pid: int) -> bytes:
+    """Without a file object, and with a buffer that fits most: there are as many as processes."""
+    environment = b""
+    descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while len(environment) < MAX_ENVIRONMENT_BYTES:
+            piece = os.read(descriptor, READ_BYTES)
+            environment += piece
+            if not piece:
+                break
+    finally:
+        os.close(descriptor)
+    return environment
 
 
 def _becomes_another(pid: int) -> bool:
