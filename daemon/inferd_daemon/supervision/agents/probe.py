@@ -21,6 +21,7 @@ from ...engines.failures import describe_exit
 from ...errors import BackendFault
 from ..processes.process import Process, spawn
 from ..processes.stdio import Stdio
+from ..processes.tie import known_tie
 
 PROBE_TIMEOUT_S = 15.0
 """The slowest takes a second and a half to say its version, on an idle machine."""
@@ -89,7 +90,13 @@ async def _ask(argv: list[str], environment: dict[str, str]) -> _Told:
     process: Process | None = None
     try:
         launch = Launch(argv, environment, directory=Path("/"))
-        process = spawn(launch, log_fd=ends.stderr, stdin_fd=ends.stdin, stdout_fd=ends.stdout)
+        process = spawn(
+            launch,
+            log_fd=ends.stderr,
+            stdin_fd=ends.stdin,
+            stdout_fd=ends.stdout,
+            tie=known_tie(argv[0]),
+        )
         stdio.close_child_ends()
         stdio.close_stdin()
         stdio.watch(process.pidfd)

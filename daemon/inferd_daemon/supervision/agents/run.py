@@ -159,7 +159,7 @@ class AgentRun:
         fill_place(place, plan)
         self._dialogue = self._profile.dialogue(self._request, place)
         self._secrets = secrets_of(plan.environment)
-        self._tie = short_tie()
+        self._tie = short_tie(str(self._binary))
         return launch_of(self._profile, self._binary, plan, place, self._marks)
 
     async def _read_last(self, data: bytes) -> Batch:

@@ -18,6 +18,7 @@ from ...engines.failures import Cause, Failure, describe_exit, failure
 from ..kv.keeper import KvKeeper
 from ..processes.logs import RuntimeLog
 from ..processes.process import Process, spawn
+from ..processes.tie import known_tie, learn_tie
 from ..processes.work import Work
 from .backoff import RestartPolicy
 from .machine import KillProcess, State, StopProcess
@@ -129,7 +130,7 @@ class Supervisor(RuntimeLife):
                 failure(Cause.NO_PROCESS, f"cannot write {self.log.path}: {error.strerror}")
             ) from error
         try:
-            process = spawn(launch, log_fd=log_fd)
+            process = spawn(launch, log_fd=log_fd, tie=known_tie(launch.argv[0]))
         finally:
             os.close(log_fd)
         self.engine.spawned()
@@ -147,6 +148,7 @@ class Supervisor(RuntimeLife):
                     nursery.start_soon(self._end_process, StopProcess())
                 nursery.start_soon(self._look_after, process)
                 nursery.start_soon(self._keep_log)
+                nursery.start_soon(learn_tie)  # for the next one
                 await process.wait()
                 nursery.cancel_scope.cancel()
         finally:

@@ -220,6 +220,15 @@ async def test_a_program_that_is_not_there(bench: Bench) -> None:
     assert bench.left() == []
 
 
+async def test_a_program_that_is_none_is_no_script_either(bench: Bench) -> None:
+    program = bench.cli("")
+    program.write_text(f"touch {bench.path}/ran\n")
+    run = run_agent(PROFILES["claude"], asked(), binary=program, host=bench.host)
+    with pytest.raises(RequestError, match=r"exit code 127 .*Exec format error"):
+        await anext(run)
+    assert not (bench.path / "ran").exists()
+
+
 async def test_what_came_before_an_error_counts(bench: Bench) -> None:
     run = run_agent(
         PROFILES["claude"],

@@ -17,12 +17,13 @@ from tests.support.processes import is_alive, until
 def _fresh() -> Iterator[None]:
     """What was found is remembered; each test looks anew."""
     tie._working_tie.cache_clear()
+    assert tie.known_tie(sys.executable) is None
     yield
     tie._working_tie.cache_clear()
 
 
 def tied(*argv: str) -> list[str]:
-    found = tie.short_tie()
+    found = tie.short_tie(sys.executable)
     if found is None:
         pytest.skip("no working setpriv here (util-linux 2.33 or later)")
     return [*found, *argv]
@@ -45,7 +46,7 @@ def test_it_does_not_run_for_a_parent_that_is_gone() -> None:
 PARENT = """
 import os, subprocess, sys, time
 from inferd_daemon.supervision.processes.tie import short_tie
-child = subprocess.Popen([*short_tie(), "sleep", "1000"], start_new_session=True)
+child = subprocess.Popen([*short_tie(sys.executable), "sleep", "1000"], start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(1000)
 """
@@ -72,4 +73,33 @@ def test_what_does_not_work_is_not_taken(
     monkeypatch.setattr(tie, "CHECK_TIMEOUT_S", 0.2)
     path = os.environ["PATH"] if script else "/nowhere"
     monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
-    assert tie.short_tie() is None
+    assert tie.short_tie(sys.executable) is None
+
+
+async def test_it_is_known_once_it_was_learnt() -> None:
+    await tie.learn_tie()
+    assert tie.known_tie(sys.executable) == tie.short_tie(sys.executable)
+
+
+ELF = Path(sys.executable).read_bytes()[:64]
+
+
+@pytest.mark.parametrize(
+    ("content", "runs"),
+    [
+        (b"#!/bin/sh\n", True),
+        (ELF, True),
+        (ELF[:18] + b"\xff\xff" + ELF[20:], False),  # of another machine
+        (b"touch /tmp/x\n", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_what_a_shell_would_take_for_its_own_is_left_to_the_stub(
+    content: bytes | None, runs: bool, tmp_path: Path
+) -> None:
+    tied()
+    program = tmp_path / "program"
+    if content is not None:
+        program.write_bytes(content)
+    assert (tie.short_tie(str(program)) is not None) is runs
