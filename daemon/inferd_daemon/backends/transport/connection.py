@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import trio
 
-from .readiness_hub import ReadinessHub, Watched
+from .readiness_hub import EAGER_S, ReadinessHub, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,6 +46,8 @@ class Connection:
 
     async def send(self, data: bytes, *, timeout_s: float | None = None) -> None:
         """Send all. Raises OSError where the peer is gone, httpx.WriteTimeout."""
+        if self._watched is not None:
+            self._watched.eager_until = trio.current_time() + EAGER_S
         sent = self._send_some(data)
         if sent == len(data):
             return

@@ -13,27 +13,32 @@ import trio
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-SHARE_S = 0.000_03
-"""What each waking is allowed of the loop's time, about twice what it takes. With more wakings than
-that the hub rests, so that of many streams that trickle each has several tokens to be read."""
-REST_S = (0.001, 0.003)
+SHARE_S = 0.000_5
+"""What each waking is allowed of the loop's time, some ten times what it takes. With more wakings
+than that the hub rests, so that of streams that are quick or many each has several tokens to be
+read; an engine on the same machine needs the processor more than the first of them does."""
+REST_S = (0.001, 0.002)
 """From shortest to longest: timers know nothing shorter, and a longer one would be noticed."""
+EAGER_S = 0.005
+"""After a request is sent. An answer that comes later than that can be a rest later still."""
 
 
 class Watched:
     """One socket at a hub; made by `ReadinessHub.add`.
 
     Whoever reads clears `readable` when it has read all that there was. After `ended` there is
-    always something to read, if only the end.
+    always something to read, if only the end. Until `eager_until` the hub does not rest while it
+    waits.
     """
 
-    __slots__ = ("closed", "deadline", "ended", "fd", "readable", "task")
+    __slots__ = ("closed", "deadline", "eager_until", "ended", "fd", "readable", "task")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.readable = False
         self.ended = False
         self.closed = False
+        self.eager_until = -inf
         self.deadline = inf
         self.task: trio.lowlevel.Task | None = None
 
@@ -48,6 +53,7 @@ class ReadinessHub:
         self._leader: Watched | None = None
         self._scope: trio.CancelScope | None = None
         self._look_at = 0.0
+        self._rest: trio.CancelScope | None = None
 
     def add(self, fd: int) -> Watched:
         """Watch `fd` until `remove`. Raises OSError where there is no descriptor or memory left."""
@@ -92,6 +98,8 @@ class ReadinessHub:
         self._waiting[watched] = None
         if self._scope is not None and deadline < self._scope.deadline:
             self._scope.deadline = deadline
+        if self._rest is not None and watched.eager_until > trio.current_time():
+            self._rest.cancel()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._waiting[watched]
@@ -113,10 +121,9 @@ class ReadinessHub:
                 with trio.CancelScope(deadline=deadline) as self._scope:
                     while not (watched.readable or watched.closed):
                         assert self._epoll is not None
-                        if self._look_at - trio.current_time() >= REST_S[0]:
-                            await trio.sleep_until(self._look_at)
-                        await trio.lowlevel.wait_readable(self._epoll)
-                        self._look(self._epoll)
+                        if not await self._rested(watched) or not self._look(self._epoll):
+                            await trio.lowlevel.wait_readable(self._epoll)
+                            self._look(self._epoll)
                 if watched.closed:
                     raise _closed()
                 if watched.readable:
@@ -134,18 +141,38 @@ class ReadinessHub:
                 self._wake(self._leader)
             self._close_if_unused()
 
-    def _look(self, epoll: select.epoll) -> None:
+    async def _rested(self, leader: Watched) -> bool:
+        """Rest, where it is due and nobody is eager; False where it was not."""
+        now = trio.current_time()
+        if self._look_at - now < REST_S[0]:
+            return False
+        if max((each.eager_until for each in self._waiting), default=-inf) > now:
+            return False
+        if leader.eager_until > now:
+            return False
+        try:
+            with trio.CancelScope(deadline=self._look_at) as self._rest:
+                await trio.sleep_forever()
+        finally:
+            self._rest = None
+        return True
+
+    def _look(self, epoll: select.epoll) -> bool:
+        """Wake who has something to read; False where nobody has."""
         found = epoll.poll(0)
         now = trio.current_time()
-        due = max(self._look_at, now) + len(found) * SHARE_S
-        self._look_at = min(due, now + REST_S[1])
+        due = max(self._look_at, now)
         for fd, events in found:
             watched = self._sockets[fd]
             watched.readable = True
+            if watched.eager_until <= now:
+                due += SHARE_S
             if events & _ENDS:
                 watched.ended = True
             if watched in self._waiting:
                 self._wake(watched)
+        self._look_at = min(due, now + REST_S[1])
+        return bool(found)
 
     def _wake(self, watched: Watched) -> None:
         """It sees by itself why."""

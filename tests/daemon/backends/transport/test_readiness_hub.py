@@ -15,9 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.backends.transport import Connection, ReadinessHub
 from inferd_daemon.backends.transport.connection import RECEIVE_BYTES
-from inferd_daemon.backends.transport.readiness_hub import REST_S, SHARE_S
+from inferd_daemon.backends.transport.readiness_hub import EAGER_S, REST_S, SHARE_S
 
-MANY = int(REST_S[0] / SHARE_S) + 5
+MANY = int(REST_S[1] / SHARE_S) + 1
 
 
 class Crowd:
@@ -154,23 +154,54 @@ async def test_who_is_closed_takes_nobody_along(nursery: trio.Nursery, closed: i
         assert [len(got) for got in them.got] == [int(n != closed) for n in range(3)]
 
 
-async def test_many_wakings_bring_a_rest(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    for size, rest_s in ((5, 0.0), (MANY, MANY * SHARE_S)):
-        with crowd(size) as them:
-            await waiting(nursery, them, *range(size))
+@pytest.mark.parametrize(
+    ("size", "asks", "rest_s"),
+    [(1, None, 0.0), (MANY, None, REST_S[1]), (MANY, 0, 0.0), (MANY, 1, 0.0), (MANY, 2, REST_S[1])],
+)
+async def test_many_wakings_bring_a_rest_unless_an_answer_is_awaited(
+    nursery: trio.Nursery, autojump_clock: MockClock, size: int, asks: int | None, rest_s: float
+) -> None:
+    with crowd(size) as them:
+        await waiting(nursery, them, *range(size))
+        for peer in them.peers:
+            peer.send(b"one")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        assert [them.data(number) for number in range(size)] == [[b"one"]] * size
+        if asks is not None:
+            await them.connections[asks].send(b"a request")
+        await waiting(nursery, them, *range(size)[:2])
+        # Nobody waits for longer, and all that came is read at once.
+        them.peers[0].send(b"two")
+        them.peers[0].send(b"three")
+        await trio.sleep(1)
+        moment, data = them.got[0][-1]
+        assert data == b"twothree"
+        assert moment - began == pytest.approx(rest_s, abs=0.000_5)
+        for peer in them.peers[:2]:
+            peer.send(b"x")
+        await wait_all_tasks_blocked()
+
+
+async def test_who_asks_ends_the_rest_for_a_while(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    with crowd(MANY) as them:
+        for wait_s in (0.0, EAGER_S):
+            await waiting(nursery, them, *range(MANY))
             for peer in them.peers:
                 peer.send(b"one")
             await wait_all_tasks_blocked()
+            await waiting(nursery, them, 0)
             began = trio.current_time()
-            assert [them.data(number) for number in range(size)] == [[b"one"]] * size
-            await waiting(nursery, them, 0, 1)
-            # Nobody waits for longer, and all that came is read at once.
-            them.peers[1].send(b"two")
-            them.peers[1].send(b"three")
+            await them.connections[1].send(b"a request")
+            if wait_s:
+                them.connections[1]._watched.eager_until = began  # it was sent long ago
+            nursery.start_soon(them.receive, 1)
+            them.peers[1].send(b"answer")
             await trio.sleep(1)
-            moment, data = them.got[1][-1]
-            assert data == b"twothree"
-            assert moment - began == pytest.approx(rest_s, abs=0.000_5)
+            took = them.got[1][-1][0] - began
+            assert took == pytest.approx(REST_S[1] if wait_s else 0.0, abs=0.000_5)
             them.peers[0].send(b"x")
             await wait_all_tasks_blocked()
 
