@@ -73,7 +73,8 @@ class RouteStatus(Struct, frozen=True, kw_only=True):
 class Status(Struct, frozen=True, kw_only=True):
     """The daemon; `state` is "starting", "ready", "draining" or "restarting".
 
-    `http` is where it listens for HTTP, if anywhere.
+    `http` is where it listens for HTTP, if anywhere; `upgrades` how often this process has gone
+    over to new code.
     """
 
     version: str = ""
@@ -84,6 +85,7 @@ class Status(Struct, frozen=True, kw_only=True):
     socket: str = ""
     connections: int = 0
     http: list[str] = []
+    upgrades: int = 0
     routes: list[RouteStatus] = []
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from importlib.resources import files
 from typing import Any, get_args
 
 import msgspec
@@ -10,9 +11,10 @@ import pytest
 from msgspec import Struct, inspect
 from msgspec.structs import fields
 
+import inferd_proto
 from inferd_client.metrics import to_metrics
 from inferd_client.runtimes import to_change, to_log_line
-from inferd_client.status import to_routes, to_status
+from inferd_client.status import Status, to_routes, to_status
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import MockConfig
 from inferd_daemon.config.boot_fields import BootFields
@@ -123,6 +125,14 @@ async def test_only_what_is_an_administrators_is_denied_to_others(op: str) -> No
 def _code(error: BaseException) -> ErrorCode:
     assert isinstance(error, RequestError)
     return error.code
+
+
+def test_links_lead_somewhere() -> None:
+    headings = re.findall(r"^##+ (.+)$", DOCUMENT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", DOCUMENT)) <= anchors
+    for name in re.findall(r"\]\(([^)#]+)\)", DOCUMENT):
+        assert files(inferd_proto).joinpath(name).is_file()
 
 
 # -- the tables ----------------------------------------------------------------------------
@@ -242,6 +252,12 @@ def test_the_conversation_is_one() -> None:
             if event.terminal:
                 del asked[event.id]
     assert not asked
+
+
+def test_the_status_is_what_clients_know() -> None:
+    (answers,) = (one.answers for one in conversation() if one.request["op"] == "status")
+    (answer,) = answers
+    assert set(answer["value"]) == set(Status.__struct_fields__)
 
 
 def _request(exchange: Exchange) -> Control | Cancel:
