@@ -18,7 +18,7 @@ import trio
 from msgspec.structs import asdict, replace
 
 from ..config import OpenAICompatConfig
-from ..config.backend_rules import base_url_mistake, broken_rules, is_key
+from ..config.backend_rules import API_PREFIXES, base_url_mistake, broken_rules, is_key
 from ..config.checking import dotted
 from ..config.lines import Path as KeyPath
 from ..errors import BackendFault, OperatorError
@@ -39,10 +39,13 @@ from .chat_client import Deadlines
 from .chat_completions import dialect_of
 from .relaying_client import RelayingClient, can_be_relayed
 from .transport import PlainTransport
-from .upstream_facts import read_facts
+from .upstream_facts import Facts, read_facts
 
 PROBE_INTERVAL_S = 10.0
 PROBE_TIMEOUT_S = 5.0
+DEFAULT_SLOTS = 32
+LLAMA_SERVER_SLOTS = 4
+"""What llama-server makes where nothing is said; it tells its real number when it is probed."""
 MAX_KEY_BYTES = 64 * 1024
 
 
@@ -67,6 +70,7 @@ class OpenAICompatBackend(Backend):
         self._dialect = dialect_of(config)
         self._verdict = Readiness(True)
         self._probed_at = -inf
+        self._facts = Facts()
         self._capabilities = Capabilities(
             tools=config.tools,
             tool_choice=self._dialect.tool_choice,
@@ -83,7 +87,7 @@ class OpenAICompatBackend(Backend):
         for path, why in broken_rules(self.kind, asdict(config)):
             raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
         try:
-            base_url = normalise_base_url(config.base_url)
+            base_url = _ready_url(config)
             self._client = RelayingClient(
                 _transport(config, base_url),
                 base_url=base_url,
@@ -97,14 +101,19 @@ class OpenAICompatBackend(Backend):
                     first_byte_s=config.first_byte_timeout_s,
                     idle_s=config.idle_timeout_s,
                 ),
+                api_prefix=self._dialect.api_prefix,
             )
         except OperatorError as error:
             raise OperatorError(f"backend {name}: {error}") from None
 
     @property
     def slots(self) -> int:
-        """As configured: what the upstream works on at once is its owner's knowledge."""
-        return self._config.slots
+        """As configured, else what llama-server tells; of the others their owner knows."""
+        if self._config.slots is not None:
+            return self._config.slots
+        if self._config.upstream == "llama_server":
+            return self._facts.slots or LLAMA_SERVER_SLOTS
+        return DEFAULT_SLOTS
 
     @property
     def capabilities(self) -> Capabilities:
@@ -154,7 +163,8 @@ class OpenAICompatBackend(Backend):
         local = self._config.upstream == "llama_server"
         try:
             status, _ = await self._client.get(
-                "/health" if local else "/v1/models", timeout_s=PROBE_TIMEOUT_S
+                "/health" if local else f"{self._dialect.api_prefix}/v1/models",
+                timeout_s=PROBE_TIMEOUT_S,
             )
             if local and status == 200:
                 status = await self._learn()
@@ -174,6 +184,7 @@ class OpenAICompatBackend(Backend):
         status, body = await self._client.get("/props", timeout_s=PROBE_TIMEOUT_S)
         facts = read_facts(body) if status == 200 else None
         if facts is not None:
+            self._facts = facts
             self._capabilities = replace(
                 self._capabilities,
                 vision=self._config.vision or facts.vision,
@@ -209,9 +220,12 @@ def _is_pipe(name: str) -> bool:
         return False
 
 
-def normalise_base_url(base_url: str) -> str:
-    """Scheme and host alone; a trailing slash and `/v1` are dropped. Raises UnfitKey."""
-    mistake = base_url_mistake(base_url)
+def normalise_base_url(base_url: str, api_prefix: str = "") -> str:
+    """Scheme and host alone; a trailing slash, `/v1` and `api_prefix` are dropped.
+
+    Raises UnfitKey.
+    """
+    mistake = base_url_mistake(base_url, api_prefix)
     if mistake is not None:
         raise UnfitKey("base_url", mistake)
     try:
@@ -222,7 +236,7 @@ def normalise_base_url(base_url: str) -> str:
 
 
 def _ready_url(config: OpenAICompatConfig) -> str:
-    return normalise_base_url(config.base_url)
+    return normalise_base_url(config.base_url, API_PREFIXES.get(config.upstream, ""))
 
 
 def _transport(config: OpenAICompatConfig, base_url: str) -> httpx.AsyncBaseTransport:

@@ -41,5 +41,5 @@ def read_facts(body: bytes) -> Facts | None:
         props.modalities.vision,
         props.modalities.audio,
         props.default_generation_settings.n_ctx,
-        props.total_slots,
+        props.total_slots if (props.total_slots or 0) > 0 else None,
     )

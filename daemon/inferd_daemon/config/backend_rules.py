@@ -14,6 +14,8 @@ Table = Mapping[str, object]
 Mistakes = Iterator[tuple[Path, str]]
 
 MAX_URL_CHARS = 4096
+API_PREFIXES: Mapping[str, str] = {"openrouter": "/api"}
+"""What stands before `/v1`, for the kinds of upstream that have something there."""
 _HOST = re.compile(r"[^\x00-\x20\x7f\"#%/:<>?@\[\\\]^`{|}]+|\[[0-9A-Fa-f:.]+\]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -42,8 +44,10 @@ def broken_rules(kind: object, table: Table) -> Mistakes:
         yield from _modes(table)
 
 
-def base_url_mistake(base_url: str) -> str | None:
-    """Why it is not a scheme and a host alone; a trailing `/v1` is no mistake."""
+def base_url_mistake(base_url: str, api_prefix: str = "") -> str | None:
+    """Why it is not a scheme and a host alone; a trailing `/v1` is no mistake, nor is what the
+    upstream has before it.
+    """
     form = "must be http://host or https://host, with a port if needed"
     if len(base_url) > MAX_URL_CHARS or not base_url.isprintable():
         return form
@@ -59,8 +63,9 @@ def base_url_mistake(base_url: str) -> str | None:
         return "must hold no user or password; use api_key_file"
     if not _HOST.fullmatch(re.sub(r":[0-9]*\Z", "", authority[2])):
         return form
-    if url.path.rstrip("/").removesuffix("/v1") or "?" in base_url or "#" in base_url:
-        return "must end after the host; `/v1/…` is appended"
+    path = url.path.lower().rstrip("/").removesuffix("/v1")
+    if path not in ("", api_prefix) or "?" in base_url or "#" in base_url:
+        return f"must end after the host; `{api_prefix}/v1/…` is appended"
     return None
 
 
@@ -77,7 +82,7 @@ def _address(table: Table) -> Mistakes:
     base_url = table.get("base_url", "http://localhost")
     if not isinstance(base_url, str):
         return
-    mistake = base_url_mistake(base_url)
+    mistake = base_url_mistake(base_url, API_PREFIXES.get(str(table.get("upstream")), ""))
     if mistake is not None:
         yield ("base_url",), mistake
     elif table.get("tls_ca_file") is not None and not base_url.lower().startswith("https:"):

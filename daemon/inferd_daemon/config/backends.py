@@ -72,14 +72,15 @@ class LibllamaConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="l
 class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", tag="openai_compat"):
     """A server that someone else runs and that speaks Chat Completions.
 
-    `base_url` without a path (a trailing `/v1` is dropped), or `uds`, the path of its Unix socket.
-    `api_key_file`, or `api_key_env`, the name of a variable, is preferred to `api_key`: a
-    configuration file is read by more eyes. An empty key sends no header.
+    `base_url` without a path (a trailing `/v1`, OpenRouter's `/api/v1`, is dropped), or `uds`, the
+    path of its Unix socket. `api_key_file`, or `api_key_env`, the name of a variable, is preferred
+    to `api_key`: a configuration file is read by more eyes. An empty key sends no header.
 
     `tool_choice`, `response_format` and `grammar` tell what this server really enforces, where that
     is not what its kind (`upstream`) is known for; what it does not enforce is refused. `grammar`
     goes as llama.cpp takes it, unless the kind has a way of its own. `audio_sample_rate` in Hz is
-    the one rate it takes; missing: any.
+    the one rate it takes; missing: any. `slots` is how many requests it gets at once; missing: as
+    many as a llama-server says that it has, 32 of any other kind.
     """
 
     base_url: str = "http://localhost"
@@ -104,7 +105,7 @@ class OpenAICompatConfig(Struct, frozen=True, kw_only=True, tag_field="kind", ta
     grammar: bool | None = None
     embed: bool = True
     rerank: bool = False
-    slots: Annotated[int, Meta(ge=1, le=100_000)] = 32
+    slots: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     breaker: BreakerConfig = BreakerConfig()
 
 

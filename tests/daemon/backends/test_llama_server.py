@@ -140,6 +140,13 @@ async def test_text_with_the_engines_own_numbers(demo: str) -> None:
     assert end.usage.input_tokens > 10
 
 
+async def test_it_gets_as_many_requests_as_it_has_slots(demo: str, endless: str) -> None:
+    """What is more would wait in the server, by no rule of fairness."""
+    for uds, slots in ((demo, 2), (endless, 1)):
+        async with backend_of(uds) as backend:
+            assert backend.slots == slots
+
+
 async def test_the_end_of_turn_and_a_stop_word(demo: str) -> None:
     assert finish_of(await run(demo, GenerateRequest(HI))).stop_reason == "end_turn"
     events = await run(demo, GenerateRequest(HI, Sampling(stop=["demo"])))

@@ -20,7 +20,11 @@ from inferd_daemon.backends.base import (
     RerankRequest,
     TextDeltas,
 )
-from inferd_daemon.backends.openai_compat import OpenAICompatBackend, normalise_base_url
+from inferd_daemon.backends.openai_compat import (
+    OpenAICompatBackend,
+    normalise_base_url,
+    unfit_keys,
+)
 from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
 from inferd_daemon.errors import BackendFault, OperatorError
 from inferd_daemon.routing.requirements import missing
@@ -50,10 +54,22 @@ async def run(backend: OpenAICompatBackend) -> list[Batch]:
         ("http://localhost:8080/v1", "http://localhost:8080"),
         ("https://api.example.com/v1/", "https://api.example.com"),
         ("http://[::1]:8080/v1", "http://[::1]:8080"),
+        ("HTTP://Example.com:8080/V1", "http://example.com:8080"),
     ],
 )
 def test_base_url_is_normalised(given: str, normal: str) -> None:
     assert normalise_base_url(given) == normal
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/api", "/api/", "/api/v1", "/API/V1/"])
+def test_a_prefix_that_the_kind_has_anyway_is_dropped(path: str) -> None:
+    assert normalise_base_url(f"https://h{path}", "/api") == "https://h"
+
+
+@pytest.mark.parametrize("path", ["/apix", "/api/v1/x", "/api/api", "//api"])
+def test_no_other_path_is(path: str) -> None:
+    with pytest.raises(OperatorError, match=r"`/api/v1/…` is appended"):
+        normalise_base_url(f"https://h{path}", "/api")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +98,21 @@ async def test_it_asks_the_right_path(tmp_path: Path, path: str) -> None:
         assert batch[0] == TextDeltas(["a"])
         assert isinstance(batch[-1], Finished)
         assert upstream.requests[0].path == "/v1/chat/completions"
+        await backend.close()
+
+
+@pytest.mark.parametrize("path", ["", "/api/v1", "/api/v1/"])
+async def test_openrouter_has_its_api_below_a_path(tmp_path: Path, path: str) -> None:
+    async with serve(tmp_path, [whole(200, b"{}")], ANSWER, tcp=True) as upstream:
+        config = OpenAICompatConfig(base_url=upstream.url + path, upstream="openrouter")
+        assert list(unfit_keys(config)) == []
+        backend = OpenAICompatBackend("b", config)
+        await backend.probe()
+        await run(backend)
+        assert [seen.path for seen in upstream.requests] == [
+            "/api/v1/models",
+            "/api/v1/chat/completions",
+        ]
         await backend.close()
 
 
@@ -279,10 +310,37 @@ async def test_llama_server_tells_what_its_model_takes(tmp_path: Path) -> None:
         config = OpenAICompatConfig(uds=upstream.uds, upstream="llama_server")
         backend = OpenAICompatBackend("b", config)
         assert not backend.capabilities.vision
+        assert backend.slots == 4
         await backend.probe()
+        assert backend.slots == 2
         assert [seen.path for seen in upstream.requests] == ["/health", "/props"]
         can = backend.capabilities
         assert (can.vision, can.audio, can.n_ctx) == (True, False, 2048)
+        await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "slots"),
+    [
+        (OpenAICompatConfig(), 32),
+        (OpenAICompatConfig(slots=3), 3),
+        (OpenAICompatConfig(upstream="llama_server"), 4),
+        (OpenAICompatConfig(upstream="llama_server", slots=3), 3),
+    ],
+)
+def test_slots_are_the_configured_ones_else_what_the_kind_has(
+    config: OpenAICompatConfig, slots: int
+) -> None:
+    assert OpenAICompatBackend("b", config).slots == slots
+
+
+async def test_configured_slots_win_over_told_ones(tmp_path: Path) -> None:
+    scripts: list[Script] = [[whole(200, b"{}")], [whole(200, b'{"total_slots":2}')]]
+    async with serve(tmp_path, *scripts) as upstream:
+        config = OpenAICompatConfig(uds=upstream.uds, upstream="llama_server", slots=7)
+        backend = OpenAICompatBackend("b", config)
+        await backend.probe()
+        assert backend.slots == 7
         await backend.close()
 
 

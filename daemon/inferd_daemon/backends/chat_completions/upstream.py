@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...config import OpenAICompatConfig, UpstreamKind
+from ...config.backend_rules import API_PREFIXES
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     while it reads a long prompt. `require_parameters` lets OpenRouter choose only providers that
     honour every field. `dimensions`: embeddings can be shortened; `rerank`: `/v1/rerank` is there.
     `plain`: its chunks are those of OpenAI, with reasoning as `reasoning_content`, so that they can
-    be passed on undecoded. `apis`: other paths that it serves.
+    be passed on undecoded. `apis`: other paths that it serves. `api_prefix` stands before `/v1`.
     """
 
     tool_choice: bool = False
@@ -38,6 +39,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     rerank: bool = False
     plain: bool = False
     apis: tuple[str, ...] = ()
+    api_prefix: str = ""
 
 
 COMPLETIONS = "/v1/completions"
@@ -99,6 +101,7 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         response_format=True,
         thinking_by="reasoning",
         require_parameters=True,
+        api_prefix=API_PREFIXES["openrouter"],
     ),
     "generic": Dialect(top_k=False, min_p=False, rerank=True, plain=True),
 }
