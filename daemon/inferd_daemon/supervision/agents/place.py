@@ -8,22 +8,32 @@ from pathlib import Path
 from ...engines.agents.profile import Place, Plan
 
 DIRECTORY_MODE = 0o700
+SCRATCH_BYTES = 16 << 20
+"""Codex was seen to take six for a prompt of 256 KiB."""
 
 
 def make_place(root: Path, scratch: Path | None = None) -> Place:
-    """Neither may be there yet. Without `scratch`, or where that cannot be made, it is in `root`.
+    """Neither may be there yet. Without `scratch`, or where that has no room, it is in `root`.
 
     Raises OSError.
     """
     _make(root)
     place = Place(root / "work", root / "home", root / "tmp", root / "scratch")
-    if scratch is not None:
-        with contextlib.suppress(OSError):
-            _make(scratch)
-            place = place._replace(scratch=scratch)
+    if scratch is not None and _holds_scratch(scratch):
+        place = place._replace(scratch=scratch)
     for directory in place:
-        directory.mkdir(mode=DIRECTORY_MODE, exist_ok=directory == scratch)
+        if directory != scratch:
+            directory.mkdir(mode=DIRECTORY_MODE)
     return place
+
+
+def _holds_scratch(scratch: Path) -> bool:
+    """Make it, where there is room for what a CLI writes there."""
+    with contextlib.suppress(OSError):
+        _make(scratch)
+        free = os.statvfs(scratch)
+        return free.f_bavail * free.f_frsize >= SCRATCH_BYTES
+    return False
 
 
 def _make(root: Path) -> None:

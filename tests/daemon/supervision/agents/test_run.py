@@ -17,6 +17,7 @@ from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, AgentUpstream, Turn
 from inferd_daemon.engines.secret import Secret
 from inferd_daemon.errors import CallerFault, RequestError
+from inferd_daemon.supervision.agents import place
 from inferd_daemon.supervision.agents.host import AgentHost
 from inferd_daemon.supervision.agents.run import RUN_VARIABLE, launch_of, run_agent
 from inferd_proto import ErrorCode, Usage
@@ -163,8 +164,18 @@ async def test_scratch_is_with_the_rest_where_it_can_be_nowhere_else(bench: Benc
         assert (Path(path).parent.parent, mode) == (host.directory, "700")
 
 
+async def test_scratch_is_with_the_rest_where_memory_is_short(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "SCRATCH_BYTES", 1 << 60)
+    memory = bench.path / "memory"
+    path, _ = await scratch_of(bench, AgentHost(bench.host.directory, scratch=memory))
+    assert Path(path).parent.parent == bench.host.directory
+    assert list(memory.iterdir()) == []
+
+
 def test_a_native_program_that_needs_no_other_finds_none(bench: Bench) -> None:
-    place = Place(*[bench.path] * 4)
+    here = Place(*[bench.path] * 4)
     plan = Plan([], {"PATH": "/usr/bin"})
     script, native = bench.cli("exit"), Path(sys.executable).resolve()
     for name, program, path in (
@@ -173,7 +184,7 @@ def test_a_native_program_that_needs_no_other_finds_none(bench: Bench) -> None:
         ("codex", Path("/no/such/cli"), "/usr/bin"),
         ("claude", native, "/usr/bin"),
     ):
-        launch = launch_of(PROFILES[name], program, plan, place, {"MARK": "x"})
+        launch = launch_of(PROFILES[name], program, plan, here, {"MARK": "x"})
         assert launch.environment == {"PATH": path, "MARK": "x"}
 
 
