@@ -21,7 +21,7 @@ from inferd_daemon.config.boot_fields import BootFields
 from inferd_daemon.control.call import Call, Peer
 from inferd_daemon.control.logs import _Logs
 from inferd_daemon.control.verbs import STREAMS, VERBS
-from inferd_daemon.engines.agent_spec import _Fields as AgentFields
+from inferd_daemon.engines.agents.spec import _Fields as AgentFields
 from inferd_daemon.engines.attached.spec import _Fields as AttachFields
 from inferd_daemon.engines.failures import Cause
 from inferd_daemon.errors import RequestError

@@ -105,8 +105,8 @@ def unfit_agent(
     environment: Mapping[str, str],
 ) -> Iterator[tuple[str, str, bool]]:
     """What of a backend's table cannot work: each key, why, and whether nothing starts with it."""
-    from ..engines.agent_spec import AgentSpecError, normalise_agent
     from ..engines.agents.binary import find_binary
+    from ..engines.agents.spec import AgentSpecError, normalise_agent
 
     own = configured.get(table.agent) or AgentConfig()
     try:

@@ -15,8 +15,8 @@ from inferd_proto import (
     TargetClass,
 )
 
-from ...engines.agent_spec import AgentSpec, AgentSpecError, normalise_agent
 from ...engines.agents.profile import AgentProfile
+from ...engines.agents.spec import AgentSpec, AgentSpecError, normalise_agent
 from ..processes.logs import RuntimeLog
 from ..runtimes.blueprint import Blueprint, Former, Hooks
 from .life import RETRIES, AgentLife

@@ -3,8 +3,8 @@
 import pytest
 
 from inferd_daemon.config import AgentConfig
-from inferd_daemon.engines.agent_spec import AgentSpecError
 from inferd_daemon.engines.agents.registry import PROFILES
+from inferd_daemon.engines.agents.spec import AgentSpecError
 from inferd_daemon.supervision.agents.blueprint import AgentBlueprint, manifest, read_blueprint
 from inferd_daemon.supervision.agents.probes import AgentProbes
 from inferd_daemon.supervision.leases.compatibility import match

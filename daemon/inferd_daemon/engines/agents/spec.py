@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from inferd_proto import JsonObject
 
-from ..config import AgentConfig
-from ..config.checking import check, dotted
-from ..errors import CallerFault
-from .agents.profile import AgentProfile
-from .agents.registry import PROFILES
-from .agents.request import OWN_MODEL
+from ...config import AgentConfig
+from ...config.checking import check, dotted
+from ...errors import CallerFault
+from .profile import AgentProfile
+from .registry import PROFILES
+from .request import OWN_MODEL
 
 Short = Annotated[str, Meta(min_length=1, max_length=256)]
 Mistakes = list[tuple[str, str]]

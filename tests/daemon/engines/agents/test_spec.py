@@ -3,7 +3,7 @@
 import pytest
 
 from inferd_daemon.config import AgentConfig
-from inferd_daemon.engines.agent_spec import AgentSpecError, normalise_agent
+from inferd_daemon.engines.agents.spec import AgentSpecError, normalise_agent
 
 CONFIGURED = {
     "claude": AgentConfig(models=["opus", "haiku"]),
