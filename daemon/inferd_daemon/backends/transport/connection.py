@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import trio
 
-from .readiness_hub import EAGER_S, ReadinessHub, Watched
+from .readiness_hub import ReadinessHub, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,8 +46,8 @@ class Connection:
 
     async def send(self, data: bytes, *, timeout_s: float | None = None) -> None:
         """Send all. Raises OSError where the peer is gone, httpx.WriteTimeout."""
-        if self._watched is not None:
-            self._watched.eager_until = trio.current_time() + EAGER_S
+        if self._hub is not None and self._watched is not None:
+            self._hub.expect(self._watched)
         sent = self._send_some(data)
         if sent == len(data):
             return

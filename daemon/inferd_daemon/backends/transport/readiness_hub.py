@@ -1,11 +1,12 @@
 """Tells many sockets' readers when there is something to read, with one wait for all of them.
 
-Each socket is registered once, edge-triggered, in an epoll of the hub's own. No task is owned here:
-one of those who wait leads, for all; when it has what it waited for another one does. It must never
+Each socket is registered, edge-triggered, in an epoll of the hub's own. No task is owned here: one
+of those who wait leads, for all; when it has what it waited for another one does. It must never
 leave a waiter without a leader.
 """
 
 import select
+from contextlib import suppress
 from math import inf
 
 import trio
@@ -19,49 +20,78 @@ than that the hub rests, so that of streams that are quick or many each has seve
 read; an engine on the same machine needs the processor more than the first of them does."""
 REST_S = (0.001, 0.002)
 """From shortest to longest: timers know nothing shorter, and a longer one would be noticed."""
-EAGER_S = 0.005
-"""After a request is sent. An answer that comes later than that can be a rest later still."""
+AWAITED_S = 0.005
+"""How long after a request its answer is told of at once, even in a rest: one that comes later can
+be a rest later still."""
 
 
 class Watched:
     """One socket at a hub; made by `ReadinessHub.add`.
 
     Whoever reads clears `readable` when it has read all that there was. After `ended` there is
-    always something to read, if only the end. Until `eager_until` the hub does not rest while it
-    waits.
+    always something to read, if only the end.
     """
 
-    __slots__ = ("closed", "deadline", "eager_until", "ended", "fd", "readable", "task")
+    __slots__ = ("awaited_until", "closed", "deadline", "ended", "fd", "readable", "task")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.readable = False
         self.ended = False
         self.closed = False
-        self.eager_until = -inf
+        self.awaited_until: float | None = None
         self.deadline = inf
         self.task: trio.lowlevel.Task | None = None
 
 
-class ReadinessHub:
-    """The sockets of one transport. Its descriptor is open while it has any."""
+class _Epolls:
+    """`awaited` has the sockets whose answers begin, `all` the others and `awaited` itself."""
 
     def __init__(self) -> None:
-        self._epoll: select.epoll | None = None
+        """Raises OSError."""
+        self.all = select.epoll()
+        try:
+            self.awaited = select.epoll()
+        except OSError:
+            self.all.close()
+            raise
+        self.all.register(self.awaited, select.EPOLLIN)
+
+    def close(self) -> None:
+        for epoll in (self.all, self.awaited):
+            trio.lowlevel.notify_closing(epoll)
+            epoll.close()
+
+    def of(self, watched: Watched) -> select.epoll:
+        return self.all if watched.awaited_until is None else self.awaited
+
+    def move(self, watched: Watched, awaited_until: float | None) -> None:
+        """What there is to read is told again. Raises OSError, and then nothing is moved."""
+        before = self.of(watched)
+        after = self.all if awaited_until is None else self.awaited
+        after.register(watched.fd, _EVENTS)
+        before.unregister(watched.fd)
+        watched.awaited_until = awaited_until
+
+
+class ReadinessHub:
+    """The sockets of one transport. Its two descriptors are open while it has any."""
+
+    def __init__(self) -> None:
+        self._epolls: _Epolls | None = None
         self._sockets: dict[int, Watched] = {}
         self._waiting: dict[Watched, None] = {}
         self._leader: Watched | None = None
         self._scope: trio.CancelScope | None = None
         self._look_at = 0.0
-        self._rest: trio.CancelScope | None = None
 
     def add(self, fd: int) -> Watched:
         """Watch `fd` until `remove`. Raises OSError where there is no descriptor or memory left."""
-        if self._epoll is None:
-            self._epoll = select.epoll()
+        if self._epolls is None:
+            self._epolls = _Epolls()
         watched = Watched(fd)
         try:
-            self._epoll.register(fd, _EVENTS)
+            self._epolls.all.register(fd, _EVENTS)
             self._sockets[fd] = watched
         finally:
             self._close_if_unused()
@@ -73,14 +103,23 @@ class ReadinessHub:
             return
         watched.closed = True
         del self._sockets[watched.fd]
-        if self._epoll is not None:
-            self._epoll.unregister(watched.fd)
+        if self._epolls is not None:
+            self._epolls.of(watched).unregister(watched.fd)
         if watched is self._leader:
             if self._scope is not None:
                 self._scope.cancel()
         elif watched in self._waiting:
             self._wake(watched)
         self._close_if_unused()
+
+    def expect(self, watched: Watched) -> None:
+        """A request goes out: who waits for what comes of it is not kept waiting by a rest."""
+        until = trio.current_time() + AWAITED_S
+        if watched.awaited_until is not None:
+            watched.awaited_until = until
+        elif self._epolls is not None and not watched.closed:
+            with suppress(OSError):  # no memory: it is told of a little later
+                self._epolls.move(watched, until)
 
     async def wait(self, watched: Watched, deadline: float = inf) -> bool:
         """Until it is readable; False where `deadline` came first. Always lets others run.
@@ -98,8 +137,6 @@ class ReadinessHub:
         self._waiting[watched] = None
         if self._scope is not None and deadline < self._scope.deadline:
             self._scope.deadline = deadline
-        if self._rest is not None and watched.eager_until > trio.current_time():
-            self._rest.cancel()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._waiting[watched]
@@ -120,10 +157,9 @@ class ReadinessHub:
                 deadline = min(deadline, watched.deadline)
                 with trio.CancelScope(deadline=deadline) as self._scope:
                     while not (watched.readable or watched.closed):
-                        assert self._epoll is not None
-                        if not await self._rested(watched) or not self._look(self._epoll):
-                            await trio.lowlevel.wait_readable(self._epoll)
-                            self._look(self._epoll)
+                        assert self._epolls is not None
+                        await self._something(self._epolls)
+                        self._look(self._epolls)
                 if watched.closed:
                     raise _closed()
                 if watched.readable:
@@ -141,38 +177,37 @@ class ReadinessHub:
                 self._wake(self._leader)
             self._close_if_unused()
 
-    async def _rested(self, leader: Watched) -> bool:
-        """Rest, where it is due and nobody is eager; False where it was not."""
-        now = trio.current_time()
-        if self._look_at - now < REST_S[0]:
-            return False
-        if max((each.eager_until for each in self._waiting), default=-inf) > now:
-            return False
-        if leader.eager_until > now:
-            return False
-        try:
-            with trio.CancelScope(deadline=self._look_at) as self._rest:
-                await trio.sleep_forever()
-        finally:
-            self._rest = None
-        return True
+    async def _something(self, epolls: _Epolls) -> None:
+        """Wait for something to look at, in a rest only for what is awaited."""
+        if self._look_at - trio.current_time() < REST_S[0]:
+            await trio.lowlevel.wait_readable(epolls.all)
+            return
+        with trio.CancelScope(deadline=self._look_at):
+            await trio.lowlevel.wait_readable(epolls.awaited)
 
-    def _look(self, epoll: select.epoll) -> bool:
-        """Wake who has something to read; False where nobody has."""
-        found = epoll.poll(0)
+    def _look(self, epolls: _Epolls) -> None:
         now = trio.current_time()
-        due = max(self._look_at, now)
-        for fd, events in found:
+        for fd, events in epolls.awaited.poll(0):
             watched = self._sockets[fd]
-            watched.readable = True
-            if watched.eager_until <= now:
+            self._tell(watched, events)
+            if watched.awaited_until is not None and watched.awaited_until <= now:
+                with suppress(OSError):  # no memory: it stays where it is
+                    epolls.move(watched, None)
+        if self._look_at - now >= REST_S[0]:
+            return
+        due = max(self._look_at, now)
+        for fd, events in epolls.all.poll(0):
+            if fd in self._sockets:
+                self._tell(self._sockets[fd], events)
                 due += SHARE_S
-            if events & _ENDS:
-                watched.ended = True
-            if watched in self._waiting:
-                self._wake(watched)
         self._look_at = min(due, now + REST_S[1])
-        return bool(found)
+
+    def _tell(self, watched: Watched, events: int) -> None:
+        watched.readable = True
+        if events & _ENDS:
+            watched.ended = True
+        if watched in self._waiting:
+            self._wake(watched)
 
     def _wake(self, watched: Watched) -> None:
         """It sees by itself why."""
@@ -181,10 +216,9 @@ class ReadinessHub:
         trio.lowlevel.reschedule(watched.task)
 
     def _close_if_unused(self) -> None:
-        if self._epoll is not None and not self._sockets and self._leader is None:
-            trio.lowlevel.notify_closing(self._epoll)
-            self._epoll.close()
-            self._epoll = None
+        if self._epolls is not None and not self._sockets and self._leader is None:
+            self._epolls.close()
+            self._epolls = None
 
 
 def _closed() -> trio.ClosedResourceError:

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.backends.transport import Connection, ReadinessHub
 from inferd_daemon.backends.transport.connection import RECEIVE_BYTES
-from inferd_daemon.backends.transport.readiness_hub import EAGER_S, REST_S, SHARE_S
+from inferd_daemon.backends.transport.readiness_hub import AWAITED_S, REST_S, SHARE_S
 
 MANY = int(REST_S[1] / SHARE_S) + 1
 
@@ -154,12 +154,9 @@ async def test_who_is_closed_takes_nobody_along(nursery: trio.Nursery, closed: i
         assert [len(got) for got in them.got] == [int(n != closed) for n in range(3)]
 
 
-@pytest.mark.parametrize(
-    ("size", "asks", "rest_s"),
-    [(1, None, 0.0), (MANY, None, REST_S[1]), (MANY, 0, 0.0), (MANY, 1, 0.0), (MANY, 2, REST_S[1])],
-)
-async def test_many_wakings_bring_a_rest_unless_an_answer_is_awaited(
-    nursery: trio.Nursery, autojump_clock: MockClock, size: int, asks: int | None, rest_s: float
+@pytest.mark.parametrize(("size", "rest_s"), [(1, 0.0), (MANY, REST_S[1])])
+async def test_many_wakings_bring_a_rest(
+    nursery: trio.Nursery, autojump_clock: MockClock, size: int, rest_s: float
 ) -> None:
     with crowd(size) as them:
         await waiting(nursery, them, *range(size))
@@ -168,8 +165,6 @@ async def test_many_wakings_bring_a_rest_unless_an_answer_is_awaited(
         await wait_all_tasks_blocked()
         began = trio.current_time()
         assert [them.data(number) for number in range(size)] == [[b"one"]] * size
-        if asks is not None:
-            await them.connections[asks].send(b"a request")
         await waiting(nursery, them, *range(size)[:2])
         # Nobody waits for longer, and all that came is read at once.
         them.peers[0].send(b"two")
@@ -183,27 +178,40 @@ async def test_many_wakings_bring_a_rest_unless_an_answer_is_awaited(
         await wait_all_tasks_blocked()
 
 
-async def test_who_asks_ends_the_rest_for_a_while(
+@pytest.mark.parametrize("asks", [0, 1])
+async def test_an_answer_that_is_awaited_comes_in_a_rest(
+    nursery: trio.Nursery, autojump_clock: MockClock, asks: int
+) -> None:
+    with crowd(MANY) as them:
+        await waiting(nursery, them, *range(MANY))
+        for peer in them.peers:
+            peer.send(b"one")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await them.connections[asks].send(b"a request")
+        await waiting(nursery, them, 0, 1)
+        for peer in them.peers[:2]:
+            peer.send(b"two")
+        await trio.sleep(1)
+        took = [them.got[number][-1][0] - began for number in (asks, 1 - asks)]
+        assert took == pytest.approx([0.0, REST_S[1]], abs=0.000_5)
+
+
+async def test_an_answer_is_awaited_for_a_while_only(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     with crowd(MANY) as them:
-        for wait_s in (0.0, EAGER_S):
+        await them.connections[0].send(b"a request")
+        await trio.sleep(2 * AWAITED_S)
+        for _ in range(2):
             await waiting(nursery, them, *range(MANY))
-            for peer in them.peers:
-                peer.send(b"one")
-            await wait_all_tasks_blocked()
-            await waiting(nursery, them, 0)
             began = trio.current_time()
-            await them.connections[1].send(b"a request")
-            if wait_s:
-                them.connections[1]._watched.eager_until = began  # it was sent long ago
-            nursery.start_soon(them.receive, 1)
-            them.peers[1].send(b"answer")
-            await trio.sleep(1)
-            took = them.got[1][-1][0] - began
-            assert took == pytest.approx(REST_S[1] if wait_s else 0.0, abs=0.000_5)
-            them.peers[0].send(b"x")
-            await wait_all_tasks_blocked()
+            for peer in them.peers:
+                peer.send(b"a token")
+            await trio.sleep(0.1 * REST_S[0])
+        await trio.sleep(1)
+        took = [them.got[number][-1][0] - began for number in (0, 1)]
+        assert took == pytest.approx([REST_S[1]] * 2, abs=0.000_5)
 
 
 def descriptors() -> int:
@@ -214,9 +222,9 @@ async def test_its_descriptor_goes_with_the_last_socket() -> None:
     before = descriptors()
     for _ in range(2):
         with crowd(2) as them:
-            assert descriptors() == before + 5
+            assert descriptors() == before + 6
             them.connections[0].close()
-            assert descriptors() == before + 4
+            assert descriptors() == before + 5
             them.peers[1].send(b"x")
             assert await them.connections[1].receive() == b"x"
         assert descriptors() == before
