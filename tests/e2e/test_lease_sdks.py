@@ -1,5 +1,7 @@
 """Vendors' own SDKs at the HTTP routes of leases: of a model, and of a scripted agent."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,9 @@ import anthropic
 import openai
 import pytest
 
+from tests.support import models
 from tests.support.agent_client import HTTP, LOCAL_ROUTE, agent_daemon
-from tests.support.lease_client import Json, ask, ensure
+from tests.support.lease_client import Json, ask, ensure, runtimes
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
@@ -79,3 +82,37 @@ def test_both_sdks_at_a_model(tmp_path: Path) -> None:
                 messages=[HI],
             ) as stream:
                 assert "demo model" in "".join(stream.text_stream)
+
+
+@pytest.mark.parametrize("api", ["messages", "chat", "responses"])
+def test_a_stream_whose_runtime_dies_raises(tmp_path: Path, api: str) -> None:
+    """None of the SDKs may take what came so far for the whole answer."""
+    model = tmp_path / "endless.gguf"
+    models.build_generate_model(model, layers=1, feed_forward=64)
+    config = LOCAL_ROUTE.replace('"demo"', f'"{model}"')
+    with (
+        agent_daemon(tmp_path, config + HTTP, server=llama_server_path()) as daemon,
+        connected(daemon.socket) as client,
+    ):
+        endpoint = ensure(client, "local", transport="tcp")["endpoint"]
+        key, url = key_of(endpoint), endpoint["base_url"]
+        (runtime,) = (one for one in runtimes(client) if one.get("pid"))
+        asked: Any = {"model": "endless", "stream": True}
+        claude = anthropic.Anthropic(base_url=url.removesuffix("/v1"), api_key=key, max_retries=0)
+        sdk = openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+        with claude, sdk:
+            stream: Any
+            match api:
+                case "messages":
+                    stream = claude.messages.create(max_tokens=100_000, messages=[HI], **asked)
+                case "chat":
+                    stream = sdk.chat.completions.create(messages=[HI], **asked)
+                case _:
+                    stream = sdk.responses.create(input="hello", **asked)
+            error = anthropic.APIError if api == "messages" else openai.APIError
+            events = iter(stream)
+            next(events)
+            os.kill(runtime["pid"], signal.SIGSTOP)
+            os.kill(runtime["pid"], signal.SIGKILL)
+            with pytest.raises(error, match="broke the connection"):
+                list(events)

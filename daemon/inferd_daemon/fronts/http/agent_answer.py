@@ -14,6 +14,7 @@ from ...supervision.runtimes.machine import State
 from .agent_request import AgentAsked
 from .lease_answer import LeaseAnswer, Outgoing
 from .openai.chat_answer import ChatAnswer
+from .openai.failures import OPENAI
 
 EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -32,7 +33,7 @@ class AgentAnswer(LeaseAnswer):
         blueprint: AgentBlueprint,
         asked: AgentAsked,
     ) -> None:
-        super().__init__(leasing, entry)
+        super().__init__(leasing, entry, OPENAI)
         self._runs = runs
         self._blueprint = blueprint
         self._asked = asked

@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,11 +11,12 @@ from starlette.routing import Route
 from ...errors import RequestError
 from . import lease_routes
 from .context import HttpContext
-from .errors import openai_error, refusal
+from .errors import internal_error
 from .health import health
 from .metrics import metrics
 from .models import list_models, show_model
 from .openai import endpoints
+from .openai.failures import shape_of
 
 
 def build_app(context: HttpContext) -> Starlette:
@@ -30,24 +30,34 @@ def build_app(context: HttpContext) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
             *lease_routes.routes(),
         ],
-        exception_handlers={HTTPException: _no_such_thing, RequestError: _failed},
+        exception_handlers={
+            HTTPException: _no_such_thing,
+            RequestError: _failed,
+            Exception: _internal,
+        },
     )
     app.router.redirect_slashes = False
     app.state.context = context
     return app
 
 
-async def _no_such_thing(_request: Request, error: Exception) -> Response:
+async def _no_such_thing(request: Request, error: Exception) -> Response:
     """404 and 405, as Starlette's router finds them."""
     known = cast("HTTPException", error)
     status = known.status_code
     message = _MESSAGES.get(status, known.detail)
-    body = msgspec.json.encode(refusal(status, message, _CODES.get(status)))
-    return Response(body, status, known.headers, media_type="application/json")
+    answer = shape_of(request.url.path).refusal(status, message, _CODES.get(status))
+    answer.headers.update(known.headers or {})
+    return answer
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
-    return openai_error(cast("RequestError", error))
+async def _failed(request: Request, error: Exception) -> Response:
+    return shape_of(request.url.path).response(cast("RequestError", error))
+
+
+async def _internal(request: Request, _error: Exception) -> Response:
+    """Starlette raises the error again once this is sent: the guard has it in the log."""
+    return shape_of(request.url.path).response(internal_error())
 
 
 _MESSAGES = {

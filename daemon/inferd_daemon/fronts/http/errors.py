@@ -59,11 +59,6 @@ def openai_error(
     return Response(body, status, headers, media_type="application/json")
 
 
-def error_bytes(error: RequestError) -> bytes:
-    """The object alone, without line breaks, for an SSE stream that has begun already."""
-    return msgspec.json.encode(error_object(error))
-
-
 def error_object(
     error: RequestError,
     *,
@@ -81,6 +76,11 @@ def error_object(
             "code": code or error.code.value,
         }
     }
+
+
+def internal_error() -> RequestError:
+    """A fault of the daemon's own, of which only its log may tell."""
+    return RequestError(ErrorCode.INTERNAL, "internal error; the daemon's log has the details")
 
 
 def plain_answer(status: int, message: str) -> bytes:

@@ -1,13 +1,12 @@
 """Stands before the application: who may ask at all, how much, and for how long.
 
-Everything that ends a request from outside of its endpoint is answered here, in OpenAI's shape
-where nothing is out yet. Its last door is the HTTP front's: a fault ends one request.
+Everything that ends a request from outside of its endpoint is answered here, in the shape that its
+client knows. Its last door is the HTTP front's: a fault ends one request.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-import msgspec
 import structlog
 import trio
 from starlette.responses import Response
@@ -19,11 +18,11 @@ from ..byte_budget import ByteBudget
 from .body import Body
 from .caller import SCOPE_KEY
 from .context import HttpContext
-from .errors import openai_error, refusal
+from .errors import internal_error
 from .exchange import EXTENSION, ASGIApp, Ender, Exchange
 from .incoming import Headers
 from .keys import ClientKeys
-from .openai.failures import ANTHROPIC, OPENAI, ErrorShape
+from .openai.failures import ErrorShape, shape_of
 from .origin import OriginRules, Refusal, answer_headers, preflight_headers
 
 Send = Callable[[Any], Awaitable[None]]
@@ -32,8 +31,6 @@ LEASES = "/leases/"
 """Each lease has a key of its own, which its routes ask for."""
 RUNS = f"{LEASES}run-"
 """What the run of an agent asks for belongs to a request that is under way."""
-MESSAGES = "/v1/messages"
-"""Anthropic's clients ask there."""
 _log = structlog.get_logger(__name__)
 
 
@@ -76,13 +73,14 @@ class Guard:
             _log.debug("HTTP request", path=scope["path"][:80], status=status, ms=took_ms)
 
     async def _answer(self, scope: Any, exchange: Exchange, send: Send) -> None:  # noqa: ANN401
+        shape = shape_of(scope["path"])
         origin = self._origins.judge(scope["headers"], any_host=self._rules.any_host)
         if isinstance(origin, Refusal):
-            await _send(_refused(origin), send)
+            await _send(_refused(origin, shape), send)
             return
         if origin is not None:
             send = _shown_to(origin, send)
-        answer = self._refuse(scope)
+        answer = self._refuse(scope, shape)
         if answer is not None:
             await _send(answer, send)
             return
@@ -107,37 +105,36 @@ class Guard:
             failed = error
         except Exception:
             _log.exception("HTTP request failed unexpectedly", path=scope["path"][:80])
-            message = "internal error; the daemon's log has the details"
-            failed = RequestError(ErrorCode.INTERNAL, message)
+            failed = internal_error()
         if cancel_scope.cancelled_caught:
             failed = _ended(exchange.ended_by or "timeout")
         if failed is not None:
-            shape = ANTHROPIC if scope["path"].startswith(MESSAGES) else OPENAI
-            await _answer_late(exchange, failed, shape, send)
+            await _answer_late(exchange, failed, shape_of(scope["path"]), send)
 
-    def _refuse(self, scope: Any) -> Response | None:  # noqa: ANN401
+    def _refuse(self, scope: Any, shape: ErrorShape) -> Response | None:  # noqa: ANN401
         path, headers = scope["path"], scope["headers"]
         lease = path.startswith(LEASES)
         if self._rules.leases_only and not lease and path not in OPEN_PATHS:
-            return _refused(Refusal(404, "only leases are served here", "not_found"))
+            return _refused(Refusal(404, "only leases are served here", "not_found"), shape)
         if not lease and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
             metrics = path == "/metrics" and self._context.config.metrics_open
             if self._keys and not metrics:
                 owner = self._keys.owner(headers)
                 if owner is None:
-                    return _refused(_NO_KEY)
+                    return _refused(_NO_KEY, shape)
                 scope[SCOPE_KEY] = owner
         under_way = path.startswith(RUNS) or path in (*OPEN_PATHS, "/metrics")
         if self._context.view.draining and not under_way:
             fault = BackendFault("the daemon is stopping and takes no new requests")
-            return openai_error(fault)
+            return shape.response(fault)
         return None
 
 
-def _refused(refused: Refusal) -> Response:
-    headers = {"www-authenticate": "Bearer"} if refused.status == 401 else {}
-    body = msgspec.json.encode(refusal(refused.status, refused.message, refused.code))
-    return Response(body, refused.status, headers, media_type="application/json")
+def _refused(refused: Refusal, shape: ErrorShape) -> Response:
+    answer = shape.refusal(*refused)
+    if refused.status == 401:
+        answer.headers["www-authenticate"] = "Bearer"
+    return answer
 
 
 _NO_KEY = Refusal(
@@ -165,12 +162,10 @@ async def _answer_late(
 ) -> None:
     """The whole answer where nothing is out; the end of an event stream; else nothing fits."""
     if exchange.unanswered:
-        answer = shape.response(error)
-        if exchange.ended_by == "upload":
-            answer = openai_error(error, status=408)
-        await _send(answer, send)
+        status = 408 if exchange.ended_by == "upload" else None
+        await _send(shape.response(error, status=status), send)
     elif exchange.streams_events:
-        event = shape.event(error)
+        event = b"\n\n" + shape.event(error)  # what was begun may stop within a line
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
 

@@ -13,20 +13,24 @@ from ...errors import RequestError
 from ...supervision.leases.entrance import Entry
 from ...supervision.leases.lease import not_found
 from ...supervision.leasing import Leasing
-from .errors import error_bytes
 from .lease_errors import refusal
+from .openai.failures import ErrorShape, shape_of
 
 Headers = list[tuple[bytes, bytes]]
 EVENTS = b"text/event-stream"
 
 
 class LeaseAnswer(Response):
-    """One answer, made while it is sent. The request's body was read before."""
+    """One answer, made while it is sent. The request's body was read before.
 
-    def __init__(self, leasing: Leasing, entry: Entry) -> None:
+    `shape` is how its client knows errors.
+    """
+
+    def __init__(self, leasing: Leasing, entry: Entry, shape: ErrorShape) -> None:
         super().__init__()
         self._leasing = leasing
         self._entry = entry
+        self._shape = shape
 
     @abstractmethod
     async def send_answer(self, out: "Outgoing") -> None:
@@ -34,10 +38,10 @@ class LeaseAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ended with the lease; a client that leaves has the whole task cancelled."""
-        out = Outgoing(send)
+        out = Outgoing(send, self._shape)
         error = await self._attempt(out)
         if error is not None and not out.begun:
-            await refusal(error)(scope, receive, send)
+            await refusal(error, self._shape)(scope, receive, send)
         elif error is not None and not out.ended:
             await out.break_off(error)
 
@@ -53,8 +57,9 @@ class LeaseAnswer(Response):
 class Outgoing:
     """What has been sent of one answer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, shape: ErrorShape) -> None:
         self._send = send
+        self._shape = shape
         self._events = False
         self.begun = False
         self.ended = False
@@ -77,7 +82,7 @@ class Outgoing:
     async def break_off(self, error: RequestError) -> None:
         """The end of an answer that cannot go on; other than events it stays incomplete."""
         if self._events:
-            await self.end(b"\n\ndata: %b\n\n" % error_bytes(error))
+            await self.end(b"\n\n" + self._shape.event(error))
 
 
 class RelayedAnswer(LeaseAnswer):
@@ -91,7 +96,8 @@ class RelayedAnswer(LeaseAnswer):
         body: bytes,
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(leasing, entry)
+        """`path` is below the lease."""
+        super().__init__(leasing, entry, shape_of(path))
         self._request = (path, body, headers)
 
     async def send_answer(self, out: Outgoing) -> None:

@@ -24,6 +24,7 @@ from ...supervision.runtimes.blueprint import Blueprint
 from ...supervision.runtimes.machine import SERVING
 from .lease_answer import RelayedAnswer
 from .lease_errors import WrongModel, refusal
+from .openai.failures import shape_of
 
 if TYPE_CHECKING:
     from .context import HttpContext
@@ -127,14 +128,14 @@ def _by_agent(request: Request, entry: Entry, blueprint: Blueprint, body: bytes)
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """With errors as OpenAI's clients know them."""
+    """With errors as the clients of its API know them."""
 
     async def answer(request: Request) -> Response:
         try:
             _require_loopback(request)
             return await endpoint(request)
         except RequestError as error:
-            return refusal(error)
+            return refusal(error, shape_of(request.url.path))
 
     return answer
 

@@ -230,6 +230,31 @@ async def test_a_stream_that_the_runtime_breaks_off_ends_with_an_error_event(
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "backend_unavailable"
 
 
+async def test_anthropics_clients_are_told_in_their_shape(
+    front: Leased, blueprint: SleepBlueprint, tmp_path: Path
+) -> None:
+    """In the middle of a stream as before it."""
+    begun = EVENTS_HEAD + chunk(b"event: ping\ndata: {}\n\nevent: half")
+    async with serve(tmp_path, [begun, Close()]) as upstream:
+        endpoint = await front.relayed(blueprint, upstream.uds or "")
+        url = f"{endpoint.base_url}/messages"
+        answer = await front.http.post(url, json={}, headers=endpoint.headers)
+        name, data = answer.content.strip().split(b"\n\n")[-1].split(b"\n")
+        assert name == b"event: error"
+        told = json.loads(data.removeprefix(b"data: "))
+        assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
+        for headers, status, kind in (
+            ({}, 401, "authentication_error"),
+            (endpoint.headers, 400, "invalid_request_error"),
+        ):
+            answer = await front.http.post(url, json={"model": "x"}, headers=headers)
+            assert answer.status_code == status
+            assert answer.json() == {
+                "type": "error",
+                "error": {"type": kind, "message": answer.json()["error"]["message"]},
+            }
+
+
 async def test_a_whole_stream_is_passed_on_byte_by_byte(
     front: Leased, blueprint: SleepBlueprint, tmp_path: Path
 ) -> None:

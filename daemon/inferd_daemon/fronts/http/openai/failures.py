@@ -1,6 +1,7 @@
 """What a failed request is told, in the shape that its client knows: OpenAI's or Anthropic's.
 
-Pure. Before the answer has begun it is a status and a body, after that one last event.
+Pure. Before the answer has begun it is a status and a body, after that one last event. Which shape
+it is shows in the path, below a lease as elsewhere.
 """
 
 import re
@@ -12,14 +13,18 @@ from starlette.responses import Response
 from inferd_proto import ErrorCode, JsonObject
 
 from ....errors import RequestError
-from ..errors import STATUSES, error_object, openai_error, retry_after_s
+from ..errors import STATUSES, error_object, openai_error, refusal, retry_after_s
 
 _FIELD = re.compile(r"`([a-z_]+(?:[.\[][\w.\[\]]*)?)`: ")
 """How messages begin that blame a field."""
+_LEASE = re.compile(r"/leases/[^/]*(?=/)")
+_MESSAGES_PATH = "/v1/messages"
+_RESPONSES_PATH = "/v1/responses"
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -37,8 +42,13 @@ class UnknownModel(RequestError):
 class ErrorShape(Protocol):
     """How one family of clients is told."""
 
-    def response(self, error: RequestError) -> Response:
-        """The whole answer."""
+    def response(
+        self, error: RequestError, *, status: int | None = None, code: str | None = None
+    ) -> Response:
+        """The whole answer; `status` and `code` where the error's own say too little."""
+
+    def refusal(self, status: int, message: str, code: str | None) -> Response:
+        """The whole answer where HTTP itself is wrong, or nobody is let in."""
 
     def event(self, error: RequestError) -> bytes:
         """The last event of a stream that has begun."""
@@ -47,9 +57,16 @@ class ErrorShape(Protocol):
 class OpenAIShape:
     """`{"error": {"message", "type", "param", "code"}}`."""
 
-    def response(self, error: RequestError) -> Response:
+    def response(
+        self, error: RequestError, *, status: int | None = None, code: str | None = None
+    ) -> Response:
         """See ErrorShape."""
-        return openai_error(error, param=param_of(error), code=_code_of(error))
+        code = code or _code_of(error)
+        return openai_error(error, status=status, param=param_of(error), code=code)
+
+    def refusal(self, status: int, message: str, code: str | None) -> Response:
+        """See ErrorShape."""
+        return _json(refusal(status, message, code), status)
 
     def event(self, error: RequestError) -> bytes:
         """See ErrorShape."""
@@ -73,22 +90,42 @@ class ResponsesShape(OpenAIShape):
 class AnthropicShape:
     """`{"type": "error", "error": {"type", "message"}}`."""
 
-    def response(self, error: RequestError) -> Response:
+    def response(
+        self,
+        error: RequestError,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> Response:
         """See ErrorShape."""
-        headers = {}
+        status = STATUSES[error.code] if status is None else status
+        answer = _json(_anthropic_object(status, error.message), status)
         if error.code is ErrorCode.QUEUE_FULL:
-            headers["retry-after"] = str(retry_after_s(error.details))
-        body = msgspec.json.encode(_anthropic_object(error))
-        return Response(body, STATUSES[error.code], headers, media_type="application/json")
+            answer.headers["retry-after"] = str(retry_after_s(error.details))
+        return answer
+
+    def refusal(self, status: int, message: str, code: str | None) -> Response:
+        """See ErrorShape."""
+        return _json(_anthropic_object(status, message), status)
 
     def event(self, error: RequestError) -> bytes:
         """See ErrorShape."""
-        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(_anthropic_object(error))
+        value = _anthropic_object(STATUSES[error.code], error.message)
+        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(value)
 
 
 OPENAI = OpenAIShape()
 RESPONSES = ResponsesShape()
 ANTHROPIC = AnthropicShape()
+
+
+def shape_of(path: str) -> ErrorShape:
+    """That of the clients who ask at `path`, whether or not it is below a lease."""
+    lease = _LEASE.match(path)
+    api = path[lease.end() :] if lease else path
+    if api.startswith(_MESSAGES_PATH):
+        return ANTHROPIC
+    return RESPONSES if api.startswith(_RESPONSES_PATH) else OPENAI
 
 
 def param_of(error: RequestError) -> str | None:
@@ -103,7 +140,10 @@ def _code_of(error: RequestError) -> str | None:
     return "model_not_found" if isinstance(error, UnknownModel) else None
 
 
-def _anthropic_object(error: RequestError) -> JsonObject:
-    status = STATUSES[error.code]
+def _anthropic_object(status: int, message: str) -> JsonObject:
     kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def _json(value: JsonObject, status: int) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -13,6 +13,7 @@ from inferd_daemon.fronts.http.openai.failures import (
     ErrorShape,
     UnknownModel,
     param_of,
+    shape_of,
 )
 from inferd_daemon.fronts.http.openai.json_body import FieldFault
 from inferd_proto import ErrorCode
@@ -70,6 +71,37 @@ def test_anthropics_types(error: RequestError, status: int, kind: str) -> None:
         "type": "error",
         "error": {"type": kind, "message": error.message},
     }
+
+
+@pytest.mark.parametrize("lease", ["", "/leases/lease-1", "/leases/run-%2F", "/leases/"])
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/v1/messages", ANTHROPIC),
+        ("/v1/messages/count_tokens", ANTHROPIC),
+        ("/v1/responses", RESPONSES),
+        ("/v1/chat/completions", OPENAI),
+        ("/v1/leases/x/v1/messages", OPENAI),
+        ("/health", OPENAI),
+        ("", OPENAI),
+    ],
+)
+def test_whose_clients_ask_there(lease: str, path: str, shape: ErrorShape) -> None:
+    """Below a lease as elsewhere."""
+    assert shape_of(lease + path) is shape
+
+
+@pytest.mark.parametrize("shape", [OPENAI, RESPONSES, ANTHROPIC])
+def test_who_is_not_let_in(shape: ErrorShape) -> None:
+    """By the status that goes with it, whatever the code."""
+    for answer in (
+        shape.refusal(401, "no key", "invalid_api_key"),
+        shape.response(CallerFault("no key"), status=401, code="invalid_api_key"),
+    ):
+        error = json.loads(bytes(answer.body))["error"]
+        assert (answer.status_code, error["type"]) == (401, "authentication_error")
+        assert error["message"] == "no key"
+        assert error.get("code") == (None if shape is ANTHROPIC else "invalid_api_key")
 
 
 def event(data: bytes) -> tuple[str, Any]:
