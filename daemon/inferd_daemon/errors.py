@@ -40,6 +40,11 @@ class BackendSilence(BackendFault):
     ran at the same time did not fail by one and the same crash."""
 
 
+class AnswerTooLong(BackendFault):
+    """The answer went on until its whole time was over, for it was long or its reader slow: the
+    backend works, and it does not count."""
+
+
 class ModelFault(BackendFault):
     """What the model wrote cannot be passed on; the backend works, and it does not count."""
 

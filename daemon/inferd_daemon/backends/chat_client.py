@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from inferd_proto import ErrorCode
 
-from ..errors import BackendFault, BackendSilence, MachineFault, RequestError
+from ..errors import AnswerTooLong, BackendFault, BackendSilence, MachineFault, RequestError
 from .base import (
     Batch,
     Capabilities,
@@ -39,6 +39,7 @@ from .http_messages import (
     content_type,
     drain,
     header_lines,
+    is_encoded,
     may_be_events,
     refuse_encoded,
     stream_of,
@@ -69,6 +70,26 @@ class Deadlines(Struct, frozen=True, kw_only=True):
     connect_s: float = 5.0
     first_byte_s: float = 120.0
     idle_s: float = 60.0
+
+
+class Course:
+    """How an answer went: when its last event came, the client's pauses apart, and how long these
+    were in all.
+    """
+
+    __slots__ = ("events", "held_s", "last_event_at")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.last_event_at = -inf
+        self.held_s = 0.0
+
+    def read_by_client(self, *, since: float) -> float:
+        """The client has read what it was given at `since`. Returns the time."""
+        now = trio.current_time()
+        self.held_s += now - since
+        self.last_event_at += now - since
+        return now
 
 
 class ChatClient:
@@ -131,11 +152,15 @@ class ChatClient:
             pieces = stream.__aiter__()
             next_by = piece_source(stream, pieces)
             deadline = first_event_by
+            course = Course()
             while True:
                 batch = await self._next_batch(next_by, answer, deadline)
+                now = trio.current_time()
+                if answer.payloads != course.events:
+                    course.events, course.last_event_at = answer.payloads, now
                 if batch:
                     yield batch
-                now = trio.current_time()
+                    now = course.read_by_client(since=now)
                 if answer.finished:
                     self.succeeded_at = now
                     break
@@ -144,7 +169,7 @@ class ChatClient:
                 if answer.failure is None and now >= deadline:
                     answer.failure = self._went_silent(answer)
                 if answer.failure is not None:
-                    raise self._fault(answer, over=now >= end)
+                    raise self._fault(answer, course, over=now >= end)
             if not (isinstance(stream, ResponseBody) and stream.whole):
                 with trio.CancelScope(deadline=now + DRAIN_S):
                     await drain(pieces)
@@ -267,7 +292,10 @@ class ChatClient:
         """The error for a response that is no stream of events, in the upstream's own words."""
         limit = MAX_ERROR_BODY_BYTES + self._redact.longest
         deadline = min(end, trio.current_time() + self._deadlines.idle_s)
-        refuse_encoded(response)
+        if response.status_code == 200:
+            refuse_encoded(response)
+        elif is_encoded(response):  # the status says enough to tell whose fault it is
+            return refusal(response.status_code, b"", self._redact)
         body = await self._read_body(response, deadline, limit)
         if response.status_code == 200:
             return whole_answer_failure(content_type(response), body, self._redact)
@@ -313,12 +341,22 @@ class ChatClient:
         what = "did not go on with its answer" if answer.payloads else "began no answer"
         return BackendSilence(self._too_late(what))
 
-    def _fault(self, answer: ChatAnswer, *, over: bool) -> RequestError:
+    def _fault(self, answer: ChatAnswer, course: Course, *, over: bool) -> RequestError:
         """Why the answer ended; one that went on until its time was `over` proves no silence."""
         assert answer.failure is not None
         if over and answer.payloads and isinstance(answer.failure, BackendSilence):
-            return BackendFault(self._too_late("did not end its answer"))
+            return self._unended(course)
         return answer.failure
+
+    def _unended(self, course: Course) -> BackendFault:
+        """The fault of an answer that began and whose whole time is over."""
+        limits = self._deadlines
+        if trio.current_time() - course.last_event_at > limits.idle_s:
+            return BackendFault(self._too_late("did not end its answer"))
+        words = f"the answer took longer than it may, {limits.total_s:g} s (timeout_s)"
+        if 2 * course.held_s > limits.total_s:
+            words += ": the client read too slowly"
+        return AnswerTooLong(words)
 
     def _too_late(self, what: str) -> str:
         return f"upstream {what} in time"

@@ -48,14 +48,20 @@ def may_be_events(response: httpx.Response) -> bool:
 
     Servers that forget the type of their stream are let pass; a page or an object is none.
     """
-    plain = _header(response, b"content-encoding").lower() in ("", "identity")
-    return plain and content_type(response) not in ("text/html", "application/json")
+    if is_encoded(response):
+        return False
+    return content_type(response) not in ("text/html", "application/json")
+
+
+def is_encoded(response: httpx.Response) -> bool:
+    """Whether the body is compressed, though none was asked for."""
+    return _header(response, b"content-encoding").lower() not in ("", "identity")
 
 
 def refuse_encoded(response: httpx.Response) -> None:
     """Raises BackendFault for a body that is compressed."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
+    if is_encoded(response):
+        encoding = _header(response, b"content-encoding")
         raise BackendFault(
             f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
             "though none was asked for"

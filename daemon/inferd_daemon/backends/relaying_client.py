@@ -6,6 +6,7 @@ What it passes on are whole lines, so that whoever adds an error at the end adds
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import inf
 
 import httpx
 import msgspec
@@ -15,7 +16,7 @@ from inferd_proto import ErrorCode, Text
 
 from ..errors import BackendFault, BackendSilence, RequestError
 from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
-from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient, piece_source
+from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient, Course, piece_source
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
 from .event_relay import EventRelay, read_usage
 from .http_messages import drain, may_be_events, refuse_encoded, stream_of
@@ -123,10 +124,15 @@ class RelayedEvents(Pieces):
         self._next_by = piece_source(self._stream, self._pieces)
         self._deadline = first_by
         self._end = end
+        self._course = Course()
+        self._given_at = inf
 
     async def __anext__(self) -> bytes:
         """Raises BackendFault, CallerFault."""
         client, events = self._client, self._events
+        if self._given_at < inf:
+            held_s = self._course.read_by_client(since=self._given_at) - self._given_at
+            self._deadline = min(self._end, self._deadline + held_s)
         while not self.over:
             if events.error is not None:
                 raise stream_failure(events.error, client._redact)
@@ -140,6 +146,9 @@ class RelayedEvents(Pieces):
             elif events.began:
                 self._deadline = min(self._end, now + client._deadlines.idle_s)
             if data:
+                self._given_at = now
+                if not data.startswith(b":"):
+                    self._course.last_event_at = now
                 return data
             if now >= self._deadline:
                 raise self._out_of_time()
@@ -173,7 +182,7 @@ class RelayedEvents(Pieces):
         if not self._events.began:
             return BackendSilence(too_late("began no answer"))
         if self._deadline >= self._end:
-            return BackendFault(too_late("did not end its answer"))
+            return self._client._unended(self._course)
         return BackendSilence(too_late("did not go on with its answer"))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from inferd_proto import ErrorCode
 
 from ..backends.base import Backend, Readiness
-from ..errors import BackendFault, BackendSilence, MachineFault, ModelFault
+from ..errors import AnswerTooLong, BackendFault, BackendSilence, MachineFault, ModelFault
 from .breaker import Breaker, Pass
 
 Clock = Callable[[], float]
@@ -127,10 +127,10 @@ class Upstream:
 
 
 def counts_against_backend(error: BaseException) -> bool:
-    """Not what the client asked for, nor that it left, nor what the model wrote, nor what this
-    daemon lacks: one client's requests must not close a backend to the others."""
+    """Not what the client asked for, nor that it left or read slowly, nor what the model wrote, nor
+    what this daemon lacks: one client's requests must not close a backend to the others."""
     return (
         isinstance(error, BackendFault)
-        and not isinstance(error, ModelFault | MachineFault)
+        and not isinstance(error, AnswerTooLong | ModelFault | MachineFault)
         and error.code in (ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.TIMEOUT)
     )

@@ -24,12 +24,14 @@ from inferd_daemon.backends.chat_client import ChatClient, Deadlines
 from inferd_daemon.backends.chat_completions import DIALECTS
 from inferd_daemon.backends.transport import PlainTransport
 from inferd_daemon.errors import (
+    AnswerTooLong,
     BackendFault,
     BackendSilence,
     CallerFault,
     MachineFault,
     RequestError,
 )
+from inferd_daemon.routing.upstream import counts_against_backend
 from inferd_proto import ErrorCode, Image, ImageAttachment, Message, Text, Usage
 from tests.support.scripted_upstream import (
     CHUNKS_END,
@@ -142,6 +144,7 @@ async def test_the_connection_is_kept_after_a_whole_answer(tmp_path: Path) -> No
 # What it does: its script, the code, words of the message, events before the error, the latest
 # second at which the error comes.
 BEFORE, AFTER = 0, 1
+LONG_CONTEXT = "context_length_exceeded"
 UNAVAILABLE = ErrorCode.BACKEND_UNAVAILABLE
 BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "closes at once": ([Close()], UNAVAILABLE, "broke the connection", BEFORE, 0),
@@ -196,6 +199,34 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
         [whole(302, b"", "text/html", "location: http://elsewhere/")],
         UNAVAILABLE,
         "redirect",
+        BEFORE,
+        0,
+    ),
+    "400, compressed": (
+        [whole(400, b"\x1f\x8b" * 9, "application/json", "content-encoding: gzip")],
+        ErrorCode.INVALID_REQUEST,
+        "answered 400",
+        BEFORE,
+        0,
+    ),
+    "500, compressed": (
+        [whole(500, b"\x1f\x8b" * 9, "application/json", "content-encoding: gzip")],
+        UNAVAILABLE,
+        "answered 500",
+        BEFORE,
+        0,
+    ),
+    "200 with a JSON error of the request": (
+        [whole(200, b'{"error":{"message":"too long","code":400}}')],
+        ErrorCode.INVALID_REQUEST,
+        "too long",
+        BEFORE,
+        0,
+    ),
+    "a mistake of the request told in the stream": (
+        [EVENTS_HEAD, chunk(event(error={"message": "too long", "code": LONG_CONTEXT})), Hold()],
+        ErrorCode.INVALID_REQUEST,
+        "too long",
         BEFORE,
         0,
     ),
@@ -328,7 +359,7 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "text for ever": (
         [EVENTS_HEAD, Repeat(chunk(text("a")), 1)],
         UNAVAILABLE,
-        "did not end its answer",
+        "longer than it may, 30 s (timeout_s)",
         AFTER,
         30,
     ),
@@ -376,6 +407,54 @@ async def test_each_who_is_kept_waiting_says_so_for_itself(
     """The breaker counts silence by requests; an answer that only goes on is none."""
     async with connected(tmp_path, BAD[name][0]) as (client, _):
         assert isinstance(await fail(client, []), BackendSilence) == silent
+
+
+# Whether the time that ran out speaks against the upstream.
+ENDLESS: dict[str, tuple[Step, bool]] = {
+    "text": (Repeat(chunk(text("a")), 1), False),
+    "pieces of a call": (
+        Repeat(chunk(event(choices=[{"delta": {"tool_calls": [{"index": 0}]}}])), 1),
+        False,
+    ),
+    "comments": (Repeat(chunk(b": still here\n\n"), 1), True),
+    "bytes": (Repeat(chunk(b"d"), 4), True),
+}
+
+
+@pytest.mark.parametrize(("step", "counts"), ENDLESS.values(), ids=ENDLESS)
+async def test_a_long_answer_is_not_held_against_the_upstream(
+    tmp_path: Path, autojump_clock: MockClock, step: Step, counts: bool
+) -> None:
+    """As long as it goes on. What is no event is no answer that goes on."""
+    async with connected(tmp_path, [EVENTS_HEAD, chunk(text("a")), step]) as (client, _):
+        error = await fail(client, [])
+        assert counts_against_backend(error) == counts
+        assert isinstance(error, AnswerTooLong) != counts
+
+
+async def test_a_slow_reader_is_not_held_against_the_upstream(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    script: Script = [EVENTS_HEAD, Repeat(chunk(text("a")), 0.5)]
+    async with connected(tmp_path, script) as (client, _):
+        with pytest.raises(AnswerTooLong, match="the client read too slowly") as caught:  # noqa: PT012
+            async with aclosing(client.generate(HI, CAN)) as batches:
+                async for _ in batches:
+                    await trio.sleep(7)
+        assert not counts_against_backend(caught.value)
+
+
+async def test_who_reads_slowly_gets_all_that_comes_in_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """His pauses are no silence of the upstream."""
+    async with (
+        connected(tmp_path, [EVENTS_HEAD, chunk(text("a")), Pause(2), END]) as (client, _),
+        aclosing(client.generate(HI, CAN)) as batches,
+    ):
+        assert await anext(batches) == [TextDeltas(["a"])]
+        await trio.sleep(20)
+        assert await anext(batches) == [Finished("end_turn", Usage(3, 2))]
 
 
 async def test_a_reset_in_the_stream(tmp_path: Path) -> None:

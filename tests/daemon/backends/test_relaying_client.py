@@ -22,7 +22,14 @@ from inferd_daemon.backends.chat_completions import DIALECTS
 from inferd_daemon.backends.relaying_client import RelayingClient, RenamedModel, can_be_relayed
 from inferd_daemon.backends.transport import PlainTransport
 from inferd_daemon.config import UpstreamKind
-from inferd_daemon.errors import BackendFault, BackendSilence, CallerFault, RequestError
+from inferd_daemon.errors import (
+    AnswerTooLong,
+    BackendFault,
+    BackendSilence,
+    CallerFault,
+    RequestError,
+)
+from inferd_daemon.routing.upstream import counts_against_backend
 from inferd_proto import ErrorCode, ImageAttachment, Message, Text, Tool, Usage
 from tests.support.scripted_upstream import (
     CHUNKS_END,
@@ -292,7 +299,8 @@ async def test_failures(
         ([EVENTS_HEAD, Hang()], 10, "began no answer"),
         ([EVENTS_HEAD, Repeat(chunk(b": ping\n\n"), 1)], 10, "began no answer"),
         ([EVENTS_HEAD, chunk(TEXT), Hang()], 5, "did not go on"),
-        ([EVENTS_HEAD, Repeat(chunk(TEXT), 1)], 30, "did not end"),
+        ([EVENTS_HEAD, chunk(TEXT), Repeat(chunk(b": ping\n\n"), 1)], 30, "did not end"),
+        ([EVENTS_HEAD, Repeat(chunk(TEXT), 1)], 30, "longer than it may, 30 s (timeout_s)"),
     ],
 )
 async def test_silence_ends_in_time(
@@ -302,10 +310,28 @@ async def test_silence_ends_in_time(
     async with connected(tmp_path, script) as (client, _):
         started = trio.current_time()
         error, _ = await failure(client)
-        assert isinstance(error, BackendSilence) == ("did not end" not in said)
+        assert isinstance(error, BackendSilence) == (after_s < 30)
+        assert isinstance(error, AnswerTooLong) == ("longer" in said)
         assert isinstance(error, BackendFault)
         assert said in error.message
         assert trio.current_time() - started == pytest.approx(after_s, abs=0.01)
+
+
+async def test_a_slow_reader_is_not_held_against_the_upstream(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Neither is his pause a silence of the upstream, nor its answer too long."""
+    paced: Script = [EVENTS_HEAD, chunk(TEXT), Pause(2), chunk(FINISH + DONE) + CHUNKS_END]
+    async with connected(tmp_path, paced) as (client, _), client.relay(CHAT, CAN) as answer:
+        assert await anext(answer.pieces) == TEXT
+        await trio.sleep(20)
+        assert await anext(answer.pieces) == FINISH + DONE
+    async with connected(tmp_path, [EVENTS_HEAD, Repeat(chunk(TEXT), 0.5)]) as (client, _):
+        with pytest.raises(AnswerTooLong, match="the client read too slowly") as caught:  # noqa: PT012
+            async with client.relay(CHAT, CAN) as answer:
+                async for _ in answer.pieces:
+                    await trio.sleep(7)
+        assert not counts_against_backend(caught.value)
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])

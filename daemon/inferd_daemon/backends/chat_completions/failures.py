@@ -25,6 +25,15 @@ _OPERATOR_MARKS = frozenset(
     ("model_not_found", "invalid_api_key", "authentication_error", "insufficient_quota")
 )
 """Said with a 400 by some servers, though the configuration is at fault, not the request."""
+_CALLER_MARKS = frozenset(
+    (
+        "invalid_request_error",
+        "BadRequestError",
+        "context_length_exceeded",
+        "exceed_context_size_error",
+    )
+)
+"""Of the request's own mistakes, where no status tells: some say them in a 200 or a 500."""
 _MEDIA_REFUSED = re.compile(r"\b(image|audio|video) input is not supported")
 """llama-server's words, with status 500, for a model without a projector."""
 _INPUT_TOO_LONG = re.compile(r"\binput \(\d+ tokens\) is (too large to process|larger than)")
@@ -77,10 +86,13 @@ _decode = msgspec.json.Decoder(_ErrorBody).decode
 
 
 class Reason(NamedTuple):
-    """What an upstream said: its sentence, and the marks that tell kinds of errors apart."""
+    """What an upstream said: its sentence, the marks that tell kinds of errors apart, and the
+    status that stands with them.
+    """
 
     message: str
     marks: frozenset[str]
+    status: int | None = None
 
 
 def refusal(status: int, body: bytes, redact: Redactor) -> RequestError:
@@ -103,7 +115,7 @@ def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> Re
     if content_type == "application/json":
         reason = _read_reason(body, redact)
         if reason.message:
-            return _blame(500, f"upstream failed: {reason.message}", reason)
+            return _blame(reason.status or 500, f"upstream failed: {reason.message}", reason)
     return BackendFault(
         f"upstream answered 200 with {content_type or 'something'!r} instead of a stream of "
         "events; check base_url"
@@ -113,9 +125,8 @@ def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> Re
 def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
     """The error that came in the middle of a stream."""
     reason = _from_detail(error, redact)
-    code = error.code if isinstance(error, ErrorDetail) else None
-    status = code if isinstance(code, int) else 500
-    return _blame(status, f"upstream failed: {reason.message or 'it does not say why'}", reason)
+    words = f"upstream failed: {reason.message or 'it does not say why'}"
+    return _blame(reason.status or 500, words, reason)
 
 
 def _blame(status: int, message: str, reason: Reason) -> RequestError:
@@ -123,7 +134,9 @@ def _blame(status: int, message: str, reason: Reason) -> RequestError:
         return CallerFault(message, ErrorCode.ATTACHMENT_UNSUPPORTED)
     if _INPUT_TOO_LONG.search(reason.message):
         return CallerFault(message)
-    if status in _CALLER_STATUSES and not reason.marks & _OPERATOR_MARKS:
+    if reason.marks & _OPERATOR_MARKS:
+        return BackendFault(message)
+    if status in _CALLER_STATUSES or (status == 500 and reason.marks & _CALLER_MARKS):
         return CallerFault(message)
     return BackendFault(message)
 
@@ -146,7 +159,8 @@ def _from_detail(error: ErrorDetail | str, redact: Redactor) -> Reason:
     if isinstance(error, str):
         return Reason(_clean(error, redact), frozenset())
     marks = frozenset(str(mark) for mark in (error.type, error.code) if mark is not None)
-    return Reason(_clean(error.message or "", redact), marks)
+    status = error.code if isinstance(error.code, int) else None
+    return Reason(_clean(error.message or "", redact), marks, status)
 
 
 def _salvage(body: bytes) -> str:

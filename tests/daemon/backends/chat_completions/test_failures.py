@@ -2,11 +2,18 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_daemon.backends.chat_completions import Redactor, refusal
+from inferd_daemon.backends.chat_completions import (
+    Redactor,
+    refusal,
+    stream_failure,
+    whole_answer_failure,
+)
+from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
 from inferd_daemon.backends.chat_completions.failures import MAX_ERROR_BODY_BYTES, MAX_MESSAGE_CHARS
 from inferd_daemon.errors import BackendFault, CallerFault
 from inferd_proto import ErrorCode
@@ -70,6 +77,18 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
     ),
     "bytes": (502, b"\x00bad\ngateway", False, "502: bad gateway"),
     "loading": (503, openai_error("Loading model", code=503), False, "503: Loading model"),
+    "a mistake of the request with 500": (
+        500,
+        openai_error("bad schema", type="invalid_request_error"),
+        True,
+        "500: bad schema",
+    ),
+    "no key": (
+        401,
+        openai_error("You gave no key", type="invalid_request_error"),
+        False,
+        "401: You gave no key",
+    ),
     "redirect": (302, b"", False, "302, a redirect; set base_url to where it leads"),
 }
 
@@ -81,6 +100,32 @@ def test_blame(status: int, body: bytes, by_caller: bool, said: str) -> None:
     assert error.message == f"upstream answered {said}"
     expected = ErrorCode.INVALID_REQUEST if by_caller else ErrorCode.BACKEND_UNAVAILABLE
     assert error.code == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "by_caller"),
+    [
+        ({"code": 400}, True),
+        ({"code": 500}, False),
+        ({"code": 429, "type": "invalid_request_error"}, False),
+        ({"code": "context_length_exceeded", "type": "invalid_request_error"}, True),
+        ({"code": None, "type": "BadRequestError"}, True),
+        ({"type": "exceed_context_size_error"}, True),
+        ({"code": "model_not_found", "type": "invalid_request_error"}, False),
+        ({"code": "server_error"}, False),
+        ({}, False),
+    ],
+)
+def test_blame_where_no_status_tells(error: dict[str, object], by_caller: bool) -> None:
+    """In a stream, or instead of one with status 200."""
+    body = json.dumps({"error": {"message": "oh", **error}}).encode()
+    detail = msgspec.convert({"message": "oh", **error}, ErrorDetail)
+    for fault in (
+        whole_answer_failure("application/json", body, REDACT),
+        stream_failure(detail, REDACT),
+    ):
+        assert type(fault) is (CallerFault if by_caller else BackendFault)
+        assert fault.message == "upstream failed: oh"
 
 
 def test_media_that_the_model_cannot_take() -> None:
