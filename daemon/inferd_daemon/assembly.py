@@ -205,8 +205,9 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
 
     # Not beside the sockets: programs may not be run from there on every system.
     directory = places.state / "agents"
-    tables = {str(provider): table for provider, table in config.agents.items()}
+    # In memory on most systems; the name is none that a backend may have.
     scratch = places.runtimes / ".agents"
+    tables = {str(provider): table for provider, table in config.agents.items()}
     return AgentRoom(tables, os.environ, directory, upstream_of, scratch)
 
 

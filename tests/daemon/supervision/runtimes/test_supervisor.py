@@ -14,7 +14,9 @@ from inferd_daemon.engines.base import Engine, Health, Launch, Timing
 from inferd_daemon.engines.failures import Cause
 from inferd_daemon.errors import BackendFault, RequestError
 from inferd_daemon.supervision.processes.logs import RuntimeLog
-from inferd_daemon.supervision.processes.process import spawn
+from inferd_daemon.supervision.processes.process import Process, spawn
+from inferd_daemon.supervision.processes.tie import _working_tie, short_tie
+from inferd_daemon.supervision.runtimes import supervisor as supervisor_module
 from inferd_daemon.supervision.runtimes.backoff import RestartPolicy
 from inferd_daemon.supervision.runtimes.machine import State
 from inferd_daemon.supervision.runtimes.supervisor import Supervisor
@@ -22,6 +24,8 @@ from inferd_proto import ErrorCode
 from tests.support import models
 from tests.support.processes import is_alive
 from tests.support.serving import Serving, answer, ask, serving
+
+SHELL = "/bin/sh"
 
 
 @pytest.fixture
@@ -310,6 +314,45 @@ async def test_marks_reach_the_process_and_its_log_reaches_the_ring(tmp_path: Pa
         nursery.cancel_scope.cancel()
 
 
+async def test_what_callers_wrote_into_its_log_neither_decides_nor_is_told(tmp_path: Path) -> None:
+    script = "touch up; while test ! -e go; do sleep 0.02; done; echo failed to allocate secret"
+    engine = ScriptEngine(f"{script} >&2; kill -ABRT $$", tmp_path)
+    slow = RestartPolicy(first_s=30, jitter=0)
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"), policy=slow)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        (tmp_path / "go").touch()
+        await until_state(supervisor, State.RESTARTING)
+        failure = supervisor.machine.last_failure
+        assert failure is not None
+        assert failure.cause is Cause.CRASHED
+        assert "secret" not in supervisor.readiness().reason
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_start_without_a_process_shows_nothing_of_the_run_before(tmp_path: Path) -> None:
+    engine = ScriptEngine("touch up; echo hello; exec sleep 1000", tmp_path)
+    log = RuntimeLog(tmp_path / "logs" / "log")
+    supervisor = Supervisor(engine, log, policy=RestartPolicy(first_s=0.05, jitter=0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        (tmp_path / "logs" / "log").unlink()
+        (tmp_path / "logs" / "log").mkdir()
+        assert supervisor.process is not None
+        supervisor.process.signal_group(signal.SIGKILL)
+        with trio.fail_after(3):
+            while (last := supervisor.machine.last_failure) is None or last.cause is Cause.KILLED:
+                await supervisor.wait_changed()
+        assert last.cause is Cause.NO_PROCESS
+        assert supervisor.last_returncode is None
+        assert log.run_lines() == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_held_runtime_restarts_without_a_wait(tmp_path: Path) -> None:
     engine = ScriptEngine("touch up; exec sleep 1000", tmp_path)
     slow = RestartPolicy(first_s=30, jitter=0)
@@ -326,6 +369,38 @@ async def test_a_held_runtime_restarts_without_a_wait(tmp_path: Path) -> None:
         await until_state(supervisor, State.READY)
         assert engine.discards == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_the_short_tie_is_taken_once_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullPath(ScriptEngine):
+        def prepare(self) -> Launch:
+            launch = super().prepare()
+            return Launch([SHELL, *launch.argv[1:]], launch.environment, directory=launch.directory)
+
+    taken: list[object] = []
+
+    def spawn_noting(launch: Launch, *, log_fd: int, tie: list[str] | None) -> Process:
+        taken.append(tie)
+        return spawn(launch, log_fd=log_fd, tie=tie)
+
+    monkeypatch.setattr(supervisor_module, "spawn", spawn_noting)
+    _working_tie.cache_clear()
+    engine = FullPath("touch up; exec sleep 1000", tmp_path)
+    supervisor = Supervisor(engine, RuntimeLog(tmp_path / "log"), held=lambda: True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        assert supervisor.process is not None
+        supervisor.process.signal_group(signal.SIGKILL)
+        with trio.fail_after(2):
+            while engine.starts < 2:
+                await supervisor.wait_changed()
+        await until_state(supervisor, State.READY)
+        nursery.cancel_scope.cancel()
+    assert taken == [None, short_tie(SHELL)]
 
 
 async def test_a_log_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
