@@ -114,6 +114,9 @@ class Engine(Service):
     def discard(self) -> None:
         """The process is gone: remove its socket file and close channels to it. Idempotent."""
 
+    def forget_address(self) -> None:
+        """It does not run, and nobody knows of its address any more: it may get another one."""
+
     def belongings(self) -> Belongings:
         """What `take_over` needs, while the process lives. Changes nothing."""
         return Belongings()

@@ -3,6 +3,8 @@
 Never shows what it read.
 """
 
+import os
+import stat
 from pathlib import Path
 
 from .secret import Secret
@@ -17,7 +19,10 @@ class KeyFileError(Exception):
 def read_key_file(path: Path) -> Secret:
     """The key. Raises KeyFileError."""
     try:
-        with path.open("rb") as file:
+        # Nobody need ever write into a FIFO: to open one must not wait for that.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise KeyFileError(f"{path} cannot be read: it is not a regular file")
             text = file.read(MAX_KEY_FILE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"

@@ -134,6 +134,10 @@ class LlamaServerEngine(Engine):
         if self.socket is not None:
             self.socket.remove()
 
+    def forget_address(self) -> None:
+        """A port that was found may be somebody else's by the next start."""
+        self._port_is_open = self.spec.port == 0
+
     def belongings(self) -> Belongings:
         """Whom its socket was opened to."""
         group = self._own.group

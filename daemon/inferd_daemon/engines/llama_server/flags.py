@@ -57,7 +57,7 @@ def render_argv(
     """
     argv = [*command, *spec.launcher_args]
     for name in _PLAIN:
-        value = getattr(spec, name)
+        value = _served_name(spec) if name == "alias" else getattr(spec, name)
         if value is None or value is False:
             continue
         argv += [FIELD_FLAGS[name][0]] if name in NO_VALUE else [FIELD_FLAGS[name][0], str(value)]
@@ -70,6 +70,13 @@ def render_argv(
     if slot_save_path is not None:
         argv += ["--slot-save-path", str(slot_save_path)]
     return argv + spec.extra_args
+
+
+def _served_name(spec: BootSpec) -> str | None:
+    """What its answers name as their model: without an alias it would be the file's path."""
+    if spec.alias is None and "," in spec.model_identity:
+        return None  # it would be taken for several names
+    return spec.alias or spec.model_identity
 
 
 def render_environment(

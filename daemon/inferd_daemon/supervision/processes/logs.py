@@ -58,8 +58,12 @@ class RuntimeLog:
         if not self.total_lines:
             # What a former daemon's processes wrote is not this runtime's recent past.
             self._offset = os.fstat(descriptor).st_size
-        self._run_started_at = self.total_lines
+        self.begin_run()
         return descriptor
+
+    def begin_run(self) -> None:
+        """From here on, `run_lines` are those of another process."""
+        self._run_started_at = self.total_lines
 
     def note(self, line: str) -> None:
         """A line of the daemon's own, in memory alone: for a runtime without a process of ours."""

@@ -10,7 +10,8 @@ class RestartPolicy(Struct, frozen=True):
     """`limit` restarts within `window_s` seconds; the next one is not made.
 
     The n-th restart in the window waits `first_s * factor**n`, at most `longest_s`, less up to
-    the share `jitter` of it, so that runtimes that died together do not start together.
+    the share `jitter` of it, so that runtimes that died together do not start together. One that
+    had served for `settled_s` does not die of its start: it begins a new window.
     """
 
     first_s: float = 0.2
@@ -19,6 +20,7 @@ class RestartPolicy(Struct, frozen=True):
     jitter: float = 0.5
     limit: int = 8
     window_s: float = 120.0
+    settled_s: float = 10.0
 
     def delay(self, earlier: int, chance: float) -> float:
         """Seconds to wait when `earlier` restarts lie in the window; `chance` in [0, 1)."""
@@ -41,11 +43,11 @@ class RestartHistory(Struct, frozen=True):
     ) -> tuple[float | None, "RestartHistory"]:
         """The wait before the next restart in seconds, None where the limit is reached.
 
-        `at_once` spares the wait to the first restart of a window, not to those after it: a
-        process that cannot live must not be started in a tight loop.
+        `at_once` spares the wait: for one that is held and had been ready. The limit keeps it from
+        being started in a tight loop.
         """
         recent = self.within(policy, now)
         if len(recent) >= policy.limit:
             return None, RestartHistory(recent)
-        wait = 0.0 if at_once and not recent else policy.delay(len(recent), chance)
+        wait = 0.0 if at_once else policy.delay(len(recent), chance)
         return wait, RestartHistory((*recent, now))

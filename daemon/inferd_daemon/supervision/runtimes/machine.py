@@ -198,12 +198,19 @@ class RuntimeMachine:
         return [KillProcess()]
 
     def exited(
-        self, explained: Failure, now: float, chance: float, *, at_once: bool = False
+        self,
+        explained: Failure,
+        now: float,
+        chance: float,
+        *,
+        held: bool = False,
+        served_s: float | None = None,
     ) -> list[Action]:
         """The process is gone and reaped, or could not be started at all.
 
         `explained` is what its log and status say; what the machine itself ended it for goes
-        before that. `chance` in [0, 1) is for the jitter; `at_once` when someone holds it.
+        before that. `chance` in [0, 1) is for the jitter. `held` when someone holds it, `served_s`
+        how long it had been ready: None where it never was.
         """
         if self.state is State.DRAINING:
             self._step(Signal.DIED)
@@ -212,7 +219,11 @@ class RuntimeMachine:
         self._verdict = None
         wait = None
         if why.passing:
-            wait, self._history = self._history.grant(self.policy, now, chance, at_once=at_once)
+            if served_s is not None and served_s >= self.policy.settled_s:
+                self._history = RestartHistory()
+            wait, self._history = self._history.grant(
+                self.policy, now, chance, at_once=held and served_s is not None
+            )
             if wait is None and why.cause is Cause.NO_PROCESS:
                 # None of its processes died: the machine had no room for one, and may yet have.
                 wait = self.policy.longest_s

@@ -284,7 +284,11 @@ class Runtimes:
         Nothing while it runs or is held, or where the configuration names it.
         """
         key = runtime.key
-        if runtime.occupies or runtime.blueprint.route is not None or self._held(key):
+        if runtime.occupies or self._held(key):
+            return
+        if isinstance(runtime.supervisor, Supervisor):
+            runtime.supervisor.engine.forget_address()
+        if runtime.blueprint.route is not None:
             return
         self._ended[runtime.key] = None
         self._ended.move_to_end(runtime.key)

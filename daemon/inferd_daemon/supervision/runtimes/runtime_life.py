@@ -75,6 +75,8 @@ class RuntimeLife(ABC):
         self._revive_after_s = revive_after_s
         self._facts: ModelFacts | None = None
         self._since = 0.0
+        self._ready_since: float | None = None
+        """Since when this life has been, or was, ready for the first time; None before."""
         self._next: SpawnProcess | WaitBackoff | None = None
         self._wake = trio.Event()
         self._changed = trio.Event()
@@ -191,6 +193,8 @@ class RuntimeLife(ABC):
                 self._next = action
             else:
                 self._end(action)
+        if self._ready_since is None and self.machine.serving:
+            self._ready_since = trio.current_time()
         self._wake.set()
         self._changed.set()
         self._changed = trio.Event()
@@ -198,7 +202,10 @@ class RuntimeLife(ABC):
 
     def _ended(self, explained: Failure) -> None:
         now, chance = trio.current_time(), self._chance()
-        self._do(self.machine.exited(explained, now, chance, at_once=self._held()))
+        ready_since, self._ready_since = self._ready_since, None
+        served_s = None if ready_since is None else now - ready_since
+        held = self._held()
+        self._do(self.machine.exited(explained, now, chance, held=held, served_s=served_s))
         self._since = now
         if self.state in (State.RESTARTING, State.FAILED):
             why = self.machine.last_failure or explained

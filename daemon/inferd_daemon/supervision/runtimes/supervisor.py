@@ -110,6 +110,8 @@ class Supervisor(RuntimeLife):
         if self.state is State.DRAINING:  # stopped before it was spawned
             self._ended(failure(Cause.EXITED, "never started"))
             return
+        self.last_returncode = None
+        self.log.begin_run()
         try:
             process = self._spawn()
         except EngineFailure as error:
@@ -166,6 +168,10 @@ class Supervisor(RuntimeLife):
     def _bury(self, process: Process) -> Failure:
         self.last_returncode = returncode = process.returncode
         lines = self.log.end_run()
+        if self._ready_since is not None:
+            # From here on its log holds its callers' words: they must neither decide what ended it
+            # nor be told to others.
+            lines = ()
         explained = self.engine.explain(0 if returncode is None else returncode, lines)
         self.engine.discard()
         if self._kv is not None:

@@ -202,12 +202,31 @@ async def test_a_free_port_is_found_kept_and_prefixed(
         assert port
         assert base_url(engine.endpoint) == f"http://127.0.0.1:{port}/llm/v1"
         assert _tcp_ports(running.process.pid) == {("127.0.0.1", port)}
-        assert (await running.get("/v1/models")).status_code == 200
+        (model,) = (await running.get("/v1/models")).json()["data"]
+        assert model["id"] == engine.spec.model_identity
         await running.process.stop(5)
         async with _ready(engine, tmp_path / "log"):
             assert engine.endpoint.port == port
     restored = _engine(tmp_path, environment, {"port": 0, "api_prefix": "/llm"}, port=port)
     assert restored.endpoint.port == port
+
+
+async def test_a_port_that_was_found_and_is_forgotten_may_be_another(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    engine = _engine(tmp_path, environment, {"port": 0})
+    async with _ready(engine, tmp_path / "log"):
+        port = engine.endpoint.port
+        assert port
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(EngineFailure, match="already in use"):
+            engine.prepare()
+        engine.forget_address()
+        engine.prepare()
+        assert engine.endpoint.port != port
 
 
 async def test_a_port_in_use_is_told_before_the_start(
@@ -377,7 +396,14 @@ async def test_a_bad_value(tmp_path: Path, environment: dict[str, str]) -> None:
 def test_a_key_file_that_cannot_serve(tmp_path: Path) -> None:
     empty = tmp_path / "keys"
     empty.write_text("# nothing\n")
-    for path, why in ((empty, "holds no key"), (tmp_path / "none", "No such file")):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, why in (
+        (empty, "holds no key"),
+        (tmp_path / "none", "No such file"),
+        (fifo, "not a regular file"),
+        (tmp_path, "Is a directory"),
+    ):
         with pytest.raises(BootSpecError, match=f"api_key_file.*{why}"):
             _engine(tmp_path, {}, {"api_key_file": str(path)})
 

@@ -35,7 +35,6 @@ def _argv(given_fields: dict[str, Any], endpoint: Endpoint = SOCKET) -> list[str
     [
         ({}, []),
         ({"mmproj": "/p"}, ["--mmproj", "/p"]),
-        ({"alias": "x"}, ["--alias", "x"]),
         ({"ctx_size": 0}, ["--ctx-size", "0"]),
         ({"gpu_layers": 0}, ["--gpu-layers", "0"]),
         ({"gpu_layers": "auto"}, ["--gpu-layers", "auto"]),
@@ -55,8 +54,26 @@ def _argv(given_fields: dict[str, Any], endpoint: Endpoint = SOCKET) -> list[str
     ],
 )
 def test_fields(given_fields: dict[str, Any], rendered: list[str]) -> None:
-    expected = ["llama-server", "--model", MODEL, *rendered, "--host", "/run/rt/a.sock"]
+    before = ["llama-server", "--model", MODEL, *rendered[: 2 * ("--mmproj" in rendered)]]
+    after = rendered[2 * ("--mmproj" in rendered) :]
+    expected = [*before, "--alias", "a", *after, "--host", "/run/rt/a.sock"]
     assert _argv(given_fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("given_fields", "rendered"),
+    [
+        ({"alias": "x"}, ["--alias", "x"]),
+        ({"model_identity": "qwen"}, ["--alias", "qwen"]),
+        ({"alias": "x", "model_identity": "qwen"}, ["--alias", "x"]),
+        ({"model_identity": "a, b"}, []),
+    ],
+)
+def test_answers_name_the_model_and_not_its_file(
+    given_fields: dict[str, Any], rendered: list[str]
+) -> None:
+    argv = _argv(given_fields)
+    assert argv[argv.index(MODEL) + 1 : argv.index("--host")] == rendered
 
 
 def test_order_of_the_command_line() -> None:
@@ -68,8 +85,18 @@ def test_order_of_the_command_line() -> None:
         spec, ["python3"], tcp_endpoint(spec, 4711, None), slot_save_path=Path("/var/kv")
     )
     assert argv == [
-        *("python3", "x.py", "--model", MODEL, "--host", "127.0.0.1", "--port", "4711"),
-        *("--api-prefix", "/llm", "--slot-save-path", "/var/kv", "--no-warmup"),
+        *("python3", "x.py", "--model", MODEL, "--alias", "a"),
+        *(
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "4711",
+            "--api-prefix",
+            "/llm",
+            "--slot-save-path",
+            "/var/kv",
+            "--no-warmup",
+        ),
     ]
 
 

@@ -36,10 +36,12 @@ def test_the_limit_ends_it_and_the_window_forgives() -> None:
     assert history.grant(POLICY, 1000, 0)[0] == POLICY.first_s
 
 
-def test_at_once_spares_only_the_first_wait() -> None:
-    wait, history = RestartHistory().grant(POLICY, 0, 0, at_once=True)
-    assert wait == 0
-    assert history.grant(POLICY, 1, 0, at_once=True)[0] == POLICY.delay(1, 0)
+def test_at_once_spares_the_wait_and_not_the_limit() -> None:
+    history = RestartHistory()
+    for second in range(POLICY.limit):
+        wait, history = history.grant(POLICY, second, 0, at_once=True)
+        assert wait == 0
+    assert history.grant(POLICY, POLICY.limit, 0, at_once=True)[0] is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), CHANCE, st.booleans()), max_size=60))

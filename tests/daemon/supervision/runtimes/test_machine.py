@@ -67,8 +67,22 @@ def test_a_crash_is_restarted_after_a_wait() -> None:
     assert (machine.state, machine.restarts) == (State.READY, 1)
 
 
-def test_a_held_runtime_is_restarted_at_once() -> None:
-    assert ready_machine().exited(CRASH, now=0, chance=0, at_once=True) == [WaitBackoff(0)]
+def test_a_held_runtime_that_served_is_restarted_at_once_each_time() -> None:
+    machine = ready_machine()
+    for now in range(3):
+        assert machine.exited(CRASH, now=now, chance=0, held=True, served_s=0.5) == [WaitBackoff(0)]
+        machine.backoff_over()
+    (wait,) = machine.exited(CRASH, now=3, chance=0, held=True)
+    assert wait == WaitBackoff(machine.policy.delay(3, 0))
+
+
+def test_one_that_served_for_long_begins_a_new_window() -> None:
+    machine = ready_machine()
+    settled_s = machine.policy.settled_s
+    for now in range(3 * machine.policy.limit):
+        assert machine.exited(CRASH, now=now, chance=0, served_s=settled_s) != []
+        machine.backoff_over()
+    assert machine.restarts == 3 * machine.policy.limit
 
 
 def test_a_missing_model_is_not_tried_again_until_asked() -> None:
@@ -224,10 +238,18 @@ class AnyLife(RuleBasedStateMachine):
         self.carry_out([*self.machine.looked(health)])
 
     @precondition(lambda self: self.process)
-    @rule(cause=st.sampled_from(Cause), held=st.booleans(), chance=st.floats(0, 0.99))
-    def die(self, cause: Cause, held: bool, chance: float) -> None:
+    @rule(
+        cause=st.sampled_from(Cause),
+        held=st.booleans(),
+        served_s=st.none() | st.floats(0, 20),
+        chance=st.floats(0, 0.99),
+    )
+    def die(self, cause: Cause, held: bool, served_s: float | None, chance: float) -> None:
         self.process = False
-        died = self.machine.exited(Failure(cause, "x"), self.now, chance, at_once=held)
+        if served_s is not None and served_s >= self.machine.policy.settled_s:
+            self.grants.clear()
+        why = Failure(cause, "x")
+        died = self.machine.exited(why, self.now, chance, held=held, served_s=served_s)
         self.carry_out([*died])
 
     @precondition(lambda self: self.process)
