@@ -102,6 +102,7 @@ def test_what_is_no_request_is_told_so_and_dropped(
         answer = read_answer(sock)
         assert answer.status == status
         assert answer.error["message"]
+        assert answer.error["code"]
         assert ended(sock)
     assert serves(daemon)
 
@@ -136,6 +137,45 @@ def test_a_body_without_end_is_cut_off(daemon: RunningDaemon) -> None:
         assert sock.recv(13) == b"HTTP/1.1 413 "
     assert daemon.rss_kib - before < 8000
     assert serves(daemon)
+
+
+@pytest.mark.parametrize("begins", [b"0\r\nx", b"0\r\nx: ", b"1;", b"1;a="])
+def test_framing_without_end_is_cut_off(daemon: RunningDaemon, begins: bytes) -> None:
+    """A trailer's name or value, a chunk's extension: for each the parser has no limit."""
+    before = daemon.rss_kib
+    with connect(daemon) as sock:
+        sock.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + begins
+        )
+        slowest = 0.0
+        try:
+            for _ in range(200):
+                sock.sendall(b"a" * 0x40000)
+                started = time.monotonic()
+                assert ask(daemon, get("/health")).status == 200
+                slowest = max(slowest, time.monotonic() - started)
+        except (ConnectionError, TimeoutError):
+            pass
+        else:
+            pytest.fail("50 MB of framing were taken")
+        assert sock.recv(13) == b"HTTP/1.1 431 "
+    assert slowest < 0.5
+    assert daemon.rss_kib - before < 8000
+    assert serves(daemon)
+
+
+def test_a_body_that_breaks_its_framing_is_told_so(daemon: RunningDaemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        time.sleep(0.05)  # its head is a request of its own by then
+        sock.sendall(b"gibberish\r\n")
+        answer = read_answer(sock)
+        assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+        assert ended(sock)
 
 
 def test_a_huge_body_is_refused_before_it_is_sent(daemon: RunningDaemon) -> None:
@@ -322,6 +362,8 @@ def test_bodies_of_all_clients_share_what_the_daemon_may_hold() -> None:
         head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 250000\r\n\r\n"
         with connect(daemon) as first:
             first.sendall(head + b"x" * 1000)
+            for _ in range(3):  # who came together with the first may be served before it
+                assert connects(daemon)
             wait_until(lambda: ask(daemon, head).status == 429, 5, "the first to be charged")
             answer = ask(daemon, head)
             assert (answer.status, answer.error["code"]) == (429, "queue_full")

@@ -41,6 +41,14 @@ _TYPES = {
     429: "rate_limit_error",
     504: "timeout_error",
 }
+_REFUSAL_CODES = {
+    405: "method_not_allowed",
+    408: ErrorCode.TIMEOUT.value,
+    414: "target_too_long",
+    417: "expectation_failed",
+    431: "headers_too_large",
+    505: "http_version_not_supported",
+}
 
 
 def openai_error(
@@ -85,7 +93,7 @@ def internal_error() -> RequestError:
 
 def plain_answer(status: int, message: str) -> bytes:
     """A whole answer as HTTP/1.1, where there is no request that it could belong to."""
-    body = msgspec.json.encode(refusal(status, message))
+    body = msgspec.json.encode(refusal(status, message, refusal_code(status)))
     head = (
         f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -96,6 +104,11 @@ def plain_answer(status: int, message: str) -> bytes:
 def refusal(status: int, message: str, code: str | None = None) -> JsonObject:
     """What is wrong with HTTP itself, before it is a request of the daemon's."""
     return {"error": {"message": message, "type": type_of(status), "param": None, "code": code}}
+
+
+def refusal_code(status: int) -> str:
+    """The word for what is no request that anyone here could answer."""
+    return _REFUSAL_CODES.get(status, ErrorCode.INVALID_REQUEST.value)
 
 
 def type_of(status: int) -> str:

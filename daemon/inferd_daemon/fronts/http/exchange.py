@@ -15,7 +15,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ASGISendEvent, TaskGroup, WorkerContext
 from hypercorn.utils import UnexpectedMessageError, suppress_body
 
-from .incoming import Headers, Incoming
+from .incoming import BadRequest, Headers, Incoming
 
 EXTENSION = "inferd.exchange"
 """Under which the extensions of an ASGI scope hold the Exchange."""
@@ -76,6 +76,8 @@ class Exchange(HTTPStream):
         self.incoming = incoming
         self.cancel_scope = trio.CancelScope()
         self.ended_by: Ender | None = None
+        self.refused: BadRequest | None = None
+        """Why the rest of its body was not taken."""
         self.head_sent = False
         self._connection = connection
         self._body_taken = False
@@ -102,6 +104,11 @@ class Exchange(HTTPStream):
         """Stop the application; whoever is around it may answer in its place."""
         self.ended_by = self.ended_by or by
         self.cancel_scope.cancel()
+
+    def refuse(self, error: BadRequest) -> None:
+        """As `end`: what comes of its body cannot be one."""
+        self.refused = error
+        self.end("upload")
 
     def let_go(self) -> None:
         """Refer to itself no longer: what is over shall not wait for the collector."""

@@ -18,7 +18,7 @@ from ..byte_budget import ByteBudget
 from .body import Body
 from .caller import SCOPE_KEY
 from .context import HttpContext
-from .errors import internal_error
+from .errors import internal_error, refusal_code
 from .exchange import EXTENSION, ASGIApp, Ender, Exchange
 from .incoming import Headers
 from .keys import ClientKeys
@@ -162,8 +162,12 @@ async def _answer_late(
 ) -> None:
     """The whole answer where nothing is out; the end of an event stream; else nothing fits."""
     if exchange.unanswered:
-        status = 408 if exchange.ended_by == "upload" else None
-        await _send(shape.response(error, status=status), send)
+        refused = exchange.refused
+        if refused is not None:
+            answer = shape.refusal(refused.status, refused.message, refusal_code(refused.status))
+        else:
+            answer = shape.response(error, status=408 if exchange.ended_by == "upload" else None)
+        await _send(answer, send)
     elif exchange.streams_events:
         event = b"\n\n" + shape.event(error)  # what was begun may stop within a line
         await send({"type": "http.response.body", "body": event, "more_body": False})

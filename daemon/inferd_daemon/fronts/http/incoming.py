@@ -1,6 +1,7 @@
 """One HTTP/1 request as it comes in: bytes to heads and bodies, by llhttp (httptools). No I/O.
 
-Counts what a head may cost while it is still coming, so that a bomb is refused before it is held.
+Counts what a head may cost while it is still coming, and what comes around a body: a bomb is
+refused before it is held.
 """
 
 from collections import deque
@@ -9,6 +10,8 @@ import httptools
 
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8192
+AROUND_BYTES = 16
+"""For each byte of a body: a chunk of one byte takes five more, and few clients give extensions."""
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 Headers = list[tuple[bytes, bytes]]
 
@@ -78,6 +81,7 @@ class RequestParser:
         self._max_head_bytes = max_head_bytes
         self._head_bytes = 0
         self._head_goes_on = 0
+        self._around = self._between = 0
         self._incoming = Incoming()
         self._parser = httptools.HttpRequestParser(self)
 
@@ -90,6 +94,8 @@ class RequestParser:
         """Raises BadRequest."""
         if self.began:  # an endless name or value has no end to be counted at
             self._head_goes_on += len(data)
+        receiving = self.receiving
+        received = 0 if receiving is None else receiving.received
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -105,6 +111,16 @@ class RequestParser:
             raise BadRequest(400, "this is not a valid HTTP/1.1 request") from None
         if self.began and self._head_goes_on > self._max_head_bytes:
             raise _head_too_large(self._max_head_bytes)
+        if receiving is not None and self.receiving is receiving:
+            self._count_around(receiving, len(data), receiving.received - received)
+
+    def _count_around(self, receiving: Incoming, size: int, body: int) -> None:
+        """What frames a body, and trailers: the parser keeps a trailer until it is whole."""
+        self._around += size - body
+        self._between = 0 if body else self._between + size
+        allowed = self._max_head_bytes
+        if self._between > allowed or self._around > allowed + AROUND_BYTES * receiving.received:
+            raise BadRequest(431, f"over {allowed} bytes of trailers, or of chunk extensions")
 
     def _stay(self, rest: bytes) -> None:
         """The client offers another protocol, and is answered in this one: the parser, which has
@@ -160,6 +176,7 @@ class RequestParser:
             raise BadRequest(505, "this server speaks HTTP/1.1 only")
         self.began = False
         self.receiving = incoming
+        self._around = self._between = 0
         self.arrived.append(incoming)
 
     def on_body(self, data: bytes) -> None:

@@ -103,8 +103,8 @@ class Http1(H11Protocol):
             self._waits_since = trio.current_time()
         try:
             parser.feed(data)
-        except BadRequest:
-            self._give_up_unfinished()
+        except BadRequest as error:
+            self._give_up_unfinished(error)
             raise
         finally:
             self._moved.set()
@@ -183,13 +183,13 @@ class Http1(H11Protocol):
         """What was begun cannot be finished: the client sees it by the end of the connection."""
         self.closing = True
 
-    def _give_up_unfinished(self) -> None:
+    def _give_up_unfinished(self, error: BadRequest) -> None:
         """The rest of the request that was coming in will never be."""
         arrived = self.parser.arrived
         if arrived and not arrived[-1].complete:
             arrived.pop()
         if self.stream is not None and not self.stream.incoming.complete:
-            self.stream.end("upload")
+            self.stream.refuse(error)
 
     async def _maybe_recycle(self) -> None:
         stream = self.stream

@@ -54,7 +54,9 @@ def test_when_to_come_again(estimate_ms: object, seconds: int) -> None:
 
 
 def test_an_answer_without_a_request() -> None:
+    assert b'"code":"invalid_request"' in plain_answer(400, "gibberish")
     head, _, body = plain_answer(431, "too large").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 ")
     assert f"content-length: {len(body)}".encode() in head
-    assert msgspec.json.decode(body)["error"]["message"] == "too large"
+    error = msgspec.json.decode(body)["error"]
+    assert (error["message"], error["code"]) == ("too large", "headers_too_large")

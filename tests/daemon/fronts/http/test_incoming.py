@@ -80,6 +80,41 @@ def test_trailers_are_counted_and_not_shown() -> None:
         parse(start + b"X: " + b"a" * 5000 + b"\r\n\r\n")
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [b"0\r\nX", b"0\r\nX: ", b"1;", b"1;a=", b"10000\r\n" + b"b" * 0x10000 + b"\r\n0\r\nX"],
+    ids=["name", "value", "extension", "its value", "after a body"],
+)
+@pytest.mark.parametrize("size", [1, 100, 4096])
+def test_endless_framing_is_refused_in_time(begins: bytes, size: int) -> None:
+    parser = RequestParser(4096)
+    parser.feed(CHUNKED)
+    parser.feed(begins)
+    taken = 0
+    with pytest.raises(BadRequest) as caught:  # noqa: PT012 (which of them is refused is counted)
+        while taken < 5 * 4096:
+            parser.feed(b"a" * size)
+            taken += size
+    assert caught.value.status == 431
+    assert taken <= 4096
+
+
+def test_small_chunks_are_taken_and_long_extensions_are_not() -> None:
+    for chunk, refused in ((b"1\r\na\r\n", False), (b"1;%b\r\na\r\n" % (b"x" * 60), True)):
+        parser = RequestParser(4096)
+        parser.feed(CHUNKED)
+        seen = False
+        try:
+            for _ in range(1000):
+                parser.feed(chunk)
+        except BadRequest as error:
+            seen = error.status == 431
+        assert seen is refused
+
+
 def test_a_body_is_known_while_it_comes() -> None:
     parser = RequestParser(4096)
     parser.feed(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nab")
