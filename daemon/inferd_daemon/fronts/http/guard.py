@@ -85,7 +85,8 @@ class Guard:
             await _send(answer, send)
             return
         if scope["method"] == "OPTIONS" and origin is not None:
-            await _send(Response(status_code=204, headers=_text(preflight_headers(origin))), send)
+            allowed = _text(preflight_headers(scope["headers"]))
+            await _send(Response(status_code=204, headers=allowed), send)
             return
         body = Body(exchange, self._context.config.max_body_bytes, self._budget)
         try:

@@ -5,13 +5,17 @@ in its Origin. A name that an attacker lets point to loopback shows in its Host.
 """
 
 import ipaddress
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from .incoming import Headers
 
 ALLOWED_HEADERS = b"authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
+"""For a browser that names none that can be allowed."""
 PREFLIGHT_AGE_S = 600
+_NAMES = re.compile(rb"[a-z0-9-, ]{1,2048}")
+_ASKED = b"access-control-request-headers"
 _FOREIGN = (b"cross-site", b"same-site")
 """`same-site` is another port of the same host, which is another program."""
 
@@ -70,15 +74,22 @@ class OriginRules:
 
 def answer_headers(origin: bytes) -> Headers:
     """What lets a page of `origin` read an answer."""
-    return [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
-
-
-def preflight_headers(origin: bytes) -> Headers:
-    """The answer to a browser that asks whether it may ask."""
     return [
-        *answer_headers(origin),
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", b"retry-after"),
+        (b"vary", b"origin"),
+    ]
+
+
+def preflight_headers(asking: Headers) -> Headers:
+    """What else an answer needs for a browser that asks, with `asking`, whether it may ask.
+
+    The headers that it wants to send are allowed: vendors' SDKs have a dozen of their own.
+    """
+    wanted = next((value.lower() for name, value in asking if name == _ASKED), b"")
+    return [
         (b"access-control-allow-methods", b"GET, POST"),
-        (b"access-control-allow-headers", ALLOWED_HEADERS),
+        (b"access-control-allow-headers", wanted if _NAMES.fullmatch(wanted) else ALLOWED_HEADERS),
         (b"access-control-max-age", b"%d" % PREFLIGHT_AGE_S),
     ]
 

@@ -2,7 +2,12 @@
 
 import pytest
 
-from inferd_daemon.fronts.http.origin import OriginRules, Refusal, preflight_headers
+from inferd_daemon.fronts.http.origin import (
+    ALLOWED_HEADERS,
+    OriginRules,
+    Refusal,
+    preflight_headers,
+)
 
 RULES = OriginRules(["box.lan"], ["https://app.example"])
 
@@ -63,7 +68,25 @@ def test_one_host_is_needed() -> None:
         assert refusal.status == 400
 
 
-def test_a_preflight_allows_what_clients_send() -> None:
-    headers = dict(preflight_headers(b"https://app.example"))
-    assert headers[b"access-control-allow-origin"] == b"https://app.example"
-    assert b"authorization" in headers[b"access-control-allow-headers"]
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        (
+            b"authorization,content-type,x-stainless-os",
+            b"authorization,content-type,x-stainless-os",
+        ),
+        (b"X-Stainless-Arch, x-b3", b"x-stainless-arch, x-b3"),
+        (b"x" * 2048, b"x" * 2048),
+        (b"x" * 2049, ALLOWED_HEADERS),
+        (b"x\ty", ALLOWED_HEADERS),
+        (b"x: y", ALLOWED_HEADERS),
+        (b"*", ALLOWED_HEADERS),
+        (b"", ALLOWED_HEADERS),
+        (None, ALLOWED_HEADERS),
+    ],
+)
+def test_a_preflight_allows_what_clients_send(asked: bytes | None, allowed: bytes) -> None:
+    asking = [(b"host", b"localhost")]
+    if asked is not None:
+        asking.append((b"access-control-request-headers", asked))
+    assert dict(preflight_headers(asking))[b"access-control-allow-headers"] == allowed
