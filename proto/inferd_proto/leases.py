@@ -7,7 +7,7 @@ record but the endpoint ever holds a key.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, json
 
 from .contracts import (
     CapabilityMap,
@@ -22,7 +22,7 @@ MIN_TTL_MS = 1_000
 MAX_TTL_MS = 24 * 3_600 * 1_000
 MAX_WAIT_MS = 3_600 * 1_000
 MAX_OWNER_CHARS = 256
-MAX_CONTEXT_CHARS = 4_096
+MAX_CONTEXT_BYTES = 4_096
 
 TtlMs = Annotated[int, Meta(ge=MIN_TTL_MS, le=MAX_TTL_MS)]
 """From 1 s to 24 h."""
@@ -58,8 +58,8 @@ class LeaseContext(Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         check_json(self.observability, "observability")
         # Kept for every lease: free-form data must not make a lease cost megabytes.
-        if len(repr(self.observability)) > MAX_CONTEXT_CHARS:
-            raise ValueError(f"`observability` is over {MAX_CONTEXT_CHARS} characters")
+        if len(json.encode(self.observability)) > MAX_CONTEXT_BYTES:
+            raise ValueError(f"`observability` is over {MAX_CONTEXT_BYTES} bytes")
 
 
 class LeaseEnsure(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -236,6 +236,17 @@ BAD: list[tuple[Json, str, str]] = [
     ({"target": boot(), "ttl_ms": 999}, "invalid_request", "ttl_ms"),
     ({"target": boot(), "ttl_ms": 86_400_001}, "invalid_request", "ttl_ms"),
     ({"target": boot(), "ttl_ms": None, "bind": "none"}, "invalid_request", "ttl_ms"),
+    ({"target": boot(metadata={"x": "y" * 4096})}, "invalid_request", "`metadata` is over 4096"),
+    (
+        {"target": {"root_url": "http://127.0.0.1:9", "metadata": {"x": "y" * (3 << 20)}}},
+        "invalid_request",
+        "`metadata`",
+    ),
+    (
+        {"target": boot(environment={f"V{n}": "x" * 65_000 for n in range(9)})},
+        "invalid_request",
+        "shorten the spec",
+    ),
     ({"target": "nowhere"}, "not_found", "no route"),
     ({"target": {}}, "invalid_request", "boot spec"),
     ({"target": boot(), "consumer": {"accepted_protocols": ["x"]}}, "incompatible", "protocol"),

@@ -84,6 +84,7 @@ def test_a_wrong_manifest_names_the_path(wrong: dict[str, Any], named: str) -> N
         ({"target": {"port": 0}}, "target"),
         ({}, "target"),
         ({"target": "r", "context": {"observability": {"x": "y" * 5000}}}, "observability"),
+        ({"target": "r", "context": {"observability": {"x": "\u2318" * 1400}}}, "bytes"),
     ],
 )
 def test_a_wrong_ensure_names_the_field(wrong: dict[str, Any], named: str) -> None:

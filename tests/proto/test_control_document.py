@@ -52,7 +52,7 @@ from inferd_proto import (
     pack,
 )
 from inferd_proto.leases import (
-    MAX_CONTEXT_CHARS,
+    MAX_CONTEXT_BYTES,
     MAX_OWNER_CHARS,
 )
 from inferd_proto.messages import decode_request
@@ -194,7 +194,7 @@ def test_what_is_answered_is_what_the_code_gives(first: str) -> None:
 def test_limits_are_those_of_the_code() -> None:
     rows = asked_fields(operations()["lease.ensure"])
     assert f"at most {MAX_OWNER_CHARS} characters" in rows["owner_ref"].meaning
-    assert f"at most {MAX_CONTEXT_CHARS} characters" in rows["context"].meaning
+    assert f"at most {MAX_CONTEXT_BYTES} bytes" in rows["context"].meaning
     assert f"at most {MAX_JSON_BYTES} bytes and {MAX_JSON_DEPTH} levels" in DOCUMENT
 
 

@@ -5,11 +5,14 @@ What they must be to each other, and what they mean, is the engine's to say.
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from inferd_proto import JsonObject
 
 LOCAL_SURFACE = "local_subprocess"
+MAX_METADATA_BYTES = 4_096
+"""As JSON: it is kept for every leased runtime, on disk too."""
 
 Short = Annotated[str, Meta(max_length=256)]
 PathText = Annotated[str, Meta(max_length=4096)]
@@ -55,3 +58,14 @@ class BootFields(Struct, frozen=True, kw_only=True):
     environment: Annotated[dict[str, Argument], Meta(max_length=256)] = {}
     extra_args: Arguments = []
     metadata: JsonObject = {}
+
+
+def metadata_mistake(value: object) -> str | None:
+    """What is wrong with a caller's `metadata`, of any kind of spec; None where nothing is."""
+    try:
+        size = len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return "is no JSON"
+    if size > MAX_METADATA_BYTES:
+        return f"is over {MAX_METADATA_BYTES} bytes"
+    return None

@@ -201,7 +201,7 @@ class Leasing:
         """Leases with time left, and their runtimes, which start again at once."""
         runtimes = {e.instance_key: e for e in former if isinstance(e, RuntimeEntry)}
         clocks = self.clocks()
-        wanted: set[str] = set()
+        wanted: dict[str, int] = {}
         for entry in former:
             if not isinstance(entry, LeaseEntry):
                 continue
@@ -209,13 +209,13 @@ class Leasing:
             lease = lease_of(entry, clocks)
             back = key in wanted or (lease.alive(clocks.monotonic) and self._revive(runtimes, key))
             if back and self.keeper.restore(lease, RETURN_GRACE_S, self._living):
-                wanted.add(key)
+                wanted.setdefault(key, lease.uid)
             else:
                 self.keeper.forget(entry.key)
         self.keeper.end_orphans()
         for key, entry in runtimes.items():
             if key in wanted:
-                self.keeper.known([entry.key])
+                self.keeper.known(entry, wanted[key])
             else:
                 self.keeper.forget(entry.key)
         if wanted:

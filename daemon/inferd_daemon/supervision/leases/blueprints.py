@@ -9,6 +9,7 @@ from msgspec import ValidationError
 
 from inferd_proto import ErrorCode, JsonObject, TargetKind, target_kind
 
+from ...config.boot_fields import metadata_mistake
 from ...engines.attached.spec import normalise_attach
 from ...engines.llama_server.boot_spec import normalise
 from ...engines.secret import Secret
@@ -40,6 +41,12 @@ class Blueprints:
             kind = target_kind(spec)
         except ValueError as error:
             raise CallerFault(str(error)) from error
+        # Not of one of a former run: what was taken then is kept.
+        mistake = metadata_mistake(spec.get("metadata"))
+        if mistake is not None:
+            refused = CallerFault(f"the {kind} spec is wrong: `metadata` {mistake}")
+            refused.details = {"mistakes": [{"field": "metadata", "message": mistake}]}
+            raise refused
         return self._read(kind, spec, admin)
 
     def of_entry(self, entry: RuntimeEntry) -> Blueprint:

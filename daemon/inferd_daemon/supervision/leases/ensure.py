@@ -71,7 +71,8 @@ class Ensure:
         """A lease on the runtime of `blueprint`, ready; with `plan` only what it would take.
 
         Raises RequestError: `incompatible`, the refusal (`conflict`, with the plan), the reason
-        why it does not start, JournalUnavailable.
+        why it does not start, `queue_full` and EntryTooLong for a spec too large to be remembered,
+        JournalUnavailable.
         """
         fits = match(asked.consumer, blueprint.manifest)
         if not fits.compatible:
@@ -84,6 +85,8 @@ class Ensure:
         if asked.plan:
             # An agent takes nothing itself; the model that it runs on does.
             return await self._placing.tell(blueprint.needs or blueprint, owner.claimant)
+        for one in filter(None, (blueprint, blueprint.needs)):
+            self._keeper.require_room(_spec_entry(one), owner.claimant)
         uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with ExitStack() as pins:
@@ -209,6 +212,16 @@ def runtime_entry(runtime: Managed) -> RuntimeEntry:
         group=group_of(runtime),
         route=blueprint.route,
         estimated_bytes=runtime.estimated_bytes,
+    )
+
+
+def _spec_entry(blueprint: Blueprint) -> RuntimeEntry:
+    """The most of what the journal is to keep of a runtime that may not be there yet."""
+    return RuntimeEntry(
+        instance_key=blueprint.instance_key,
+        kind=blueprint.kind,
+        spec=blueprint.to_json(),
+        route=blueprint.route,
     )
 
 

@@ -6,6 +6,7 @@ other with it. The file holds keys of runtimes: it is the daemon's alone (mode 0
 """
 
 from collections.abc import Iterable
+from io import BytesIO
 from typing import NamedTuple
 from zlib import crc32
 
@@ -15,10 +16,14 @@ from msgspec.structs import replace
 
 from inferd_proto import JsonObject
 
+from ...errors import CallerFault
 from .lease import Lease
 
 MAX_LINE_BYTES = 1 << 20
-"""A boot spec with its arguments is some kilobytes; what is longer is not ours."""
+"""What is longer was never written by us, and is not read."""
+MAX_ENTRY_BYTES = MAX_LINE_BYTES // 2
+"""A boot spec with its arguments is some kilobytes; more is not taken. A later version, which may
+have more to say of the same entry, still reads back what it writes."""
 
 
 class DaemonEntry(Struct, frozen=True, tag_field="e", tag="daemon"):
@@ -133,6 +138,16 @@ def lease_of(entry: LeaseEntry, clocks: Clocks) -> Lease:
     return replace(entry.lease, deadline=deadline, created=entry.wall_created + behind)
 
 
+class EntryTooLong(CallerFault):
+    """What would have to be remembered is more than is read back."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"what the daemon would have to remember of it takes {size} bytes, more than "
+            f"{MAX_ENTRY_BYTES}: shorten the spec"
+        )
+
+
 class Replay(NamedTuple):
     """What was read: the live entries by key, in the order they were last written.
 
@@ -149,20 +164,31 @@ _decoder = msgspec.json.Decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:
-    """One line."""
+    """One line of a new entry. Raises EntryTooLong before it becomes what is not read back."""
+    line = encode_again(entry)
+    if len(line) > MAX_ENTRY_BYTES:
+        raise EntryTooLong(len(line))
+    return line
+
+
+def encode_again(entry: Entry) -> bytes:
+    """One line of an entry that was read back."""
     body = _encoder.encode(entry)
     return b"%08x %b\n" % (crc32(body), body)
 
 
 def replay(data: bytes) -> Replay:
     """Read a journal back, whatever happened to it."""
+    return replay_lines(BytesIO(data))
+
+
+def replay_lines(lines: Iterable[bytes]) -> Replay:
+    """As `replay`, from lines with their ends: a long journal need not be held as a whole."""
     entries: dict[str, Live] = {}
     damaged = foreign = 0
-    lines = data.split(b"\n")
-    # What follows the last newline was never finished: nobody was told that it is there.
-    torn = lines.pop()
     for line in lines:
-        body = _body(line)
+        # What follows the last newline was never finished: nobody was told that it is there.
+        body = _body(line[:-1]) if line[-1:] == b"\n" else None
         if body is None:
             damaged += 1
             continue
@@ -172,12 +198,12 @@ def replay(data: bytes) -> Replay:
             foreign += 1
             continue
         _apply(entries, entry)
-    return Replay(entries, damaged + bool(torn), foreign)
+    return Replay(entries, damaged, foreign)
 
 
 def compact(entries: Iterable[Live]) -> bytes:
     """The least journal that says the same."""
-    return b"".join(encode(entry) for entry in entries)
+    return b"".join(encode_again(entry) for entry in entries)
 
 
 def _apply(entries: dict[str, Live], entry: Entry) -> None:
@@ -187,7 +213,7 @@ def _apply(entries: dict[str, Live], entry: Entry) -> None:
 
 
 def _body(line: bytes) -> bytes | None:
-    if len(line) < 10 or len(line) > MAX_LINE_BYTES or line[8:9] != b" ":
+    if len(line) < 10 or len(line) >= MAX_LINE_BYTES or line[8:9] != b" ":
         return None
     body = line[9:]
     return body if line[:8] == b"%08x" % crc32(body) else None

@@ -8,7 +8,9 @@ over. Decides nothing about what is written.
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import trio
 
@@ -16,14 +18,27 @@ from inferd_proto import ErrorCode
 
 from ...backends.thread import in_thread
 from ...errors import OperatorError, RequestError
-from .journal import Entry, Gone, Live, compact, encode, replay
+from .journal import (
+    MAX_LINE_BYTES,
+    Entry,
+    Gone,
+    Live,
+    Replay,
+    compact,
+    encode,
+    encode_again,
+    replay_lines,
+)
 
 COMPACT_ABOVE_BYTES = 1 << 20
 """Below this a rewrite gains nothing."""
 COMPACT_RATIO = 4
 """A file so many times larger than what it says is rewritten."""
+LARGE_BYTES = 32 << 20
+LARGE_RATIO = 1.5
+"""From so many bytes on the disk and the next start are spared a file so much sooner."""
 MAX_JOURNAL_BYTES = 256 << 20
-"""Compaction keeps it far below; what is larger is not a journal of ours."""
+"""A file that cannot be rewritten grows no further. Read back is any size, line by line."""
 
 
 class JournalUnavailable(RequestError):
@@ -60,7 +75,7 @@ class JournalFile:
         """Why the last write failed; None once one succeeded."""
         self.syncs = 0
         self._live = entries
-        self._lines = {key: encode(entry) for key, entry in entries.items()}
+        self._lines = {key: encode_again(entry) for key, entry in entries.items()}
         self._live_bytes = sum(map(len, self._lines.values()))
         self._fd = -1
         self._size = 0
@@ -78,8 +93,9 @@ class JournalFile:
     async def append(self, *entries: Entry) -> None:
         """Write entries, all or none; returns once they are on the disk.
 
-        Raises JournalUnavailable. A caller that is cancelled while it waits does not know whether
-        they will be read back: it undoes them with `Gone`.
+        Raises JournalUnavailable; EntryTooLong for what could not be read back. A caller that is
+        cancelled while it waits does not know whether they will be read back: it undoes them with
+        `Gone`.
         """
         if not self._running:
             raise RuntimeError("the journal is not running")
@@ -146,7 +162,8 @@ class JournalFile:
 
     def _should_compact(self, added: int) -> bool:
         size = self._size + added
-        return size > COMPACT_ABOVE_BYTES and size > COMPACT_RATIO * (self._live_bytes + added)
+        ratio = LARGE_RATIO if size > LARGE_BYTES else COMPACT_RATIO
+        return size > COMPACT_ABOVE_BYTES and size > ratio * (self._live_bytes + added)
 
     # -- in the worker thread ------------------------------------------------------------
 
@@ -156,7 +173,7 @@ class JournalFile:
                 self._rewrite(whole)
             except OSError:
                 # Without room for a second file the first may still have some.
-                if self._fd < 0:
+                if self._fd < 0 or self._size + len(added) > MAX_JOURNAL_BYTES:
                     raise
             else:
                 return
@@ -222,28 +239,34 @@ def open_journal(path: Path) -> JournalFile:
 def look_at_journal(path: Path) -> JournalFile:
     """As `open_journal`, but the file stays as it is: another process may write to it."""
     try:
-        data = _read(path)
+        found = _read(path)
     except OSError as error:
         raise OperatorError(
             f"the journal {path} cannot be read ({error.strerror}): without it, processes of a "
             "former run cannot be told from others; repair its permissions, or remove it"
         ) from error
-    found = replay(data)
     return JournalFile(path, found.entries, found.damaged, found.foreign)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> Replay:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return b""
+        return replay_lines(())
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise PermissionError(None, "it is not a file of the daemon's own user")
-        if status.st_size > MAX_JOURNAL_BYTES:
-            raise OSError(None, "it is too large to be a journal")
-        return file.read()
+        return replay_lines(_lines(file))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines with their ends; of one that is too long to be an entry the beginning, without."""
+    begins = True
+    while line := file.readline(MAX_LINE_BYTES):
+        if begins:
+            yield line
+        begins = line[-1:] == b"\n"
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -5,7 +5,7 @@ no runtime: it tells which ones are held no more.
 """
 
 import secrets
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,9 +16,10 @@ from inferd_proto import ErrorCode, JsonObject, LeaseEnsure
 
 from ...errors import RequestError
 from ..changes import Changes
-from .journal import Clocks, Entry, Gone, Live, RuntimeEntry, lease_entry
+from .journal import Clocks, Entry, Gone, Live, RuntimeEntry, encode, encode_again, lease_entry
 from .journal_file import JournalFile, JournalUnavailable
 from .lease import Claimant, Lease
+from .spec_room import SpecLimits, SpecRoom
 from .table import LeaseLimits, LeaseTable
 
 REF_BYTES = 18
@@ -48,6 +49,7 @@ class LeaseKeeper:
         changes: Changes,
         *,
         limits: LeaseLimits | None = None,
+        spec_limits: SpecLimits | None = None,
     ) -> None:
         self.table = LeaseTable(limits)
         self.on_unheld: Callable[[str], None] = lambda _key: None
@@ -56,6 +58,7 @@ class LeaseKeeper:
         self._clocks = clocks
         self._changes = changes
         self._pins = 0
+        self._spec_room = SpecRoom(spec_limits)
         # Leases out of the table whose release is being written, by reference.
         self._releasing: dict[str, Lease] = {}
         # Entries that are in the journal beside the leases, and those that are yet to be.
@@ -95,11 +98,16 @@ class LeaseKeeper:
         What it needs besides is held by a lease of its own, which ends with it.
 
         Raises RequestError: `queue_full` at a limit, `conflict` where the runtime was stopped by
-        force meanwhile, `timeout` where its time was over before it was on disk,
+        force meanwhile, `timeout` where its time was over before it was on disk, EntryTooLong,
         JournalUnavailable.
         """
         clocks = self._clocks()
         ref = _new_ref()
+        needed = [runtime, None if need is None else need.runtime]
+        fresh = [entry for entry in needed if entry is not None and entry.key not in self._known]
+        sizes = {entry.key: len(encode(entry)) for entry in fresh}
+        if sizes:
+            self._spec_room.require(sum(sizes.values()), owner)
         lease = self.table.grant(
             clocks.monotonic, ref, instance_key, asked, owner, token_sha256=token_sha256
         )
@@ -108,11 +116,9 @@ class LeaseKeeper:
             leases.append(
                 self.table.grant_child(clocks.monotonic, _new_ref(), need.instance_key, lease)
             )
-        needed = [runtime, None if need is None else need.runtime]
-        entries: list[Entry] = [
-            entry for entry in needed if entry is not None and entry.key not in self._known
-        ]
-        entries += [lease_entry(one, clocks) for one in leases]
+        entries: list[Entry] = [*fresh, *(lease_entry(one, clocks) for one in leases)]
+        for key, size in sizes.items():
+            self._spec_room.take(key, size, owner.uid)
         try:
             await self._append(entries)
         except BaseException:
@@ -120,6 +126,8 @@ class LeaseKeeper:
             for one in leases:
                 self.table.end(one.lease_ref)
             self.forget(*leases)
+            for key in sizes.keys() - self._known:
+                self._spec_room.give_back(key)
             raise
         if self.table.find(ref) is None:
             raise _ended_unseen(lease, self.now())
@@ -229,11 +237,21 @@ class LeaseKeeper:
         for one in gone:
             key = one if isinstance(one, str) else f"lease/{one.lease_ref}"
             self._known.discard(key)
+            self._spec_room.give_back(key)
             self._settle(Gone(key))
 
-    def known(self, keys: Iterable[str]) -> None:
-        """Entries of a former run that are in the journal and still hold."""
-        self._known.update(keys)
+    def known(self, entry: RuntimeEntry, uid: int) -> None:
+        """An entry of a former run that is in the journal and still holds, for `uid`."""
+        self._known.add(entry.key)
+        self._spec_room.take(entry.key, len(encode_again(entry)), uid)
+
+    def require_room(self, entry: RuntimeEntry, asks: Claimant) -> None:
+        """That `entry` can be remembered, before anything is done for it.
+
+        Raises RequestError: `queue_full`, EntryTooLong.
+        """
+        if entry.key not in self._known:
+            self._spec_room.require(len(encode(entry)), asks)
 
     def knows(self, key: str) -> bool:
         """Whether the journal holds an entry beside the leases."""

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd_daemon.supervision.leases.journal import (
+    MAX_ENTRY_BYTES,
     Clocks,
     DaemonEntry,
     Entry,
+    EntryTooLong,
     Gone,
     LeaseEntry,
     Live,
@@ -24,7 +26,7 @@ from inferd_daemon.supervision.leases.journal import (
 )
 from inferd_daemon.supervision.leases.lease import Claimant, Lease
 from inferd_daemon.supervision.leases.table import LeaseTable
-from inferd_proto import LeaseEnsure
+from inferd_proto import ErrorCode, LeaseEnsure
 
 THIS_BOOT = Clocks(monotonic=100.0, wall=1_000_000.0, boot_id="boot-1")
 
@@ -180,3 +182,13 @@ def test_lease_entry_round_trip() -> None:
     entry = ONE_OF_EACH[3]
     assert isinstance(entry, LeaseEntry)
     assert lease_of(entry, THIS_BOOT) == _lease()
+
+
+def test_what_would_not_be_read_back_is_not_written() -> None:
+    longest = RuntimeEntry(instance_key="k", kind="boot", spec={"x": ""})
+    room = MAX_ENTRY_BYTES - len(encode(longest))
+    longest = msgspec.structs.replace(longest, spec={"x": "y" * room})
+    assert list(replay(encode(longest)).entries.values()) == [longest]
+    with pytest.raises(EntryTooLong, match="shorten") as refused:
+        encode(msgspec.structs.replace(longest, spec={"x": "y" * (room + 1)}))
+    assert refused.value.code is ErrorCode.INVALID_REQUEST

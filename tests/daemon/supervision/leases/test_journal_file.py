@@ -15,7 +15,16 @@ import trio.testing
 
 from inferd_daemon.errors import OperatorError
 from inferd_daemon.supervision.leases import journal_file
-from inferd_daemon.supervision.leases.journal import Entry, Gone, ProcessEntry, RuntimeEntry, replay
+from inferd_daemon.supervision.leases.journal import (
+    MAX_LINE_BYTES,
+    Entry,
+    EntryTooLong,
+    Gone,
+    ProcessEntry,
+    RuntimeEntry,
+    encode,
+    replay,
+)
 from inferd_daemon.supervision.leases.journal_file import (
     JournalFile,
     JournalUnavailable,
@@ -163,6 +172,35 @@ async def test_the_file_stays_in_proportion(
         await journal.append(_entry("end"))
     assert _keys(path) == {"runtime/k0", "runtime/k1", "runtime/k2", "runtime/end"}
     assert not (tmp_path / "journal.new").exists()
+
+
+async def test_a_large_file_is_read_back_and_kept_small_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_file, "LARGE_BYTES", 2 << 20)
+    path = tmp_path / "journal"
+    live = {f"runtime/k{number}" for number in range(30)}
+    async with _running(path) as journal:
+        for turn in range(300):
+            await journal.append(_entry(f"k{turn % 30}", 100_000))
+        # By the ratio of small files it would be twelve.
+        assert path.stat().st_size < 4_800_000
+    assert _keys(path) == live
+    # What no version of ours writes, with an entry of ours in its midst.
+    with path.open("ab") as file:
+        file.write(b"x" * MAX_LINE_BYTES + encode(_entry("hidden")) + encode(_entry("next")))
+    reopened = open_journal(path)
+    assert {entry.key for entry in reopened.entries} == live | {"runtime/next"}
+    assert reopened.damaged == 1
+    reopened.close()
+
+
+async def test_an_entry_that_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
+    async with _running(tmp_path / "journal") as journal:
+        with pytest.raises(EntryTooLong):
+            await journal.append(_entry("small"), _entry("large", MAX_LINE_BYTES))
+        await journal.append(_entry("after"))
+    assert _keys(tmp_path / "journal") == {"runtime/after"}
 
 
 # -- faults --------------------------------------------------------------------------------

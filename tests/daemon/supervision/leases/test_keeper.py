@@ -9,13 +9,21 @@ from typing import NamedTuple
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.changes import Changes
-from inferd_daemon.supervision.leases.journal import Clocks, LeaseEntry, RuntimeEntry, replay
+from inferd_daemon.supervision.leases.journal import (
+    Clocks,
+    LeaseEntry,
+    RuntimeEntry,
+    encode,
+    replay,
+)
 from inferd_daemon.supervision.leases.journal_file import JournalUnavailable
 from inferd_daemon.supervision.leases.keeper import LeaseKeeper
 from inferd_daemon.supervision.leases.lease import Claimant
+from inferd_daemon.supervision.leases.spec_room import SpecLimits, SpecRoom
 from inferd_proto import ErrorCode, LeaseEnsure
 from tests.support.lone_runtimes import FailingJournal, failing_journal
 
@@ -195,3 +203,30 @@ async def test_a_pin_holds_and_lets_go(tmp_path: Path) -> None:
         assert not kept.keeper.held("k")
         assert kept.unheld == ["k"]
         assert kept.on_disk() == set()
+
+
+async def test_specs_of_one_user_have_a_limit_until_they_are_forgotten(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        large = [replace(RUNTIME, instance_key=key, spec={"x": "y" * 400_000}) for key in "abcde"]
+        kept.keeper._spec_room = SpecRoom(SpecLimits(per_uid=900_000))
+        for entry in large[:2]:
+            kept.keeper.require_room(entry, ME)
+            await kept.keeper.grant(entry.instance_key, asked(), ME, entry)
+        with pytest.raises(RequestError, match="release some leases"):
+            kept.keeper.require_room(large[2], ME)
+        with pytest.raises(RequestError, match="release some leases"):
+            await kept.keeper.grant("c", asked(), ME, large[2])
+        kept.keeper.require_room(large[0], ME)  # it is there already
+        assert len(kept.keeper.table) == 2
+        kept.keeper.forget("runtime/a")
+        await kept.keeper.grant("c", asked(), ME, large[2])
+
+
+async def test_a_spec_that_was_not_written_takes_no_room(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        kept.keeper._spec_room = SpecRoom(SpecLimits(per_uid=2 * len(encode(RUNTIME)) - 1))
+        kept.journal.failing = True
+        with pytest.raises(JournalUnavailable):
+            await kept.keeper.grant("k", asked(), ME, RUNTIME)
+        kept.journal.failing = False
+        await kept.keeper.grant("k", asked(), ME, replace(RUNTIME, instance_key="q"))
