@@ -1,10 +1,11 @@
-"""A stream of events that is passed on undecoded: whole lines at a time, its end and its errors
-told from what stands at the beginning of a line.
+"""A stream of events that is passed on as it came: whole lines at a time, its end told from what
+stands at the beginning of a line. What is malformed is left out, what tells of an error kept back.
 
 Thinks only. It must never take a stream that broke off for one that ended.
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,11 @@ _TAIL_BYTES = 4096
 """Of what went through: the last chunk that says why an answer ended fits in."""
 _BLANK = (b"\n\n", b"\n\r\n")
 _DONE = b"\ndata: [DONE]"
-_ERRORS = (b'\ndata: {"error"', b"\nevent: error", b'\ndata: {"type":"error"')
+_BETWEEN = b"\n\ndata: "
+_ERROR = b'"error"'  # not within a text, where quotes are escaped
+_ERROR_EVENTS = (b"\nevent: error", b"\nevent:error")
+_TYPE_ERROR = re.compile(rb'\{"type":\s?"error"')
+_FIELDS = frozenset((b"data", b"event", b"id", b"retry"))
 _STARTS = (b"\ndata:", b"\nevent:")
 _USAGE = b'"usage":'  # not within a text, where quotes are escaped
 _USAGE_BYTES = 512
@@ -29,18 +34,18 @@ _TOKENS = re.compile(rb'"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\
 class _Protocol(NamedTuple):
     """How the events of one API say that the answer is over.
 
-    `last` are the beginnings of the events that do, `errors` those of events that say that it
-    failed. `reason` stands in an answer that is whole where some servers leave the last event out;
-    `substitute` is it.
+    `last` are the beginnings of the events that do. `reason` stands in an answer that is whole
+    where some servers leave the last event out; `substitute` is it. With `checked` every payload is
+    looked at, not only those that seem to tell of an error.
     """
 
     last: tuple[bytes, ...]
-    errors: tuple[bytes, ...] = _ERRORS
     reason: bytes | None = None
     substitute: bytes = b""
+    checked: bool = False
 
 
-_COMPLETIONS = _Protocol((_DONE,), _ERRORS[:2], b'"finish_reason":"', b"data: [DONE]\n\n")
+_COMPLETIONS = _Protocol((_DONE,), b'"finish_reason":"', b"data: [DONE]\n\n", checked=True)
 _PROTOCOLS = {
     "/v1/chat/completions": _COMPLETIONS,
     "/v1/completions": _COMPLETIONS,
@@ -55,16 +60,21 @@ _PROTOCOLS = {
 }
 
 
-class _ErrorEvent(Struct):
+class _Event(Struct, gc=False):
     error: ErrorDetail | str | None = None
     message: str | None = None
+
+
+_QUIET = _Event()
+_decoder = msgspec.json.Decoder(_Event)
 
 
 class EventRelay:
     """Feed it until it is `complete` or has an `error`; what it gives back may be passed on.
 
     `began`: the first event is there, comments are none. `error` is what the upstream says of its
-    failure, "" where it does not say. At the end of the body `feed_eof` tells whether all came.
+    failure, "" where it does not say. `dropped` counts malformed lines. At the end of the body
+    `feed_eof` tells whether all came.
     """
 
     __slots__ = (
@@ -73,15 +83,18 @@ class EventRelay:
         "_head",
         "_held",
         "_protocol",
+        "_redact",
         "_tail",
         "began",
         "complete",
+        "dropped",
         "error",
     )
 
-    def __init__(self, path: str) -> None:
-        """Of `path`, one of the APIs that stream."""
+    def __init__(self, path: str, redact: Callable[[str], str]) -> None:
+        """Of `path`, one of the APIs that stream; `redact` takes secrets out of error messages."""
         self._protocol = _PROTOCOLS[path]
+        self._redact = redact
         self._held = b""
         self._head = b""
         self._tail = b"\n"
@@ -89,6 +102,7 @@ class EventRelay:
         self._ending = False
         self.began = False
         self.complete = False
+        self.dropped = 0
         self.error: ErrorDetail | str | None = None
 
     @property
@@ -112,13 +126,16 @@ class EventRelay:
             data = data[:end]
         if not data:
             return b""
-        begin = _first(data, self._protocol.errors)
-        if begin >= 0:
-            data, failing = data[:begin], data[begin:]
-            self._look(data)
-            self._fail(failing)
+        if self._protocol.checked:
+            harmless = self._is_plain(data)
         else:
-            self._look(data)
+            harmless = _ERROR not in data and _first(data, _ERROR_EVENTS) < 0
+        failing = b""
+        if not harmless:
+            data, failing = self._sift(data)
+        self._look(data)
+        if failing:
+            self._fail(failing)
         return data
 
     def feed_eof(self) -> bytes:
@@ -143,13 +160,76 @@ class EventRelay:
             )
         return rest
 
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether it is nothing but one chunk after the other, none of which tells of a failure.
+
+        That is the rule, and quickly told; what else there may be is looked at line by line.
+        """
+        lines = data.strip(b"\n")
+        done = lines.endswith(_DONE)
+        if done:
+            lines = lines[: -len(_DONE)].rstrip(b"\n")
+        if not lines.startswith(b"data: {"):
+            return False
+        # a line end stands in no JSON string, so it parts them safely
+        payloads = lines.replace(_BETWEEN, b"\n")
+        count = 1 + (len(lines) - len(payloads)) // (len(_BETWEEN) - 1)
+        try:
+            events = _decoder.decode_lines(payloads[len(b"data: ") :])
+            if not data.isascii():
+                data.decode()
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return False
+        plain = len(events) == count == events.count(_QUIET)
+        self._ending |= done and plain
+        return plain
+
+    def _sift(self, data: bytes) -> tuple[bytes, bytes]:
+        """Its good lines up to the first that tells of a failure, and all from there."""
+        good: list[bytes] = []
+        at = end = 0
+        for line in data.splitlines(keepends=True):
+            at, end = end, end + len(line)
+            name, _, value = line.strip(b"\r\n").partition(b":")
+            payload = value.strip()
+            if name == b"event" and payload == b"error":
+                return b"".join(good), data[at:]
+            if name == b"data":
+                if self._protocol.checked and payload == b"[DONE]":
+                    self._ending = True
+                elif self._protocol.checked or _ERROR in payload:
+                    event = _decode(payload)
+                    if self._tells_of_failure(event, payload):
+                        return b"".join(good), data[at:]
+                    line = b"" if event is None else self._redacted(line)
+            elif name and name not in _FIELDS:
+                line = b""
+            self.dropped += not line
+            good.append(line)
+        return b"".join(good), b""
+
+    def _tells_of_failure(self, event: _Event | None, payload: bytes) -> bool:
+        if event is None:
+            return _ERROR in payload
+        if event.error is None and event.message is not None:
+            return self._protocol.checked or _TYPE_ERROR.match(payload) is not None
+        return event.error is not None
+
+    def _redacted(self, line: bytes) -> bytes:
+        """An error that stands deeper is for the client to understand, but not what it quotes."""
+        if _ERROR not in line:
+            return line
+        text = line.decode()
+        redacted = self._redact(text)
+        return line if redacted == text else redacted.encode()
+
     def _look(self, data: bytes) -> None:
         if not data:
             return
         if not self.began:
             self.began = _first(data, _STARTS) >= 0
             self._head = data[:_TAIL_BYTES]
-        if not self._ending:
+        if not self._ending and not self._protocol.checked:
             self._ending = _first(data, self._protocol.last) >= 0
         kept = data if len(data) >= _TAIL_BYTES else self._tail + data
         self._tail = kept[-_TAIL_BYTES:]
@@ -164,6 +244,14 @@ class EventRelay:
             self.error = _read_error(payloads[0])
         elif len(event) > MAX_EVENT_BYTES:
             self.error = ""
+
+
+def _decode(payload: bytes) -> _Event | None:
+    try:
+        payload.decode()
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def read_usage(*parts: bytes) -> Usage | None:
@@ -197,8 +285,5 @@ def _first(data: bytes, marks: tuple[bytes, ...]) -> int:
 
 
 def _read_error(payload: bytes) -> ErrorDetail | str:
-    try:
-        event = msgspec.json.decode(payload, type=_ErrorEvent)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return ""
+    event = _decode(payload) or _QUIET
     return event.error or event.message or ""

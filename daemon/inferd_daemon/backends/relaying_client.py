@@ -50,6 +50,7 @@ class RelayingClient(ChatClient):
         first_by = min(end, started + self._deadlines.first_byte_s) if request.stream else end
         path = self._prefixed(request.path)
         response = await self._send("POST", path, body, first_by)
+        events = EventRelay(request.path, self._redact) if request.stream else None
         try:
             if response.status_code in _ABSENT and not isinstance(request.body, GenerateRequest):
                 raise RequestError(
@@ -57,15 +58,17 @@ class RelayingClient(ChatClient):
                 )
             if response.status_code != 200 or (request.stream and not may_be_events(response)):
                 raise await self._refusal(response, end)
-            if request.stream:
-                events = RelayedEvents(self, EventRelay(request.path), response, first_by, end)
-                yield Relayed("text/event-stream", events)
+            if events is not None:
+                pieces = RelayedEvents(self, events, response, first_by, end)
+                yield Relayed("text/event-stream", pieces)
             else:
                 refuse_encoded(response)
                 whole = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
                 self.succeeded_at = trio.current_time()
                 yield Relayed("application/json", RelayedObject(whole))
         finally:
+            if events is not None:
+                self.dropped += events.dropped
             await stream_of(response).aclose()
 
     def _prefixed(self, path: str) -> str:

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd_daemon.backends.chat_completions import Redactor
 from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
 from inferd_daemon.backends.event_relay import EventRelay
 from inferd_daemon.backends.sse import MAX_EVENT_BYTES
 
 CHAT = "/v1/chat/completions"
+KEY = "k3y-0123456789"
+REDACT = Redactor([KEY])
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.sse"))
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -31,7 +34,7 @@ class Passed:
     """What a relay has made of a stream."""
 
     def __init__(self, path: str, *pieces: bytes, ended: bool = True) -> None:
-        self.relay = EventRelay(path)
+        self.relay = EventRelay(path, REDACT)
         self.data = b""
         for piece in pieces:
             out = self.relay.feed(piece)
@@ -114,7 +117,7 @@ def test_line_ends_of_other_systems() -> None:
 
 def test_began_with_the_first_event() -> None:
     """Comments are no sign of an answer."""
-    relay = EventRelay(CHAT)
+    relay = EventRelay(CHAT, REDACT)
     relay.feed(b": ping\n\n")
     assert not relay.began
     relay.feed(TEXT)
@@ -135,7 +138,13 @@ def test_began_with_the_first_event() -> None:
         ),
         (b'event: error\ndata: {"type":"error","message":"x"}\n\n', "x"),
         (b'data: {"type":"error","error":{"message":"x"}}\n\n', ErrorDetail("x")),
+        (b'data: {"id":"1","choices":[],"error":{"message":"x"}}\n\n', ErrorDetail("x")),
+        (b'data:{"error":"x"}\n\n', "x"),
+        (b'data: {  "error" : "x" }\r\n\r\n', "x"),
+        (b'data: {"message":"x"}\n\n', "x"),
+        (b'event:error\ndata:{"message":"x"}\n\n', "x"),
         (b'data: {"error":{"mess', ""),
+        (b'data: {"id":"1","error":{"message":"\xff"}}\n\n', ""),
         (b"event: error\n", ""),
     ],
 )
@@ -159,6 +168,68 @@ def test_an_error_within_a_text_is_text() -> None:
     assert passed.data == quoting + FINISH + DONE
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"garbage\n",
+        b"<p>no</p>\r\n",
+        b"data: {oh\n",
+        b"data: {not json}\n",
+        b"data: []\n",
+        b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n',
+        b'data: {"a":1} {"b":2}\n',
+    ],
+)
+def test_malformed_lines_are_dropped_and_counted(line: bytes) -> None:
+    """Whatever stands around them, and however they come."""
+    for pieces in ((TEXT + line + TEXT,), (TEXT, line, TEXT), (TEXT + line[:9], line[9:] + TEXT)):
+        passed = Passed(CHAT, *pieces, FINISH + DONE)
+        assert passed.verdict == "complete"
+        assert passed.relay.dropped == 1
+        assert passed.data == TEXT + TEXT + FINISH + DONE
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b": comment\n\n",
+        b"id: 1\nretry: 5\n",
+        b"event: message\n",
+        b"\n\n\n",
+        b'data: {"error":null,"choices":[]}\n\n',
+        'data: {"choices":[{"delta":{"content":"ü"}}]}\n\n'.encode(),
+        TEXT.replace(b"data: ", b"data:"),
+        TEXT.replace(b"\n", b"\r"),
+        b'data: {"choices":[{"delta":{"content":"error"}}]}\n\n',
+    ],
+)
+def test_what_is_unusual_but_allowed_goes_through(lines: bytes) -> None:
+    """Unchanged, and not counted."""
+    passed = Passed(CHAT, TEXT + lines + TEXT + FINISH + DONE)
+    assert passed.verdict == "complete"
+    assert passed.relay.dropped == 0
+    assert passed.data == TEXT + lines + TEXT + FINISH + DONE
+
+
+def test_done_without_a_space() -> None:
+    """It is no worse."""
+    stream = (TEXT + FINISH + DONE).replace(b"data: ", b"data:")
+    passed = Passed(CHAT, stream, ended=False)
+    assert passed.verdict == "complete"
+    assert passed.data == stream
+
+
+def test_what_a_failed_response_quotes_is_redacted() -> None:
+    """It is an answer that the client understands; the secret in it is not for him."""
+    stream = (
+        b'event: response.failed\ndata: {"type":"response.failed","response":{"status":"failed",'
+        b'"error":{"message":"bad key ' + KEY.encode() + b'"}}}\n\n'
+    )
+    passed = Passed("/v1/responses", stream)
+    assert passed.verdict == "complete"
+    assert passed.data == stream.replace(KEY.encode(), b"***")
+
+
 def test_an_endless_line_is_an_error() -> None:
     """Nothing of it is passed on, and it is not held either."""
     piece = b"x" * 65_536
@@ -176,6 +247,8 @@ def test_splits_change_nothing(data: st.DataObject) -> None:
                 (CHAT, TEXT + b": ping\n\n" + TEXT + FINISH + DONE),
                 (CHAT, TEXT + FINISH),
                 (CHAT, TEXT + b'data: {"error":{"message":"x"}}\n\n'),
+                (CHAT, TEXT + b'data: {"id":"1","error":"x"}\n\n' + TEXT),
+                (CHAT, TEXT + b"oh\ndata: {\n\n" + TEXT.replace(b": {", b":{") + FINISH + DONE),
                 (CHAT, TEXT + b"data: {"),
                 ("/v1/messages", MESSAGES),
                 ("/v1/responses", RESPONSES.replace(b"\n", b"\r\n")),

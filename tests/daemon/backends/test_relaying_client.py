@@ -206,6 +206,15 @@ async def test_usage_is_read_where_the_upstream_tells_it(tmp_path: Path) -> None
         assert answer.pieces.usage is None
 
 
+async def test_malformed_lines_are_dropped_and_counted(tmp_path: Path) -> None:
+    """Nothing else of the stream is lost with them."""
+    script: Script = [EVENTS_HEAD, chunk(TEXT + b"<p>\ndata: {oh\n\n" + FINISH + DONE), CHUNKS_END]
+    async with connected(tmp_path, script) as (client, _):
+        data, _ = await relayed(client)
+        assert data == TEXT + b"\n" + FINISH + DONE
+        assert client.dropped == 2
+
+
 async def test_each_receive_is_a_piece(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Nothing waits for more to come."""
     script: Script = [EVENTS_HEAD, chunk(TEXT), Pause(1), chunk(TEXT + FINISH + DONE) + CHUNKS_END]
@@ -272,6 +281,17 @@ async def test_a_path_is_not_told(tmp_path: Path) -> None:
                 chunk(TEXT),
                 chunk(f'data: {{"error":"key {KEY}"}}\n\n'.encode()),
                 Hold(),
+            ],
+            "backend_unavailable",
+            TEXT,
+            "key ***",
+        ),
+        (
+            [
+                EVENTS_HEAD,
+                chunk(TEXT + f'data:{{"id":1,"error":{{"message":"key {KEY}"}}}}\n\n'.encode()),
+                chunk(FINISH + DONE),
+                CHUNKS_END,
             ],
             "backend_unavailable",
             TEXT,
