@@ -34,6 +34,7 @@ from .chat_completions import (
     check_supported,
     refusal,
     whole_answer_failure,
+    words_of,
 )
 from .http_messages import (
     content_type,
@@ -120,7 +121,9 @@ class ChatClient:
         self._dialect = dialect
         self._model = model
         self._deadlines = deadlines or Deadlines()
-        self._redact = Redactor([api_key or "", *(headers or {}).values()])
+        told = list((headers or {}).values())
+        parts = [word for value in told for word in words_of(value)]
+        self._redact = Redactor([api_key or "", *told, *parts])
         self._headers = header_lines(self._base_url, api_key, headers or {})
         self._urls = {
             path: self._base_url.copy_with(raw_path=f"{api_prefix}{path}".encode())
@@ -140,7 +143,9 @@ class ChatClient:
         """
         check_supported(request, can)
         body = await self._encode(request)
-        answer = ChatAnswer(Expectations(request.tool_choice, request.thinking), self._redact)
+        names = frozenset(tool.name for tool in request.tools)
+        asked = Expectations(request.tool_choice, request.thinking, names)
+        answer = ChatAnswer(asked, self._redact)
         started = trio.current_time()
         end = started + self._deadlines.total_s
         first_event_by = min(end, started + self._deadlines.first_byte_s)

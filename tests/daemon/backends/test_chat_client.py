@@ -51,6 +51,7 @@ from tests.support.scripted_upstream import (
 )
 
 KEY = "k3y-0123456789"
+TOKEN = "t0ken-9876543210"
 HI = GenerateRequest([Message("user", [Text("hi")])], Sampling(max_tokens=4))
 CAN = Capabilities(tools=True, vision=True)
 DEADLINES = Deadlines(total_s=30, connect_s=1, first_byte_s=10, idle_s=5)
@@ -83,7 +84,7 @@ async def connected(
             dialect=DIALECTS["generic"],
             model="m",
             api_key=KEY,
-            headers={"X-Team": "blue-team"},
+            headers={"X-Team": "blue-team", "X-Auth": f"Bearer {TOKEN}"},
             deadlines=deadlines,
         )
         yield client, upstream
@@ -164,6 +165,13 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
         [whole(401, b'{"error":{"message":"bad key ' + KEY.encode() + b'"}}')],
         UNAVAILABLE,
         "401: bad key ***",
+        BEFORE,
+        0,
+    ),
+    "401 that repeats a part of a header": (
+        [whole(401, b'{"error":{"message":"bad token ' + TOKEN.encode() + b'"}}')],
+        UNAVAILABLE,
+        "401: bad token ***",
         BEFORE,
         0,
     ),
@@ -385,6 +393,7 @@ async def test_misbehaviour_ends_in_one_error_in_time(
     assert error.code == code
     assert words in error.message
     assert KEY not in error.message
+    assert TOKEN not in error.message
     assert isinstance(error, CallerFault if code is ErrorCode.INVALID_REQUEST else BackendFault)
     assert (len(got) > 0) == (events == AFTER)
     assert not any(isinstance(event, Finished) for batch in got for event in batch)

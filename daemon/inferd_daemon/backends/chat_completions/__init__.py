@@ -7,6 +7,7 @@ from .failures import (
     refusal,
     stream_failure,
     whole_answer_failure,
+    words_of,
 )
 from .request import build_body, check_supported
 from .upstream import DIALECTS, Dialect, dialect_of
@@ -24,4 +25,5 @@ __all__ = [
     "refusal",
     "stream_failure",
     "whole_answer_failure",
+    "words_of",
 ]

@@ -19,6 +19,7 @@ MAX_ERROR_BODY_BYTES = 4096
 MAX_MESSAGE_CHARS = 1024
 """What of a message goes on to the client: it is one sentence on a frame."""
 _SHORTEST_SECRET = 4
+_SHORTEST_WORD = 8
 _CALLER_STATUSES = frozenset((400, 413, 414, 422))
 """Another upstream of the same kind would refuse the request as well."""
 _OPERATOR_MARKS = frozenset(
@@ -44,6 +45,11 @@ _WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*"((?:[^"\\]|\\.)*)',
 """Where an object that was cut says what is wrong; the rest of it may be the prompt."""
 _HALF_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?\Z")
 _LOOKS_SECRET = re.compile(r"(?i)\b(?:bearer\s+[^\s\"',;]+|sk-[A-Za-z0-9_*-]{8,})")
+
+
+def words_of(value: str) -> list[str]:
+    """Of a header's value those that may be secret by themselves: `Bearer` is not, its token is."""
+    return [word for word in re.split(r"[\s=,;\"]+", value) if len(word) >= _SHORTEST_WORD]
 
 
 class Redactor:

@@ -12,6 +12,7 @@ from inferd_daemon.backends.chat_completions import (
     refusal,
     stream_failure,
     whole_answer_failure,
+    words_of,
 )
 from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
 from inferd_daemon.backends.chat_completions.failures import MAX_ERROR_BODY_BYTES, MAX_MESSAGE_CHARS
@@ -148,6 +149,19 @@ def test_secrets_are_taken_out(said: str) -> None:
     assert "***" in message
     assert KEY not in message
     assert "abc" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("Bearer abcdefgh", ["abcdefgh"]),
+        ("abcdefgh", ["abcdefgh"]),
+        ('session="abcdefgh"; user=joe', ["abcdefgh"]),
+        ("blue team", []),
+    ],
+)
+def test_what_of_a_header_may_be_secret(value: str, words: list[str]) -> None:
+    assert words_of(value) == words
 
 
 @given(st.integers(0, 30), st.integers(1, 400))
