@@ -360,6 +360,9 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
     private = daemon.directory / "private.gguf"
     private.write_bytes(Path(MODEL).read_bytes())
     private.chmod(0o600)
+    closed = daemon.directory / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "open.gguf").write_bytes(Path(MODEL).read_bytes())
 
     def as_nobody() -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -378,6 +381,8 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
                 ("drain", "daemon.drain", {}),
                 ("run", "lease.ensure", {"target": boot(binary_path="/bin/sh")}),
                 ("read", "lease.ensure", {"target": boot(model=str(private))}),
+                ("enter", "lease.ensure", {"target": boot(model=str(closed / "open.gguf"))}),
+                ("ask after", "lease.ensure", {"target": boot(model=str(closed / "none.gguf"))}),
             ):
                 try:
                     told[name] = ask(other, op, **fields)
