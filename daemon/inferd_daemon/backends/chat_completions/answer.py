@@ -4,12 +4,13 @@ Pure: one `ChatAnswer` for each stream, fed with what came. However the stream w
 are the same. It must not end well unless the upstream said how the answer ended.
 """
 
+import re
 from typing import NamedTuple
 
-from inferd_proto import StopReason, ToolChoice, Usage
+from inferd_proto import ErrorCode, StopReason, ToolChoice, Usage
 
 from ...errors import BackendFault, ModelFault, RequestError
-from ..base import Batch, Finished, TextDeltas, ThinkingDeltas
+from ..base import Batch, Finished, TextDeltas, ThinkingDeltas, ToolCall
 from ..sse import SseOverflowError, SseParser
 from .chunks import Choice, Chunk, Delta, decode_chunks
 from .failures import Redactor, stream_failure
@@ -17,6 +18,7 @@ from .text_template import TextTemplate
 from .tool_calls import ToolCallGatherer
 
 _DONE = b"[DONE]"
+_CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')
 
 STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -45,6 +47,7 @@ class Expectations(NamedTuple):
 
     tool_choice: ToolChoice | None = None
     thinking: bool | None = None
+    tool_names: frozenset[str] = frozenset()
 
 
 class ChatAnswer:
@@ -57,6 +60,7 @@ class ChatAnswer:
         "_asked",
         "_calls",
         "_finish_reason",
+        "_lost_call",
         "_redact",
         "_sse",
         "_stopped_by_word",
@@ -73,11 +77,12 @@ class ChatAnswer:
         self._redact = redact
         self._sse = SseParser()
         self._template = TextTemplate()
-        self._calls = ToolCallGatherer()
+        self._calls = ToolCallGatherer(asked.tool_names)
         self._finish_reason: str | None = None
         self._stopped_by_word = False
         self._usage: Usage | None = None
         self._undecoded = 0
+        self._lost_call = False
         self.payloads = 0
         self.finished = False
         self.failure: RequestError | None = None
@@ -139,7 +144,9 @@ class ChatAnswer:
 
     def _decode(self, payloads: list[bytes]) -> list[Chunk]:
         chunks, bad = decode_chunks(payloads)
-        self._undecoded += bad
+        if bad:
+            self._undecoded += len(bad)
+            self._lost_call |= any(map(_CALLS.search, bad))
         self.payloads += len(chunks)
         return chunks
 
@@ -232,12 +239,21 @@ class ChatAnswer:
                 f"upstream did not honour tool_choice {self._asked.tool_choice!r}; "
                 "it is of another kind than configured, or its model cannot"
             )
+        if stop_reason != "max_tokens" and self._misses_call(calls):
+            raise ModelFault(
+                "upstream sent a tool call that cannot be read", ErrorCode.TOOL_CALL_MALFORMED
+            )
         batch.extend(calls)
         if stop_reason in ("end_turn", "tool_use"):
             stop_reason = "stop_sequence" if self._stopped_by_word else "end_turn"
             if calls:
                 stop_reason = "tool_use"
         batch.append(Finished(stop_reason, self._usage or Usage(0, 0), required and not calls))
+
+    def _misses_call(self, calls: list[ToolCall]) -> bool:
+        """Whether something dropped was one, or a part of one."""
+        announced = STOP_REASONS.get(self._finish_reason or "") == "tool_use"
+        return self._lost_call or (announced and not calls and self._undecoded > 0)
 
 
 def _add_texts(texts: list[str], batch: Batch) -> None:

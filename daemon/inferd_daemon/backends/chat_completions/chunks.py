@@ -7,12 +7,13 @@ known to leave out, or to set to null, may be missing.
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 from inferd_proto import JsonObject
 
-TokenCount = Annotated[int, Meta(ge=0, le=2**53)]
+MAX_COUNT = 2**53
 """Beyond it is no count of tokens, and a frame could not carry it."""
+TokenCount = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 
 
 class FunctionPiece(Struct, gc=False):
@@ -23,9 +24,9 @@ class FunctionPiece(Struct, gc=False):
 
 
 class CallPiece(Struct, gc=False):
-    """Part of the call number `index`."""
+    """Part of the call number `index`, which is a number in the words of most."""
 
-    index: int | None = None
+    index: int | float | str | None = None
     id: str | None = None
     function: FunctionPiece | None = None
 
@@ -82,17 +83,45 @@ class Chunk(Struct, gc=False):
     verbose: Verbose | None = field(name="__verbose", default=None)
 
 
+_NOTHING = Raw(b"null")
+
+
+class _CoreChoice(Struct, gc=False):
+    """What the answer consists of."""
+
+    index: int = 0
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class _CoreChunk(Struct, gc=False):
+    """A chunk of the answer, whatever stands beside it."""
+
+    choices: list[_CoreChoice]
+    usage: Raw = _NOTHING
+    error: Raw = _NOTHING
+
+
+class _Counts(Struct, gc=False):
+    """Tokens, counted in floats or below zero."""
+
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+
+
 _decoder = msgspec.json.Decoder(Chunk)
+_core_decoder = msgspec.json.Decoder(_CoreChunk)
+_counts_decoder = msgspec.json.Decoder(_Counts | None)
 
 
-def decode_chunks(payloads: list[bytes]) -> tuple[list[Chunk], int]:
-    """The chunks, and how many payloads were none."""
+def decode_chunks(payloads: list[bytes]) -> tuple[list[Chunk], list[bytes]]:
+    """The chunks, and the payloads that were none."""
     try:
         # All at once: a raw line end stands in no JSON string, so it parts them safely.
         chunks = _decoder.decode_lines(b"\n".join(payloads))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _decode_each(payloads)
-    return (chunks, 0) if len(chunks) == len(payloads) else _decode_each(payloads)
+    return (chunks, []) if len(chunks) == len(payloads) else _decode_each(payloads)
 
 
 def decode_chunk(payload: bytes) -> Chunk | None:
@@ -103,6 +132,40 @@ def decode_chunk(payload: bytes) -> Chunk | None:
         return None
 
 
-def _decode_each(payloads: list[bytes]) -> tuple[list[Chunk], int]:
-    chunks = [chunk for payload in payloads if (chunk := decode_chunk(payload)) is not None]
-    return chunks, len(payloads) - len(chunks)
+def _decode_each(payloads: list[bytes]) -> tuple[list[Chunk], list[bytes]]:
+    chunks: list[Chunk] = []
+    bad: list[bytes] = []
+    for payload in payloads:
+        chunk = decode_chunk(payload) or _decode_core(payload)
+        if chunk is None:
+            bad.append(payload)
+        else:
+            chunks.append(chunk)
+    return chunks, bad
+
+
+def _decode_core(payload: bytes) -> Chunk | None:
+    """The chunk without what is wrong beside the answer itself: text must not go with a count."""
+    try:
+        core = _core_decoder.decode(payload)
+        if bytes(core.error) != b"null":
+            return None
+        choices = [Choice(one.index, one.delta, one.finish_reason) for one in core.choices]
+        usage = _read_usage(core.usage)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return Chunk(choices, usage)
+
+
+def _read_usage(counts: Raw) -> ChunkUsage | None:
+    try:
+        told = _counts_decoder.decode(counts)
+    except msgspec.DecodeError:
+        return None
+    if told is None:
+        return None
+    return ChunkUsage(_whole(told.prompt_tokens), _whole(told.completion_tokens))
+
+
+def _whole(count: float | None) -> int | None:
+    return int(count) if count is not None and 0 <= count <= MAX_COUNT else None

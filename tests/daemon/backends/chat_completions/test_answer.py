@@ -494,6 +494,80 @@ def test_calls_without_an_id_get_one_each() -> None:
     assert len({first.id, second.id, ""}) == 3
 
 
+SIDE_FIELDS: dict[str, tuple[bytes, Usage]] = {
+    "float": (b'"usage":{"prompt_tokens":3.0,"completion_tokens":5.0}', Usage(3, 5)),
+    "below zero": (b'"usage":{"prompt_tokens":-1,"completion_tokens":5}', Usage(0, 5)),
+    "beyond all counts": (b'"usage":{"prompt_tokens":1e300,"completion_tokens":5}', Usage(0, 5)),
+    "text": (b'"usage":{"prompt_tokens":"3","completion_tokens":5}', Usage(0, 0)),
+    "no object": (b'"usage":[3,5]', Usage(0, 0)),
+    "debug record": (b'"__verbose":[1],"usage":null', Usage(0, 0)),
+    "message": (b'"message":{"a":1}', Usage(0, 0)),
+}
+
+
+@pytest.mark.parametrize("ending", [False, True], ids=["with text", "with the finish"])
+@pytest.mark.parametrize(("field", "usage"), SIDE_FIELDS.values(), ids=SIDE_FIELDS)
+def test_what_is_wrong_beside_the_answer_costs_none_of_it(
+    field: bytes, usage: Usage, ending: bool
+) -> None:
+    pieces = [delta(content="a"), delta(content="b"), finish("stop")]
+    changed = 2 if ending else 1
+    pieces[changed] = pieces[changed].replace(b"}\n\n", b"," + field + b"}\n\n")
+    for stream in ([*pieces, DONE], [b"".join(pieces) + DONE]):
+        events, answer = read(stream)
+        assert events == [TextDeltas(["a", "b"]), Finished("end_turn", usage, False)]
+        assert answer.dropped == 0
+
+
+def test_what_is_wrong_beside_the_choice_costs_none_of_it() -> None:
+    odd = payload(choices=[{"index": 0, "delta": {"content": "a"}, "stop_reason": 1.5}])
+    events, answer = read([odd, finish("stop", matched_stop={}), USAGE, DONE])
+    assert events == [TextDeltas(["a"]), ended("end_turn")]
+    assert answer.dropped == 0
+
+
+def test_an_error_that_cannot_be_read_is_not_taken_for_a_chunk() -> None:
+    _, answer = read([delta(content="a"), payload(choices=[], error={"message": 4}), DONE])
+    assert answer.failure is not None
+    assert answer.dropped == 1
+
+
+LOST: dict[str, list[bytes]] = {
+    "the only call": [
+        calls({"index": True, "id": "c1", "function": {"name": "f", "arguments": "{}"}}),
+        finish("tool_calls"),
+    ],
+    "the only call, by another name": [
+        b'data: {"choices":[{"delta":{"function_call":{"name":1}}}]}\n\n',
+        finish("function_call"),
+    ],
+    "one of two": [
+        calls(WHOLE_CALL),
+        b'data: {"choices":[{"delta":{"tool_calls": [ {"index":1,"id":"c2"\n\n',
+        finish("tool_calls"),
+    ],
+    "a call of an answer that ends with stop": [
+        calls({"index": 0, "id": 7, "function": {"name": "f", "arguments": "{}"}}),
+        finish("stop"),
+    ],
+}
+
+
+@pytest.mark.parametrize("pieces", LOST.values(), ids=LOST)
+def test_a_call_that_cannot_be_read_fails_the_answer(pieces: list[bytes]) -> None:
+    events, answer = read([delta(content="a"), *pieces, USAGE, DONE])
+    assert events == [TextDeltas(["a"])]
+    assert answer.failure is not None
+    assert answer.failure.code is ErrorCode.TOOL_CALL_MALFORMED
+
+
+def test_rubbish_beside_a_call_costs_nothing() -> None:
+    rubbish = [b"data: {\n\n", b'data: {"choices":{"delta":{"tool_calls":null}}}\n\n']
+    events, answer = read([*rubbish, calls(WHOLE_CALL), finish("tool_calls"), USAGE, DONE])
+    assert events == [WEATHER, ended("tool_use")]
+    assert answer.dropped == 2
+
+
 RECORDED: dict[str, tuple[Expectations, str, str, int]] = {
     # name: what was asked, stop reason, text, output tokens
     "text": (
