@@ -66,7 +66,8 @@ def addresses(daemon: RunningDaemon) -> list[str]:
 
 def port_of(daemon: RunningDaemon) -> int:
     """Its TCP port."""
-    return int(addresses(daemon)[-1].rpartition(":")[2])
+    found = [address for address in addresses(daemon) if address.startswith("http")]
+    return int(found[-1].rpartition(":")[2])
 
 
 def connect(daemon: RunningDaemon) -> socket.socket:

@@ -1,11 +1,15 @@
 """Who asks, and what share of a route that entitles to. Pure.
 
 The uid is the kernel's word; the client label is only what the client says of itself. So labels
-divide what their uid has, and never win anything from another uid.
+divide what their uid has, and never win anything from another uid. Below `NO_UID` a number stands
+for the key of one client: there the label is known, and has a share beside other users.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
+
+NO_UID = -1
+"""Of all together who show neither a user nor a key."""
 
 
 class PeerKey(NamedTuple):
@@ -36,6 +40,10 @@ class Shares(NamedTuple):
     def of_uid(self, uid: int) -> Share:
         """A user's beside other users."""
         return self.uids.get(uid, EVEN)
+
+    def of_user(self, peer: PeerKey) -> Share:
+        """As `of_uid`; that of its label for a peer that is known by its key."""
+        return self.of_client(peer.client) if peer.uid < NO_UID else self.of_uid(peer.uid)
 
     def of_client(self, label: str) -> Share:
         """A client's beside other clients of the same user; the stricter bounds hold."""

@@ -149,7 +149,7 @@ class Turns:
         users = self._everybody.children
         user = users.get(uid)
         if user is None:
-            user = users[uid] = Member(uid, self._everybody, self._shares.of_uid(uid))
+            user = users[uid] = Member(uid, self._everybody, self._shares.of_user(peer))
         client = user.children.get(label)
         if client is None:
             client = user.children[label] = Member(label, user, self._shares.of_client(label))

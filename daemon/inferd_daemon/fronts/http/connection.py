@@ -41,11 +41,14 @@ class Connection(TCPServer):
         config: Config,
         context: WorkerContext,
         *,
+        uid: int | None,
         max_head_bytes: int,
         idle_timeout_s: float,
         on_change: Callable[[], None],
     ) -> None:
-        """`on_change` is called when a request begins or ends, and when it comes to rest."""
+        """`uid` is the client's user, if the kernel knows it. `on_change` is called when a request
+        begins or ends, and when it comes to rest.
+        """
         stream: trio.abc.Stream = client
         if tls is not None:
             stream = trio.SSLStream(client, tls, server_side=True, https_compatible=True)
@@ -56,6 +59,7 @@ class Connection(TCPServer):
         self._client = client
         self._secure = tls is not None
         self._http: Http1 | None = None
+        self._uid = uid
         self._max_head_bytes = max_head_bytes
         self._idle_timeout_s = idle_timeout_s
         self._on_change = on_change
@@ -113,6 +117,7 @@ class Connection(TCPServer):
         http = self._http = Http1(
             self.protocol,
             self._asgi,
+            uid=self._uid,
             max_head_bytes=self._max_head_bytes,
             idle_timeout_s=self._idle_timeout_s,
             on_change=self._changed,

@@ -38,6 +38,7 @@ class Wire(Protocol):
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     asgi: ASGIApp
+    uid: int | None
 
     async def stream_send(self, event: Event) -> None:
         """The exchange is over."""
@@ -74,6 +75,8 @@ class Exchange(HTTPStream):
             STREAM_ID,
         )
         self.incoming = incoming
+        self.uid = connection.uid
+        """The client's user, by the kernel's word; None where it has none."""
         self.cancel_scope = trio.CancelScope()
         self.ended_by: Ender | None = None
         self.refused: BadRequest | None = None

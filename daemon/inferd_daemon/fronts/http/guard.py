@@ -16,7 +16,7 @@ from inferd_proto import ErrorCode
 from ...errors import BackendFault, CallerFault, RequestError
 from ..byte_budget import ByteBudget
 from .body import Body
-from .caller import SCOPE_KEY
+from .caller import SCOPE_KEY, Callers
 from .context import HttpContext
 from .errors import internal_error, refusal_code
 from .exchange import EXTENSION, ASGIApp, Ender, Exchange
@@ -58,6 +58,7 @@ class Guard:
         self._keys = keys
         self._budget = budget
         self._rules = rules
+        self._callers = Callers(context.config.clients)
         self._origins = OriginRules(context.config.host_names, context.config.origins)
 
     async def __call__(self, scope: Any, _receive: object, send: Send) -> None:  # noqa: ANN401
@@ -80,7 +81,7 @@ class Guard:
             return
         if origin is not None:
             send = _shown_to(origin, send)
-        answer = self._refuse(scope, shape)
+        answer = self._refuse(scope, exchange, shape)
         if answer is not None:
             await _send(answer, send)
             return
@@ -112,18 +113,22 @@ class Guard:
         if failed is not None:
             await _answer_late(exchange, failed, shape_of(scope["path"]), send)
 
-    def _refuse(self, scope: Any, shape: ErrorShape) -> Response | None:  # noqa: ANN401
+    def _refuse(
+        self,
+        scope: Any,  # noqa: ANN401
+        exchange: Exchange,
+        shape: ErrorShape,
+    ) -> Response | None:
         path, headers = scope["path"], scope["headers"]
         lease = path.startswith(LEASES)
         if self._rules.leases_only and not lease and path not in OPEN_PATHS:
             return _refused(Refusal(404, "only leases are served here", "not_found"), shape)
         if not lease and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
             metrics = path == "/metrics" and self._context.config.metrics_open
-            if self._keys and not metrics:
-                owner = self._keys.owner(headers)
-                if owner is None:
-                    return _refused(_NO_KEY, shape)
-                scope[SCOPE_KEY] = owner
+            owner = self._keys.owner(headers) if self._keys and not metrics else None
+            if self._keys and owner is None and not metrics:
+                return _refused(_NO_KEY, shape)
+            scope[SCOPE_KEY] = self._callers.find(owner, exchange.uid)
         under_way = path.startswith(RUNS) or path in (*OPEN_PATHS, "/metrics")
         if self._context.view.draining and not under_way:
             fault = BackendFault("the daemon is stopping and takes no new requests")

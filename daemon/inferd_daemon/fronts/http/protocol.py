@@ -39,11 +39,12 @@ class Http1(H11Protocol):
         wrapper: ProtocolWrapper,
         asgi: ASGIApp,
         *,
+        uid: int | None,
         max_head_bytes: int,
         idle_timeout_s: float,
         on_change: Callable[[], None],
     ) -> None:
-        """`on_change` is called when a request begins or ends."""
+        """`uid` is the client's, if known. `on_change` is called when a request begins or ends."""
         super().__init__(
             wrapper.app,
             wrapper.config,
@@ -56,6 +57,7 @@ class Http1(H11Protocol):
             wrapper.send,
         )
         self.asgi = asgi
+        self.uid = uid
         self.parser = RequestParser(max_head_bytes)
         self.closing = False
         """Nothing more is read from the client."""

@@ -13,6 +13,7 @@ from hypercorn.logging import Logger
 from hypercorn.trio.worker_context import WorkerContext
 
 from ..byte_budget import ByteBudget
+from ..peer import peer_of
 from .app import build_app
 from .client_stream import ClientStream
 from .connection import Connection
@@ -51,6 +52,7 @@ class Stack:
             self._tls if door.name == "listen" else None,
             self._hypercorn,
             self._worker,
+            uid=_uid_of(client) if door.name == "unix" else None,
             max_head_bytes=config.max_head_bytes,
             idle_timeout_s=config.idle_timeout_s,
             on_change=on_change,
@@ -60,6 +62,13 @@ class Stack:
         if rules not in self._guards:
             self._guards[rules] = Guard(self._app, self._context, self._keys, self._budget, rules)
         return self._guards[rules]
+
+
+def _uid_of(client: ClientStream) -> int | None:
+    try:
+        return peer_of(client.socket).uid
+    except OSError:
+        return None  # it is gone already
 
 
 class _Log(Logger):

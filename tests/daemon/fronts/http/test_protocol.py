@@ -80,6 +80,7 @@ async def line() -> AsyncIterator[Line]:
         made.http = Http1(
             wrapper,  # type: ignore[arg-type]
             guarded,
+            uid=None,
             max_head_bytes=4096,
             idle_timeout_s=9.0,
             on_change=lambda: None,
