@@ -29,6 +29,7 @@ from .fronts.http.server import HttpServer
 from .fronts.listener import Listener
 from .fronts.open_files import OpenFiles, open_files
 from .fronts.together import Fronts, share_connections
+from .lean_imports import LATE, import_later
 from .orders import SIGNALS, Order, Orders
 from .supervision.runtimes.registry import Runtimes
 from .supervision.succession.handover import (
@@ -41,6 +42,8 @@ from .supervision.succession.takeover import describe_runtimes, leave
 from .supervision.succession.upgrade import Upgrade, UpgradeRefused
 from .systemd import ServiceManager
 
+LATE_AFTER_S = 0.1
+"""After an upgrade: who waited in the backlog is answered before anything else is loaded."""
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
 _log = structlog.get_logger(__name__)
@@ -73,7 +76,6 @@ async def serve(
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as nursery:
                 fronts = _fronts(files, view, parts, config, former)
-                nursery.start_soon(fronts.http.run)
                 await nursery.start(parts.leasing.run)
                 for backend in parts.backends.values():
                     nursery.start_soon(backend.run)
@@ -81,10 +83,13 @@ async def serve(
                 nursery.start_soon(watch_state, view)
                 nursery.start_soon(AdminFeed(files.admin.socket, view).run)
                 nursery.start_soon(fronts.listener.run)
+                nursery.start_soon(fronts.http.run)
                 _log.info(
                     "listening", socket=str(places.socket), pid=os.getpid(), version=view.version
                 )
                 nursery.start_soon(manager.run)
+                if former is not None:
+                    nursery.start_soon(_load_late)
                 manager.ready(f"{len(config.routes)} routes")
                 if on_listening is not None:
                     on_listening()
@@ -120,6 +125,18 @@ async def serve(
             return handover
     _log.info("stopped")
     return None
+
+
+async def _load_late() -> None:
+    """What clients of the former self did not wait for.
+
+    In a thread it would hold up the loop as well, for it keeps the interpreter; so it is done
+    piece by piece, of some milliseconds each.
+    """
+    await trio.sleep(LATE_AFTER_S)
+    for name in LATE:
+        import_later(name)
+        await trio.lowlevel.checkpoint()
 
 
 async def _told(told: Orders, view: DaemonView) -> Order:

@@ -87,7 +87,9 @@ def assemble(
     blueprints = _configure(config, places, configured, agents)
     if not rehearsal:
         _sweep_caches(config, places, configured)
-    read = look_at_journal if rehearsal else open_journal
+    # The former self has left the journal whole, and the first entry has it written anew: an fsync
+    # here would have every client wait for the disk.
+    read = open_journal if handover is None and not rehearsal else look_at_journal
     leasing = Leasing(
         read(places.state / "journal"),
         blueprints,

@@ -23,9 +23,12 @@ VARIABLE = "INFERD_CODE_FD"
 """Names the descriptor of a file with packed code, which is read once."""
 PACK_VARIABLE = "INFERD_PACK_FD"
 """Names the descriptor of a file that packed code is wanted in."""
-UNUSED = ("rich", "click", "pygments", "httpx._main", "structlog.twisted", "typing_extensions")
-"""What structlog, httpx and msgspec load where it is there and do without elsewhere: terminals, a
-command line, another loop, types of later Pythons. A fifth of the start, for nothing in use."""
+UNUSED = ("rich", "click", "pygments", "structlog.twisted", "typing_extensions")
+"""What structlog and msgspec load where it is there and do without elsewhere: terminals, another
+loop, types of later Pythons. A fifth of the start, for nothing in use."""
+NEVER = "httpx._main"
+"""httpx's own command line, which loads all of a terminal. Kept out for good: httpx is loaded by
+whoever needs it first."""
 UNTOUCHED = (
     "asyncio",
     "attr.filters",
@@ -33,14 +36,34 @@ UNTOUCHED = (
     "attrs.filters",
     "attrs.validators",
     "bz2",
+    "hashlib",
+    "hmac",
+    "httpx",
     "lzma",
     "msgspec.inspect",
+    "secrets",
     "ssl",
     "structlog.stdlib",
     "structlog.threadlocal",
 )
-"""What trio, attrs, structlog, msgspec and shutil import for uses that the daemon has seldom or
-never."""
+"""What the daemon, trio, attrs, structlog, msgspec and shutil import for uses that come seldom,
+never, or only once it serves."""
+UNTOUCHED_LATER = ("bz2", "lzma", "ssl")
+"""Of those, what can be stood in for while other threads import: they have no modules below."""
+LATE = (
+    "email.message",
+    "http.client",
+    "urllib.request",
+    "http.cookiejar",
+    "httpx",
+    "inferd_daemon.backends.transport",
+    "inferd_daemon.backends.relaying_client",
+)
+"""What no first answer needs and most daemons need soon: the client of runtimes and upstreams, and
+before it, piece by piece, what it needs. An upgraded daemon has them by `import_later`, once it
+serves."""
+POSTPONED = {"trio._dtls": "trio"}
+"""Parts that have names in the package around them, where those look for them who want them."""
 
 
 class _Untouched(ModuleType):
@@ -52,7 +75,56 @@ class _Untouched(ModuleType):
         with _standing_in:
             if sys.modules.get(self.__name__) is self:
                 del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        found = getattr(import_later(self.__name__), name)
+        if not name.startswith("__"):
+            vars(self)[name] = found
+        return found
+
+
+class _Postponed(ModuleType):
+    """Stands in for a part until `open`; whatever it is asked for meanwhile is itself."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def open(self, package: ModuleType) -> None:
+        """From now on the part is loaded once `package` is asked for a name of it."""
+        del sys.modules[self.__name__]
+        names = [name for name, found in vars(package).items() if found is self]
+        for name in names:
+            delattr(package, name)
+        others = vars(package).get("__getattr__", _none_other)
+
+        def find(name: str) -> object:
+            if name not in names:
+                return others(name)
+            return getattr(importlib.import_module(self.__name__), name)
+
+        vars(package)["__getattr__"] = find
+
+
+def import_later(name: str) -> ModuleType:
+    """Import one more module, about as lean, while everybody may import everything."""
+    others = {*UNTOUCHED_LATER} - {name} - sys.modules.keys()
+    for untouched in others:
+        sys.modules[untouched] = _Untouched(untouched)
+    try:
+        return importlib.import_module(name)
+    finally:
+        _give_way(others)
+
+
+def _give_way(names: Iterable[str]) -> None:
+    """Of stand-ins to what they stand in for."""
+    for name in names:
+        if isinstance(sys.modules.get(name, ...), _Untouched | None):
+            del sys.modules[name]
+
+
+def _none_other(name: str) -> object:
+    raise AttributeError(name)
 
 
 class LeanImports:
@@ -65,14 +137,17 @@ class LeanImports:
         into it besides the modules is taken down.
         """
         gc.disable()
-        for name in UNUSED:
+        for name in (NEVER, *UNUSED):
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
         for name in UNTOUCHED:
             sys.modules.setdefault(name, _Untouched(name))
+        for name in POSTPONED:
+            sys.modules.setdefault(name, _Postponed(name))
         named = environ.pop(VARIABLE, None)
         self._replay: Replay | None = None if named is None else read(named)
         self._recording = Recording()
         self._records = PACK_VARIABLE in environ
+        self._loaded: list[str] = []
         if self._records:
             self._recording.begin()
 
@@ -82,11 +157,18 @@ class LeanImports:
             self._replay.end()
         if self._records:
             self._recording.end()
-        for name in (*UNUSED, *UNTOUCHED):
-            if isinstance(sys.modules.get(name, ...), _Untouched | None):
-                del sys.modules[name]
+            self._loaded = [*sys.modules]
+        _give_way((*UNUSED, *UNTOUCHED))
+        for name, package in POSTPONED.items():
+            if isinstance(part := sys.modules[name], _Postponed):
+                part.open(sys.modules.get(package, part))
         gc.freeze()
         gc.enable()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether clients wait for this loading, or it shows what such a one needs."""
+        return self._replay is not None or self._records
 
     @property
     def enclosed(self) -> bytes | None:
@@ -95,7 +177,7 @@ class LeanImports:
 
     def pack(self, names: Iterable[str], enclosed: bytes = b"") -> bytes:
         """The modules of `names` and what was taken down, for the next process."""
-        return pack(names, self._recording, enclosed)
+        return pack(names, {*self._loaded}, self._recording, enclosed)
 
 
 _standing_in = allocate_lock()

@@ -8,7 +8,7 @@ why), 2 the command line makes no sense.
 
 import os
 
-from .lean_imports import PACK_VARIABLE, LeanImports
+from .lean_imports import LATE, PACK_VARIABLE, LeanImports, import_later
 
 _lean_imports = LeanImports(os.environ)
 
@@ -50,6 +50,9 @@ from .supervision.succession.reexec import (
     signals_kept,
 )
 
+if not _lean_imports.hurried:
+    for name in LATE:
+        importlib.import_module(name)
 _lean_imports.done()
 
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
@@ -154,6 +157,8 @@ def _preflight(config: Config) -> None:
     """
     if config.http is not None:
         importlib.import_module("inferd_daemon.fronts.http.stack")
+    for name in LATE:
+        import_later(name)
     needed = list(sys.modules)
     import pkgutil
 

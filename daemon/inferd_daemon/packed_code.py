@@ -13,16 +13,17 @@ import marshal
 import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader
 from types import CodeType, FrameType, ModuleType
+from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     Compile = Callable[..., object]
 
 Place = tuple[str, "str | None", "list[str] | None", int, int]
 """Of a module: its file, that of its bytecode, the search path of a package, where its code begins
-and ends. An extension has no code here."""
+and ends; 0 and 0 where it stands in the index, or nowhere: that of an extension."""
 VERSION = f"{sys.version} {sys.implementation.cache_tag}"
 """Code, marshal and the engine of `re` are private to one Python."""
 HEAD_BYTES = 8
@@ -31,6 +32,10 @@ ENGINE = "re._compiler"
 FINDS = "ctypes.util"
 LIBRARY = "pthread"
 """trio names its threads by it, and starts a process of ldconfig to ask where it is."""
+WRITERS = {"collections": ("eval", eval), "dataclasses": ("exec", exec)}
+"""Modules that write methods as source, and by what they have it compiled and run."""
+SALTER = "attr._make"
+"""Writes methods into which it puts a hash of the name of their class, another in each process."""
 INHERITED = 0x1FE0000
 """Flags of code that its `__future__` imports set, and that what it compiles inherits."""
 _compile: Compile = builtins.compile
@@ -56,11 +61,13 @@ class Recording:
         self._sre: ModuleType = self._engine._sre
         vars(self._engine).update(_sre=self, compile=self._note_pattern)
         vars(builtins).update(compile=self._note_code)
+        _shadow_writers(self._note_code)
         sys.meta_path.append(self)
 
     def end(self) -> None:
         """Leave everything as it was."""
         sys.meta_path.remove(self)
+        _unshadow_writers()
         vars(builtins).update(compile=_compile)
         vars(self._engine).update(_sre=self._sre, compile=self._translate)
 
@@ -102,17 +109,16 @@ class Recording:
 class PackedLoader(SourceFileLoader):
     """As the loader of the file, but for where the code comes from."""
 
-    def __init__(self, name: str, path: str, code: memoryview) -> None:
+    def __init__(self, name: str, path: str, code: CodeType | memoryview) -> None:
         super().__init__(name, path)
-        self._code: memoryview | None = code
+        self._code: CodeType | memoryview | None = code
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Compiled already, once; who asks again gets that of the file."""
         packed, self._code = self._code, None
         if packed is None or fullname != self.name:
             return super().get_code(fullname)
-        code: CodeType = marshal.loads(packed)
-        return code
+        return packed if isinstance(packed, CodeType) else marshal.loads(packed)
 
 
 class Replay:
@@ -133,11 +139,19 @@ class Replay:
         self._code = rest[length:]
         self._ended = False
         self._places: dict[str, Place]
+        self._loaded: dict[str, CodeType]
         self._absent: list[str]
         self._compiled: dict[tuple[object, ...], object]
         self._patterns: dict[tuple[object, ...], tuple[object, ...]]
         self._libraries: dict[str, str | None]
-        self._places, self._absent, self._compiled, self._patterns, self._libraries = index
+        (
+            self._places,
+            self._loaded,
+            self._absent,
+            self._compiled,
+            self._patterns,
+            self._libraries,
+        ) = index
         for name in self._absent:
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
         sys.meta_path.insert(0, self)
@@ -146,6 +160,7 @@ class Replay:
         self._translate: Compile = self._engine.compile
         self._make: Compile = self._engine._sre.compile
         vars(self._engine).update(compile=self._pattern)
+        _shadow_writers(self._compile)
         self._ctypes = importlib.import_module("ctypes")
         self._finds = ModuleType(FINDS)
         vars(self._finds).update(find_library=self._library)
@@ -155,14 +170,15 @@ class Replay:
 
     def end(self) -> None:
         """Leave everything as it was, but for finding what is not loaded yet."""
-        self._places = {
-            name: place for name, place in self._places.items() if name not in sys.modules
-        }
+        for name in self._places.keys() & sys.modules.keys():
+            del self._places[name]
+            self._loaded.pop(name, None)
         self._ended = True
         self._let_go()
         self._compiled, self._patterns = {}, {}
         vars(builtins).update(compile=_compile)
         vars(self._engine).update(compile=self._translate)
+        _unshadow_writers()
         self._give_back_libraries()
         for name in self._absent:
             if sys.modules.get(name, ...) is None:
@@ -176,11 +192,11 @@ class Replay:
         if place is None:
             return None
         origin, cached, paths, begins, ends = place
-        loader = (
-            ExtensionFileLoader(name, origin)
-            if begins == ends
-            else PackedLoader(name, origin, self._code[begins:ends])
-        )
+        code = self._loaded.pop(name, None)
+        if code is None and begins == ends:
+            loader: SourceFileLoader | ExtensionFileLoader = ExtensionFileLoader(name, origin)
+        else:
+            loader = PackedLoader(name, origin, code or self._code[begins:ends])
         spec = ModuleSpec(name, loader, origin=origin)
         spec.submodule_search_locations = paths
         spec.has_location = True
@@ -227,9 +243,15 @@ class Replay:
             del sys.modules[FINDS], vars(self._ctypes)["util"]
 
 
-def pack(names: Iterable[str], recorded: Recording, enclosed: bytes) -> bytes:
-    """Those of the loaded modules that come from files, with what was `recorded`."""
+def pack(
+    names: Iterable[str], at_once: Collection[str], recorded: Recording, enclosed: bytes
+) -> bytes:
+    """Those of the loaded modules that come from files, with what was `recorded`.
+
+    What is needed `at_once` is read in one go: the names that its modules share are read once.
+    """
     places: dict[str, Place] = {}
+    loaded: dict[str, CodeType | None] = {}
     code = bytearray()
     for name in names:
         spec = getattr(sys.modules.get(name), "__spec__", None)
@@ -237,7 +259,10 @@ def pack(names: Iterable[str], recorded: Recording, enclosed: bytes) -> bytes:
             continue
         begins = len(code)
         if isinstance(spec.loader, SourceFileLoader):
-            code += marshal.dumps(spec.loader.get_code(name))
+            if name in at_once:
+                loaded[name] = spec.loader.get_code(name)
+            else:
+                code += marshal.dumps(spec.loader.get_code(name))
         elif not isinstance(spec.loader, ExtensionFileLoader):
             continue
         paths = spec.submodule_search_locations
@@ -248,7 +273,7 @@ def pack(names: Iterable[str], recorded: Recording, enclosed: bytes) -> bytes:
             begins,
             len(code),
         )
-    index = (places, recorded.absent, recorded.compiled, recorded.patterns)
+    index = (places, loaded, recorded.absent, recorded.compiled, recorded.patterns)
     head = marshal.dumps((VERSION, enclosed, *index, {LIBRARY: _find_library(LIBRARY)}))
     return len(head).to_bytes(HEAD_BYTES, "little") + head + code
 
@@ -267,6 +292,30 @@ def read(descriptor: str) -> Replay | None:
 def _find_library(name: str) -> str | None:
     found: str | None = importlib.import_module(FINDS).find_library(name)
     return found
+
+
+def _shadow_writers(compiles: Compile) -> None:
+    """Have each look its `compiles` up as a name of its own, before that of everybody."""
+    for module, (name, run) in WRITERS.items():
+
+        def written(source: object, *names: object, mode: str = name, run: Compile = run) -> object:
+            if type(source) is str:
+                source = compiles(source, "<string>", mode, 0, True)
+            return run(source, *names)
+
+        vars(importlib.import_module(module))[name] = written
+    vars(importlib.import_module(SALTER))["hash"] = _same_hash
+
+
+def _unshadow_writers() -> None:
+    for module, (name, _) in WRITERS.items():
+        del vars(importlib.import_module(module))[name]
+    del vars(importlib.import_module(SALTER))["hash"]
+
+
+def _same_hash(name: str) -> int:
+    """Written out it is as good as any: what it is mixed with is hashed as ever."""
+    return crc32(name.encode())
 
 
 def _inherited(caller: FrameType, dont_inherit: bool) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd_daemon.lean_imports import PACK_VARIABLE, UNTOUCHED, UNUSED, VARIABLE
+from inferd_daemon.lean_imports import PACK_VARIABLE, POSTPONED, UNTOUCHED, UNUSED, VARIABLE
 
 MODULE = """
 from __future__ import annotations
@@ -74,7 +74,7 @@ module = package.module
 lean.done()
 assert seen() == before
 assert "ctypes.util" not in sys.modules and not hasattr(ctypes, "util")
-assert not [name for name, module in sys.modules.items() if module is None]
+assert [name for name, module in sys.modules.items() if module is None] == ["httpx._main"]
 print(module.NAME, module.FILE, package.__path__, module.Thing.__module__, module.FOUND)
 print(module.__spec__.loader.__class__.__name__, module._socket.__spec__.origin)
 """
@@ -111,6 +111,13 @@ def test_what_was_packed_is_what_is_loaded(directory: Path) -> None:
     loaded = load(directory, packed)
     assert loaded == plain.replace("SourceFileLoader", "PackedLoader")
     assert loaded.startswith(f"checked {module} ['{directory}/package'] package.module {SAME}\n")
+
+
+def test_what_only_the_packing_needed_hinders_nobody_later(directory: Path) -> None:
+    """Finding a library loads modules that the daemon may load long after."""
+    packed = bytes.fromhex(run(PACK, directory))
+    code = LOAD + "import tempfile; print(tempfile.__spec__.loader.__class__.__name__)"
+    assert load(directory, packed, code).endswith("Loader")
 
 
 LOAD_LATER = (
@@ -163,15 +170,29 @@ def test_a_descriptor_that_is_not_open_is_passed_over(directory: Path) -> None:
     assert run(code, directory).startswith("checked ")
 
 
-def test_the_daemon_is_loaded_without_what_it_does_not_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("environ", "allowed"),
+    [({}, {"hashlib", "httpx"}), ({PACK_VARIABLE: "of nobody"}, set())],
+    ids=["nobody waits", "clients wait"],
+)
+def test_the_daemon_is_loaded_without_what_it_does_not_use(
+    tmp_path: Path, environ: dict[str, str], allowed: set[str]
+) -> None:
     code = f"""
-import gc, sys
+import gc, os, sys
+os.environ.update({environ!r})
 import inferd_daemon.main
 assert gc.isenabled()
-loaded = set({UNUSED + UNTOUCHED + FOR_OTHERS!r}) & set(sys.modules)
+loaded = set({(*UNUSED, *UNTOUCHED, *POSTPONED, *FOR_OTHERS)!r}) & set(sys.modules)
+assert loaded == {allowed or "set()"}, loaded
+import inferd_daemon.lean_imports as lean
+for name in lean.LATE:
+    lean.import_later(name)
+loaded = set({(*FOR_OTHERS, "click", "rich", "ssl")!r}) & set(sys.modules)
 assert not loaded, loaded
 import asyncio, rich.console, click, structlog, trio, attrs, ssl
 assert trio._ssl._stdlib_ssl.SSLContext is ssl.SSLContext
+assert trio.DTLSEndpoint is trio._dtls.DTLSEndpoint and not hasattr(trio, "nowhere")
 assert attrs.validators.instance_of is attrs.validators.instance_of
 print(asyncio.run.__name__, rich.console.Console.__name__, structlog.stdlib.BoundLogger.__name__)
 """

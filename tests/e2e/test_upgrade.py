@@ -107,6 +107,12 @@ def descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
+def settled(pid: int) -> bool:
+    """Whether an upgraded daemon has its journal open, and its code no more."""
+    names = {name.rpartition("/")[2] for name in descriptors(pid)}
+    return "journal" in names and "memfd" not in names
+
+
 def test_everything_is_kept(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client, connected(daemon.socket) as owner:
         free = ensure(client, boot(), bind="none", ttl_ms=60_000)
@@ -189,6 +195,7 @@ def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -
         first = ensure(client, boot())["lease"]["instance_key"]
         server_before = descriptors(wait_runtime(client, first, "ready")["pid"])
         upgrade(daemon)
+        wait_until(lambda: settled(daemon.pid), 2, "the end of its start")
         before = descriptors(daemon.pid)
         upgrade(daemon)
         upgrade(daemon)

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import httpx
 import trio
-from msgspec import Struct
 
 from inferd_proto import ErrorCode
 
@@ -36,6 +35,7 @@ from .chat_completions import (
     whole_answer_failure,
     words_of,
 )
+from .deadlines import Deadlines
 from .http_messages import (
     content_type,
     drain,
@@ -58,19 +58,6 @@ THREADS = 2
 """For encoding media and decoding embeddings: megabytes each, and the loop serves others."""
 T = TypeVar("T")
 _ABSENT = frozenset((404, 405, 501))
-
-
-class Deadlines(Struct, frozen=True, kw_only=True):
-    """In seconds.
-
-    `first_byte_s` lasts until the first event of the answer: the upstream's queue and the reading
-    of the prompt are in it, and comments are no event. `idle_s` is the longest silence after that.
-    """
-
-    total_s: float = 300.0
-    connect_s: float = 5.0
-    first_byte_s: float = 120.0
-    idle_s: float = 60.0
 
 
 class Course:

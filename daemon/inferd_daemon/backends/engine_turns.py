@@ -7,16 +7,18 @@ may ever have to be parked. It must never make the caller of a cancelled request
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ..errors import BackendFault
 from .base import Batch, Capabilities, GenerateRequest, Relayed, RelayRequest
-from .chat_client import ChatClient
-from .relaying_client import RelayingClient
 from .silence import Silence
-from .transport import Connection
+
+if TYPE_CHECKING:
+    from .chat_client import ChatClient
+    from .relaying_client import RelayingClient
+    from .transport import Connection
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,7 +55,7 @@ class EngineTurns:
         finally:
             self._nursery = None
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: "Connection") -> None:
         """Tell the engine that nobody waits any more, and keep a turn until it has understood."""
         if self._nursery is None or not connection.half_close():
             connection.close()
@@ -76,7 +78,7 @@ class EngineTurns:
 
     async def generate(
         self,
-        client: Callable[[], ChatClient],
+        client: "Callable[[], ChatClient]",
         request: GenerateRequest,
         can: Callable[[], Capabilities],
         revive: Callable[[BackendFault], Awaitable[None]],
@@ -102,7 +104,7 @@ class EngineTurns:
     @asynccontextmanager
     async def relay(
         self,
-        client: Callable[[], RelayingClient],
+        client: "Callable[[], RelayingClient]",
         request: RelayRequest,
         can: Callable[[], Capabilities],
         revive: Callable[[BackendFault], Awaitable[None]],
@@ -132,7 +134,7 @@ class EngineTurns:
                 await revive(fault)
             return await self._silence.first(operation()(request))
 
-    async def _see_off(self, connection: Connection) -> None:
+    async def _see_off(self, connection: "Connection") -> None:
         try:
             with trio.move_on_after(LET_GO_S):
                 await connection.wait_closed()

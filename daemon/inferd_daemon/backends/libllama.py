@@ -6,6 +6,8 @@ seen here as a `Runtime` only.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import httpx
 import trio
@@ -25,13 +27,14 @@ from .base import (
     RerankRequest,
     RerankResult,
 )
-from .chat_client import Deadlines
 from .chat_completions import DIALECTS
+from .deadlines import Deadlines
 from .engine_turns import EngineTurns
-from .relaying_client import RelayingClient
 from .runtime import ModelFacts, Runtime
 from .silence import busy_slots
-from .transport import PlainTransport
+
+if TYPE_CHECKING:
+    from .relaying_client import RelayingClient
 
 PATIENCE_S = 5.0
 """How long a request waits for a worker that loads or restarts: longer than a crash and a small
@@ -64,15 +67,8 @@ class LibllamaBackend(Backend):
         # Each request holds one of the worker's HTTP threads. Were all held, health checks would
         # wait behind them, and a worker that is only busy would be taken for hung.
         self._turns = EngineTurns(config.parallel, lambda: busy_slots(self._client))
-        endpoint = runtime.endpoint
-        if endpoint.uds is None:
+        if runtime.endpoint.uds is None:
             raise OperatorError(f"backend {name}: its runtime has no Unix socket")
-        self._client = RelayingClient(
-            PlainTransport(uds=str(endpoint.uds), leave=self._turns.leave),
-            dialect=DIALECTS["llama_server"],
-            api_key=endpoint.key,
-            deadlines=DEADLINES,
-        )
 
     @property
     def slots(self) -> int:
@@ -148,7 +144,22 @@ class LibllamaBackend(Backend):
 
     async def close(self) -> None:
         """Close idle connections to the worker."""
-        await self._client.aclose()
+        if "_client" in vars(self):  # it was used
+            await self._client.aclose()
+
+    @cached_property
+    def _client(self) -> "RelayingClient":
+        # httpx takes long to load, and after an upgrade clients wait for whatever loads first
+        from .relaying_client import RelayingClient
+        from .transport import PlainTransport
+
+        endpoint = self._runtime.endpoint
+        return RelayingClient(
+            PlainTransport(uds=str(endpoint.uds), leave=self._turns.leave),
+            dialect=DIALECTS["llama_server"],
+            api_key=endpoint.key,
+            deadlines=DEADLINES,
+        )
 
     async def _wait_ready(self) -> None:
         """Wait a short while for a worker that is on its way. Raises BackendFault."""

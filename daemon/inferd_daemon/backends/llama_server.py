@@ -6,6 +6,7 @@ stopping and making room for it is others' business, seen here as an `OnDemandRu
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -24,13 +25,15 @@ from .base import (
     RerankRequest,
     RerankResult,
 )
-from .chat_client import Deadlines
 from .chat_completions import DIALECTS
+from .deadlines import Deadlines
 from .engine_turns import EngineTurns
-from .relaying_client import RelayingClient, RenamedModel
 from .runtime import Endpoint, OnDemandRuntime
 from .silence import busy_slots
-from .transport import PlainTransport
+
+if TYPE_CHECKING:
+    from .relaying_client import RelayingClient
+    from .transport import PlainTransport
 
 DEFAULT_SLOTS = 4
 """What llama-server makes where `parallel` is not given."""
@@ -116,6 +119,8 @@ class LlamaServerBackend(Backend):
     @asynccontextmanager
     async def relay(self, request: RelayRequest) -> AsyncGenerator[Relayed, None]:
         """As the interface says."""
+        from .relaying_client import RenamedModel
+
         async with (
             self._runtime.holding(),
             self._turns.relay(
@@ -155,8 +160,12 @@ class LlamaServerBackend(Backend):
         if not await self._runtime.replaced():
             raise fault
 
-    def _open(self) -> RelayingClient:
+    def _open(self) -> "RelayingClient":
         """A client of the address as it is now; only a port that the server chose can change."""
+        # httpx takes long to load, and after an upgrade clients wait for whatever loads first
+        from .relaying_client import RelayingClient
+        from .transport import PlainTransport
+
         endpoint = self._runtime.endpoint
         if self._client is None or endpoint != self._client_for:
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host

@@ -3,9 +3,9 @@
 It says what it is in every token, and misbehaves on purpose as its configuration asks.
 """
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from hashlib import blake2b
 from math import sqrt
 
 import trio
@@ -162,7 +162,8 @@ def _count_words(request: GenerateRequest) -> int:
 
 def _vector(text: str, size: int) -> list[float]:
     raw = b"".join(
-        blake2b(text.encode(), salt=i.to_bytes(8, "little")).digest() for i in range(size // 64 + 1)
+        hashlib.blake2b(text.encode(), salt=i.to_bytes(8, "little")).digest()
+        for i in range(size // 64 + 1)
     )
     values = [byte - 127.5 for byte in raw[:size]]
     norm = sqrt(sum(value * value for value in values))

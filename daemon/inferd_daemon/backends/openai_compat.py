@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import trio
@@ -35,11 +36,12 @@ from .base import (
     RerankRequest,
     RerankResult,
 )
-from .chat_client import Deadlines
-from .chat_completions import dialect_of
-from .relaying_client import RelayingClient, can_be_relayed
-from .transport import PlainTransport
+from .chat_completions import Dialect, dialect_of
+from .deadlines import Deadlines
 from .upstream_facts import Facts, read_facts
+
+if TYPE_CHECKING:
+    from .relaying_client import RelayingClient
 
 PROBE_INTERVAL_S = 10.0
 PROBE_TIMEOUT_S = 5.0
@@ -87,22 +89,7 @@ class OpenAICompatBackend(Backend):
         for path, why in broken_rules(self.kind, asdict(config)):
             raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
         try:
-            base_url = _ready_url(config)
-            self._client = RelayingClient(
-                _transport(config, base_url),
-                base_url=base_url,
-                dialect=self._dialect,
-                model=config.model,
-                api_key=_read_key(config),
-                headers=config.headers,
-                deadlines=Deadlines(
-                    total_s=config.timeout_s,
-                    connect_s=config.connect_timeout_s,
-                    first_byte_s=config.first_byte_timeout_s,
-                    idle_s=config.idle_timeout_s,
-                ),
-                api_prefix=self._dialect.api_prefix,
-            )
+            self._client = _client(config, self._dialect)
         except OperatorError as error:
             raise OperatorError(f"backend {name}: {error}") from None
 
@@ -145,6 +132,8 @@ class OpenAICompatBackend(Backend):
 
     def relays(self, request: RelayRequest) -> bool:
         """See `can_be_relayed`."""
+        from .relaying_client import can_be_relayed
+
         body = request.body
         return isinstance(body, GenerateRequest) and can_be_relayed(body, self._dialect)
 
@@ -239,7 +228,31 @@ def _ready_url(config: OpenAICompatConfig) -> str:
     return normalise_base_url(config.base_url, API_PREFIXES.get(config.upstream, ""))
 
 
-def _transport(config: OpenAICompatConfig, base_url: str) -> httpx.AsyncBaseTransport:
+def _client(config: OpenAICompatConfig, dialect: Dialect) -> "RelayingClient":
+    # httpx takes long to load: who configures no such backend is not to wait for it.
+    from .relaying_client import RelayingClient
+
+    base_url = _ready_url(config)
+    return RelayingClient(
+        _transport(config, base_url),
+        base_url=base_url,
+        dialect=dialect,
+        model=config.model,
+        api_key=_read_key(config),
+        headers=config.headers,
+        deadlines=Deadlines(
+            total_s=config.timeout_s,
+            connect_s=config.connect_timeout_s,
+            first_byte_s=config.first_byte_timeout_s,
+            idle_s=config.idle_timeout_s,
+        ),
+        api_prefix=dialect.api_prefix,
+    )
+
+
+def _transport(config: OpenAICompatConfig, base_url: str) -> "httpx.AsyncBaseTransport":
+    from .transport import PlainTransport
+
     if base_url.startswith("http://"):
         return PlainTransport(uds=config.uds)
     context = _tls_context(config)

@@ -5,13 +5,15 @@ request while the engine works on anything, nor where the engine does not say.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import trio
 
 from ..errors import BackendFault
-from .chat_client import ChatClient
+
+if TYPE_CHECKING:
+    from .chat_client import ChatClient
 
 T = TypeVar("T")
 
@@ -63,7 +65,7 @@ class Silence:
                     scope.cancel()
 
 
-async def busy_slots(client: ChatClient, api_prefix: str = "") -> int | None:
+async def busy_slots(client: "ChatClient", api_prefix: str = "") -> int | None:
     """How many of llama.cpp's slots work; None where it does not say in time."""
     try:
         status, body = await client.get(f"{api_prefix}/slots", timeout_s=LOOK_S)

@@ -9,7 +9,6 @@ import httpx
 import msgspec
 
 from ..backends.runtime import Endpoint
-from ..backends.transport import PlainTransport
 from .base import Health
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -27,6 +26,8 @@ async def fetch(endpoint: Endpoint, path: str, body: object = None) -> tuple[int
 
     Raises ProbeError.
     """
+    from ..backends.transport import PlainTransport
+
     host = "localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}"
     headers = {"Connection": "close"}
     if endpoint.key is not None:
@@ -43,7 +44,7 @@ async def fetch(endpoint: Endpoint, path: str, body: object = None) -> tuple[int
 
 
 async def exchange(
-    transport: httpx.AsyncBaseTransport, request: httpx.Request
+    transport: "httpx.AsyncBaseTransport", request: "httpx.Request"
 ) -> tuple[int, bytes]:
     """Send `request` and close the transport: the status and the body. Raises ProbeError."""
     path = request.url.path

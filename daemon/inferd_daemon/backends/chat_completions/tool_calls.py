@@ -4,7 +4,7 @@ Pure. A call leaves only when it is whole; nothing is guessed into broken argume
 servers that count each as 0, or count none, are told apart by what a fragment can belong to.
 """
 
-from secrets import token_hex
+import secrets
 
 import msgspec
 
@@ -219,7 +219,7 @@ def _finish(call: _Gathered, taken: set[str], *, complete: bool) -> ToolCall:
     # A tool without parameters is often called with nothing at all.
     arguments = _parse(text) if text.strip() or not complete else {}
     own = call.id and call.id not in taken
-    identity = call.id if own else f"call_{token_hex(8)}"
+    identity = call.id if own else f"call_{secrets.token_hex(8)}"
     ToolUse(tool_call_id=identity, name=call.name, input=arguments)
     taken.add(identity)
     return ToolCall(identity, call.name, arguments)

@@ -16,7 +16,6 @@ import msgspec
 
 from ...backends.runtime import Endpoint, ModelFacts
 from ...backends.thread import in_thread
-from ...backends.transport import PlainTransport
 from ..base import EngineFailure, Health, Service, Timing
 from ..failures import Cause, failure
 from ..http_probe import exchange
@@ -124,7 +123,9 @@ class AttachedService(Attachable):
         words = f"{self.spec.root_url} refuses the key or headers ({status}); correct the spec"
         return Sight(Health.NO_ANSWER, words, settled=True)
 
-    def _transport(self) -> httpx.AsyncBaseTransport:
+    def _transport(self) -> "httpx.AsyncBaseTransport":
+        from ...backends.transport import PlainTransport
+
         if self._tls is None:
             return PlainTransport()
         return httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False)

@@ -3,10 +3,10 @@
 Holds digests: a key itself is forgotten as soon as it has been read.
 """
 
+import hashlib
 import hmac
 import os
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 
 from ...config import HttpClientConfig, HttpConfig
@@ -38,14 +38,14 @@ class ClientKeys:
             except UnfitKey as error:
                 path = f"http.clients.{name}.{error.key}"
                 raise OperatorError(f"{path}: {error.why}") from None
-            self._digests[name] = sha256(key.encode()).digest()
+            self._digests[name] = hashlib.sha256(key.encode()).digest()
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def owner(self, headers: Headers) -> str | None:
         """The client whose key the headers bear, as `Authorization: Bearer` or `x-api-key`."""
-        digest = sha256(_presented(headers)).digest()
+        digest = hashlib.sha256(_presented(headers)).digest()
         found = None
         for name, known in self._digests.items():
             if hmac.compare_digest(digest, known):

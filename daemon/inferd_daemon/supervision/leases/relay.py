@@ -14,10 +14,8 @@ import trio
 
 from inferd_proto import ErrorCode
 
-from ...backends.http_messages import header_lines, stream_of
 from ...backends.runtime import Endpoint
 from ...backends.thread import in_thread
-from ...backends.transport import PlainTransport
 from ...engines.llama_server.address import root_url
 from ...errors import BackendFault, RequestError
 from ..runtimes.machine import SERVING, State
@@ -104,6 +102,8 @@ class Relay:
 
         Leaving the block early ends the request at the runtime. Raises BackendFault, Comeback.
         """
+        from ...backends.http_messages import stream_of
+
         response = await self._send(instance_key, method, path, body, headers or {})
         stream = stream_of(response)
         try:
@@ -124,7 +124,7 @@ class Relay:
 
     async def _send(
         self, instance_key: str, method: str, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> "httpx.Response":
         while True:
             runtime = await self.serving(instance_key)
             endpoint = runtime.supervisor.endpoint
@@ -152,10 +152,14 @@ class Relay:
         return False
 
     def _break_off(self, instance_key: str) -> bool:
-        _, transport = self._ways.get(instance_key, (None, None))
+        if instance_key not in self._ways:
+            return False
+        from ...backends.transport import PlainTransport
+
+        _, transport = self._ways[instance_key]
         return isinstance(transport, PlainTransport) and transport.break_off()
 
-    async def _way(self, instance_key: str, endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+    async def _way(self, instance_key: str, endpoint: Endpoint) -> "httpx.AsyncBaseTransport":
         known = self._ways.get(instance_key)
         if known is not None and known[0] == endpoint:
             return known[1]
@@ -169,8 +173,10 @@ class Relay:
         return transport
 
 
-async def _open(endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+async def _open(endpoint: Endpoint) -> "httpx.AsyncBaseTransport":
     """Raises BackendFault."""
+    from ...backends.transport import PlainTransport
+
     if not endpoint.tls:
         return PlainTransport(uds=None if endpoint.uds is None else str(endpoint.uds))
     try:
@@ -182,7 +188,9 @@ async def _open(endpoint: Endpoint) -> httpx.AsyncBaseTransport:
 
 def _request(
     endpoint: Endpoint, method: str, path: str, body: bytes, headers: Mapping[str, str]
-) -> httpx.Request:
+) -> "httpx.Request":
+    from ...backends.http_messages import header_lines
+
     url = httpx.URL(f"{root_url(endpoint)}{path}")
     lines = header_lines(url, endpoint.key, {**headers, **endpoint.headers})
     return httpx.Request(
@@ -194,7 +202,7 @@ def _request(
     )
 
 
-async def _pieces(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
+async def _pieces(stream: "httpx.AsyncByteStream") -> AsyncIterator[bytes]:
     pieces = stream.__aiter__()
     while True:
         try:
