@@ -172,7 +172,8 @@ class Answering:
             async with aclosing(backend.generate(wanted)) as batches:
                 written = 1
                 async for batch in batches:
-                    dispatch.answered()
+                    if written == 1:
+                        dispatch.answered()
                     data = encoder.encode(batch)
                     # nearly every backend has waited for its batch: one that never does must not
                     # keep the daemon from the others

@@ -18,6 +18,8 @@ from .session import Session
 DECODING_THREADS = 1
 """For the long messages of all clients: two threads would only take the interpreter from each other
 and from the loop."""
+STARTS_A_TURN = 4
+"""Of all clients: some 0.5 ms. Many that begin at once must not make the running ones late."""
 HALF_MESSAGE_S = 1.0
 """A whole message of a client that means it is here by then; its next one waits."""
 
@@ -58,6 +60,7 @@ class Listener:
         self._budget = budget
         self._sessions: set[Session] = set()
         self._threads = trio.CapacityLimiter(DECODING_THREADS)
+        self._starts = trio.Semaphore(STARTS_A_TURN)
         self._idle = trio.Event()
 
     async def run(self) -> None:
@@ -147,6 +150,7 @@ class Listener:
             budget=self._budget,
             lines=lines,
             threads=self._threads,
+            starts=self._starts,
         )
         self._sessions.add(session)
         if self._accepting.cancel_called:  # it was accepted in the very turn of the pause

@@ -63,9 +63,11 @@ class Session:
         budget: ByteBudget,
         lines: LineOp | None = None,
         threads: trio.CapacityLimiter | None = None,
+        starts: trio.Semaphore | None = None,
     ) -> None:
         """`lines` of this kind are spoken, not frames, and answered one by one. `threads` bounds
-        how many long messages are decoded at a time.
+        how many long messages are decoded at a time, `starts` how many requests begin in one turn
+        of the loop: of all sessions that share them.
         """
         self._on_request_end = on_request_end
         self._sock = sock
@@ -80,6 +82,7 @@ class Session:
             else LineConnection(lines, account=self._account)
         )
         self._threads = threads
+        self._starts = starts if starts is not None else trio.Semaphore(1)
         self._max_tasks = MAX_TASKS if lines is None else 1
         self._read_timeout_s = read_timeout_s
         self._writer = SocketWriter(sock, write_timeout_s)
@@ -203,10 +206,7 @@ class Session:
                     event, self._connection, self._writer, self._view, self._peer, self.number
                 )
                 self._running[event.id] = answering
-                nursery.start_soon(self._answer, event, answering)
-                # tasks that start in the same turn of the loop run in any order: requests of one
-                # client must come to the queue in theirs
-                await trio.lowlevel.checkpoint()
+                await self._start(event, answering, nursery)
             case CancelReceived(request_id):
                 if request_id in self._running:
                     self._running[request_id].end("caller")
@@ -221,6 +221,23 @@ class Session:
             case Closed():
                 return False
         return True
+
+    async def _start(
+        self, event: RequestReceived, answering: Answering, nursery: trio.Nursery
+    ) -> None:
+        """Begin to answer, as soon as no more begin in this turn than running answers can bear."""
+        starts = self._starts
+        try:
+            starts.acquire_nowait()
+        except trio.WouldBlock:
+            await starts.acquire()
+        try:
+            nursery.start_soon(self._answer, event, answering)
+            # tasks that start in the same turn of the loop run in any order: requests of one
+            # client must come to the queue in theirs
+            await trio.lowlevel.checkpoint()
+        finally:
+            starts.release()
 
     async def _room(self) -> None:
         while self._tasks >= self._max_tasks:

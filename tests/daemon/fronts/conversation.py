@@ -110,9 +110,11 @@ class Daemon:
         write_timeout_s: float,
         read_timeout_s: float,
         budget: ByteBudget,
+        starts: trio.Semaphore,
     ) -> None:
         self.view = view
         self.budget = budget
+        self._starts = starts
         self._read_timeout_s = read_timeout_s
         self.sessions: list[Session] = []
         self._connected = 0
@@ -134,6 +136,7 @@ class Daemon:
             nothing,
             read_timeout_s=self._read_timeout_s,
             budget=self.budget,
+            starts=self._starts,
         )
         self.sessions.append(session)
         self._nursery.start_soon(self._serve, theirs, session)
@@ -163,10 +166,12 @@ async def daemon(
     write_timeout_s: float = 5.0,
     read_timeout_s: float = 5.0,
     limit: int = 512 * 1024 * 1024,
+    starts_a_turn: int = 4,
 ) -> AsyncIterator[Daemon]:
     """Serves until the block ends, then drops everyone."""
     async with trio.open_nursery() as nursery:
-        running = Daemon(view, nursery, write_timeout_s, read_timeout_s, ByteBudget(limit))
+        starts = trio.Semaphore(starts_a_turn)
+        running = Daemon(view, nursery, write_timeout_s, read_timeout_s, ByteBudget(limit), starts)
         try:
             yield running
         finally:

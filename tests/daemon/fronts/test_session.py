@@ -678,3 +678,34 @@ async def test_more_numbers_than_a_mock_makes() -> None:
         client = running.connect()
         await client.say(op="embed", id="e", input=["x"], dimensions=2**31 - 1)
         assert (await client.hear_end("e"))["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_no_more_requests_begin_in_one_turn_than_running_ones_can_bear(
+    nursery: trio.Nursery, at_once: int
+) -> None:
+    turn = 0
+    began: Counter[int] = Counter()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    async def script() -> AsyncGenerator[Batch, None]:
+        began[turn] += 1
+        yield [END]
+
+    view = view_of(Scripted(script), active_permits=100)
+    async with daemon(view, starts_a_turn=at_once) as running:
+        clients = [running.connect() for _ in range(12)]
+        nursery.start_soon(count_turns)
+        async with trio.open_nursery() as asking:
+            for client in clients:
+                asking.start_soon(client.generate, "1")
+        for client in clients:
+            assert (await client.hear_end("1"))["type"] == "done"
+    assert sum(began.values()) == 12
+    # who counts and who begins run in any order within a turn
+    assert max(began[number] + began[number + 1] for number in began) <= 2 * at_once

@@ -18,7 +18,7 @@ SHARE_S = 0.000_5
 """What each waking is allowed of the loop's time, some ten times what it takes. With more wakings
 than that the hub rests, so that of streams that are quick or many each has several tokens to be
 read; an engine on the same machine needs the processor more than the first of them does."""
-REST_S = (0.001, 0.002)
+REST_S = (0.001, 0.003)
 """From shortest to longest: timers know nothing shorter, and a longer one would be noticed."""
 AWAITED_S = 0.005
 """How long after a request its answer is told of at once, even in a rest: one that comes later can
@@ -197,8 +197,9 @@ class ReadinessHub:
             return
         due = max(self._look_at, now)
         for fd, events in epolls.all.poll(0):
-            if fd in self._sockets:
-                self._tell(self._sockets[fd], events)
+            watched = self._sockets.get(fd)
+            if watched is not None:
+                self._tell(watched, events)
                 due += SHARE_S
         self._look_at = min(due, now + REST_S[1])
 
