@@ -7,6 +7,7 @@ without a bound.
 MAX_EVENT_BYTES = 1024 * 1024
 """A chunk of an answer is well under 1 KiB; a whole tool call in one piece can be long."""
 
+_BOM = b"\xef\xbb\xbf"
 _DATA = b"data: "
 _BETWEEN = b"\n\n" + _DATA
 _KNOWN_FIELDS = frozenset((b"data", b"event", b"id", b"retry"))
@@ -19,7 +20,7 @@ class SseOverflowError(Exception):
 class SseParser:
     """Incremental; one for each stream. `dropped` counts lines that are no field at all."""
 
-    __slots__ = ("_after_cr", "_event", "_event_bytes", "_limit", "_tail", "dropped")
+    __slots__ = ("_after_cr", "_begun", "_event", "_event_bytes", "_limit", "_tail", "dropped")
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -27,10 +28,13 @@ class SseParser:
         self._event: list[bytes] = []  # data lines of an event that has not ended
         self._event_bytes = 0
         self._after_cr = False
+        self._begun = False
         self.dropped = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the events that `data` completes. Raises SseOverflowError."""
+        if not self._begun:
+            data = self._begin(data)
         if self._after_cr or b"\r" in data:
             data = self._unify_line_ends(data)
         if b"\n" not in data:
@@ -92,6 +96,16 @@ class SseParser:
         self._tail += data
         if len(self._tail) > self._limit:
             raise SseOverflowError(f"a line of more than {self._limit} bytes")
+
+    def _begin(self, data: bytes) -> bytes:
+        """What follows the byte order mark, which some servers begin with; its part is kept."""
+        data = bytes(self._tail) + data
+        self._tail.clear()
+        self._begun = not (len(data) < len(_BOM) and _BOM.startswith(data))
+        if self._begun:
+            return data.removeprefix(_BOM)
+        self._tail += data
+        return b""
 
     def _unify_line_ends(self, data: bytes) -> bytes:
         """A CR ends a line at once; an LF after it, maybe in the next feed, belongs to it."""

@@ -1,6 +1,6 @@
 """What a request needs of a backend, against what a backend can do. Pure."""
 
-from inferd_proto import Audio, AudioAttachment, Block, ErrorCode, Image, ToolResult, Video
+from inferd_proto import Audio, AudioAttachment, Block, ErrorCode, Image, Text, ToolResult, Video
 
 from ..backends.base import (
     Capabilities,
@@ -43,18 +43,18 @@ def _missing_for_generate(request: GenerateRequest, can: Capabilities) -> Reques
         return RequestError(invalid, "cannot enforce `response_format`")
     if request.grammar is not None and not can.grammar:
         return RequestError(invalid, "cannot enforce `grammar`")
-    for message in request.messages:
-        lacking = _missing_media(message.content, request, can)
+    for index, message in enumerate(request.messages):
+        lacking = _missing_media(message.content, request, can, f"messages[{index}].content")
         if lacking is not None:
             return lacking
     return None
 
 
 def _missing_media(
-    blocks: list[Block], request: GenerateRequest, can: Capabilities
+    blocks: list[Block], request: GenerateRequest, can: Capabilities, path: str
 ) -> RequestError | None:
     unsupported = ErrorCode.ATTACHMENT_UNSUPPORTED
-    for block in blocks:
+    for index, block in enumerate(blocks):
         lacking: RequestError | None = None
         match block:
             case Video():
@@ -66,9 +66,18 @@ def _missing_media(
             case Audio():
                 lacking = _wrong_rate(request, block, can.audio_sample_rate)
             case ToolResult():
-                lacking = _missing_media(block.content, request, can)
+                lacking = _more_than_text(block, f"{path}[{index}].content")
         if lacking is not None:
             return lacking
+    return None
+
+
+def _more_than_text(result: ToolResult, path: str) -> RequestError | None:
+    """No backend has a place for more, whatever it takes elsewhere."""
+    for index, block in enumerate(result.content):
+        if not isinstance(block, Text):
+            why = f"takes only text in a `tool_result`, not what stands at `{path}[{index}]`"
+            return RequestError(ErrorCode.INVALID_REQUEST, why)
     return None
 
 

@@ -24,6 +24,11 @@ STREAMS = {
     "plain, then comment": (b"data: one\n\n: c\n\ndata: two\n\n", [b"one", b"two"]),
     "line end in the middle": (b"data: one\nevent: x\n\ndata: two\n\n", [b"one", b"two"]),
     "unended": (b"data: one\n\ndata: tw", [b"one"]),
+    "byte order mark": (b"\xef\xbb\xbfdata: one\n\n", [b"one"]),
+    "byte order mark, then a comment": (b"\xef\xbb\xbf: c\r\ndata: one\r\n\r\n", [b"one"]),
+    "only one byte order mark goes": (b"\xef\xbb\xbf\xef\xbb\xbfdata: one\n\n", []),
+    "no byte order mark": (b"\xef\xbbdata: one\n\ndata: two\n\n", [b"two"]),
+    "byte order mark later on": (b"data: one\n\n\xef\xbb\xbfdata: two\n\n", [b"one"]),
     "colons": (b"data: a:b: c\n\n", [b"a:b: c"]),
 }
 
@@ -56,9 +61,15 @@ LINES = st.sampled_from(
 ENDS = st.sampled_from([b"\n", b"\n", b"\r\n", b"\r"])
 
 
-@given(st.lists(st.tuples(LINES, ENDS), max_size=30), st.lists(st.integers(0, 400), max_size=12))
-def test_any_split_gives_the_same(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
-    stream = b"".join(line + end for line, end in lines)
+@given(
+    st.sampled_from([b"", b"\xef\xbb\xbf", b"\xef\xbb"]),
+    st.lists(st.tuples(LINES, ENDS), max_size=30),
+    st.lists(st.integers(0, 400), max_size=12),
+)
+def test_any_split_gives_the_same(
+    mark: bytes, lines: list[tuple[bytes, bytes]], cuts: list[int]
+) -> None:
+    stream = mark + b"".join(line + end for line, end in lines)
     whole, parts = SseParser(), SseParser()
     expected = whole.feed(stream) + whole.feed_eof()
     assert feed_all(parts, split(stream, cuts)) + parts.feed_eof() == expected

@@ -53,7 +53,6 @@ def asking(*blocks: Block, **fields: Any) -> GenerateRequest:  # noqa: ANN401  f
 
 INVALID = ErrorCode.INVALID_REQUEST
 UNSUPPORTED = ErrorCode.ATTACHMENT_UNSUPPORTED
-NESTED = ToolResult("c", [Text("x"), ToolResult("d", [Image("i")])])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,6 @@ NESTED = ToolResult("c", [Text("x"), ToolResult("d", [Image("i")])])
         ),
         (asking(grammar="root ::= x"), "grammar", INVALID, "cannot enforce `grammar`"),
         (asking(Image("i")), "vision", UNSUPPORTED, "does not support images"),
-        (asking(NESTED), "vision", UNSUPPORTED, "does not support images"),
         (asking(Audio("a")), "audio", UNSUPPORTED, "does not support audio"),
         (EmbedRequest(["x"]), "embed", ErrorCode.EMBED_UNSUPPORTED, "does not support embeddings"),
         (
@@ -105,6 +103,18 @@ def test_what_one_missing_capability_refuses(
 )
 def test_what_a_plain_backend_may_get(request_: GenerateRequest) -> None:
     assert missing(request_, Capabilities(tools=True)) is None
+
+
+@pytest.mark.parametrize("can", [ALL, Capabilities(tools=True)], ids=["all", "plain"])
+@pytest.mark.parametrize("block", [Image("i"), Audio("a"), Video("v"), ToolResult("d", [])])
+def test_results_of_tools_are_text_whatever_the_backend_takes(
+    block: Block, can: Capabilities
+) -> None:
+    refusal = missing(asking(ToolResult("c", [Text("x"), block])), can)
+    assert refusal is not None
+    assert refusal.code is INVALID
+    assert "`messages[0].content[1].content[1]`" in refusal.message
+    assert missing(asking(ToolResult("c", [Text("x"), Text("y")])), can) is None
 
 
 def test_video_is_never_taken() -> None:

@@ -231,6 +231,10 @@ class ChatAnswer:
             raise ModelFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")
         ran_out = stop_reason == "max_tokens"
         calls = self._calls.take(complete=not ran_out)
+        if not ran_out and self._misses_call(calls):
+            raise ModelFault(
+                "upstream sent a tool call that cannot be read", ErrorCode.TOOL_CALL_MALFORMED
+            )
         required = self._asked.tool_choice == "required"
         if (required and not calls and not ran_out) or (
             self._asked.tool_choice == "none" and calls
@@ -238,10 +242,6 @@ class ChatAnswer:
             raise ModelFault(
                 f"upstream did not honour tool_choice {self._asked.tool_choice!r}; "
                 "it is of another kind than configured, or its model cannot"
-            )
-        if stop_reason != "max_tokens" and self._misses_call(calls):
-            raise ModelFault(
-                "upstream sent a tool call that cannot be read", ErrorCode.TOOL_CALL_MALFORMED
             )
         batch.extend(calls)
         if stop_reason in ("end_turn", "tool_use"):

@@ -100,7 +100,7 @@ def _flatten(parts: list[JsonObject]) -> str | list[JsonObject]:
 
 
 def _misplaced(block: Block, path: str) -> CallerFault:
-    kind = type(block).__name__.lower()
+    kind = block.__struct_config__.tag
     if isinstance(block, ToolUse | ToolResult):
         return CallerFault(f"`{path}`: this backend takes no {kind} here")
     return CallerFault(

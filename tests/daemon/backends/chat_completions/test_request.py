@@ -155,6 +155,21 @@ def test_misplaced_blocks_are_named(role: str, block: Block, code: ErrorCode, pa
     assert f"`{path}`" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("role", "block", "kind"),
+    [
+        ("user", ToolUse("c", "f", {}), "tool_use"),
+        ("assistant", ToolResult("c", []), "tool_result"),
+        ("assistant", Image("i"), "image"),
+    ],
+)
+def test_misplaced_blocks_are_called_as_the_wire_calls_them(
+    role: str, block: Block, kind: str
+) -> None:
+    with pytest.raises(CallerFault, match=rf"takes no {kind} here"):
+        messages(Message(role, [block]))  # type: ignore[arg-type]
+
+
 def test_it_always_streams_and_asks_for_usage() -> None:
     built = body(GenerateRequest(HI), "generic")
     assert built == {
