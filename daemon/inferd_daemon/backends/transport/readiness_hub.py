@@ -197,9 +197,8 @@ class ReadinessHub:
             return
         due = max(self._look_at, now)
         for fd, events in epolls.all.poll(0):
-            watched = self._sockets.get(fd)
-            if watched is not None:
-                self._tell(watched, events)
+            if fd in self._sockets:  # else it is the epoll of the awaited
+                self._tell(self._sockets[fd], events)
                 due += SHARE_S
         self._look_at = min(due, now + REST_S[1])
 
