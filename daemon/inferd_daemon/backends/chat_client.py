@@ -37,6 +37,7 @@ from .chat_completions import (
 )
 from .deadlines import Deadlines
 from .http_messages import (
+    certificate_refusal,
     content_type,
     drain,
     header_lines,
@@ -323,6 +324,9 @@ class ChatClient:
         match error:
             case httpx.ConnectError() | httpx.ConnectTimeout():
                 what = "cannot connect to upstream"
+                if why := certificate_refusal(error):
+                    what += f": its certificate is refused: {why}"
+                    return BackendFault(f"{what}; give tls_ca_file if its authority is your own")
             case httpx.TimeoutException():
                 what = "upstream is too slow"
             case _:

@@ -68,6 +68,18 @@ def refuse_encoded(response: httpx.Response) -> None:
         )
 
 
+def certificate_refusal(error: BaseException) -> str:
+    """Why the upstream's certificate was refused; "" where that is not what `error` comes from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # by its mark, not by its class: ssl is long to load, and seldom needed
+        why = getattr(cause, "verify_message", None)
+        if isinstance(why, str):
+            return why.rstrip(".")
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
 async def drain(pieces: AsyncIterator[bytes]) -> None:
     """To the end, so that the connection may be kept; what comes there matters to nobody."""
     try:

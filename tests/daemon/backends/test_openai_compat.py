@@ -385,8 +385,11 @@ async def test_https_only_to_whom_it_trusts(
             for _ in range(2):
                 assert (await run(backend))[0][0] == TextDeltas(["a"])
         else:
-            with pytest.raises(BackendFault, match="cannot connect"):
+            with pytest.raises(
+                BackendFault, match="refused: self-signed certificate; give tls_ca_file"
+            ):
                 await run(backend)
+            assert "tls_ca_file" in (await backend.probe()).reason
         assert len(upstream.requests) == (2 if trusted else 0)
         await backend.close()
 
