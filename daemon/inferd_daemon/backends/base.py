@@ -223,6 +223,11 @@ class Backend(ABC):
         return 1
 
     @property
+    def dropped(self) -> int | None:
+        """Malformed lines of streams that it has left out so far; None where it reads no lines."""
+        return None
+
+    @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What it can do, as known now (a model may have to be loaded first)."""

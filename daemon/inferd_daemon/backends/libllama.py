@@ -98,6 +98,11 @@ class LibllamaBackend(Backend):
             n_ctx=facts.n_ctx,
         )
 
+    @property
+    def dropped(self) -> int:
+        """Malformed lines that the worker has sent so far."""
+        return self._client.dropped if "_client" in vars(self) else 0
+
     def readiness(self) -> Readiness:
         """As its supervisor sees it."""
         return self._runtime.readiness()

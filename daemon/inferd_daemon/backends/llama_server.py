@@ -54,6 +54,7 @@ class LlamaServerBackend(Backend):
         self._turns = EngineTurns(self.slots, self._busy_slots)
         self._client: RelayingClient | None = None
         self._client_for: Endpoint | None = None
+        self._dropped = 0  # of former clients
         self._transport: PlainTransport | None = None
         runtime.on_ending(self._break_off)
 
@@ -87,6 +88,11 @@ class LlamaServerBackend(Backend):
             gpu_layers=None if facts is None else facts.gpu_layers,
             n_ctx=None if facts is None else facts.n_ctx,
         )
+
+    @property
+    def dropped(self) -> int:
+        """Malformed lines that its servers have sent so far."""
+        return self._dropped + (0 if self._client is None else self._client.dropped)
 
     def readiness(self) -> Readiness:
         """Ready when it runs or can be started."""
@@ -168,6 +174,7 @@ class LlamaServerBackend(Backend):
 
         endpoint = self._runtime.endpoint
         if self._client is None or endpoint != self._client_for:
+            self._dropped = self.dropped
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
             self._transport = PlainTransport(
                 uds=str(endpoint.uds) if endpoint.uds else None, leave=self._turns.leave

@@ -93,6 +93,16 @@ def _of_backends(view: DaemonView) -> Iterator[Family]:
         [Sample(one.in_flight, {"backend": name}) for name, one in found.items()],
     )
     yield Family(
+        "counter",
+        "inferd_backend_dropped_lines",
+        "Malformed lines that were left out of a backend's streams.",
+        [
+            Sample(dropped, {"backend": name})
+            for name, one in found.items()
+            if (dropped := one.backend.dropped) is not None
+        ],
+    )
+    yield Family(
         "gauge",
         "inferd_breaker_state",
         "1 for the state that the backend's breaker is in.",

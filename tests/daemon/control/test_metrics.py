@@ -1,18 +1,24 @@
 """`metrics`: one value for each thing there is, by stable names, and nobody's name."""
 
 import os
+from contextlib import aclosing
+from pathlib import Path
 
 from inferd_daemon.backends.base import GenerateRequest
 from inferd_daemon.backends.mock import MockBackend
-from inferd_daemon.config import MockConfig
+from inferd_daemon.backends.openai_compat import OpenAICompatBackend
+from inferd_daemon.config import MockConfig, OpenAICompatConfig
 from inferd_daemon.control.call import Call, Peer
 from inferd_daemon.control.metrics import measure, metrics
+from inferd_daemon.control.view import DaemonView
 from inferd_daemon.errors import BackendFault
 from inferd_daemon.routing.dispatch import Dispatch
 from inferd_daemon.routing.shares import PeerKey
-from inferd_proto import Usage
+from inferd_proto import Message, Text, Usage
 from tests.daemon.fronts.conversation import view_of
+from tests.support.scripted_upstream import EVENTS_HEAD, Script, chunk, serve
 
+HI = [Message("user", [Text("hi")])]
 PEER = PeerKey(4711, "s3cret-client")
 
 
@@ -47,3 +53,27 @@ async def test_what_a_dispatch_counts() -> None:
     assert {"inferd_breaker_state", "inferd_connections", "process_cpu_seconds"} <= {
         family["name"] for family in families_told
     }
+
+
+async def test_malformed_lines_are_counted_for_each_backend_that_reads_lines(
+    tmp_path: Path,
+) -> None:
+    rubbish = b"data: {oh\n\n<p>no\n"
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    answer: Script = [EVENTS_HEAD + chunk(rubbish + end) + b"0\r\n\r\n"]
+    async with serve(tmp_path, answer, answer) as upstream:
+        backend = OpenAICompatBackend("told", OpenAICompatConfig(uds=upstream.uds))
+        view = view_of(backend)
+        assert dropped_lines(view) == {"told": 0}
+        for total in (2, 4):
+            async with aclosing(backend.generate(GenerateRequest(HI))) as batches:
+                assert [batch async for batch in batches]
+            assert dropped_lines(view) == {"told": total}
+        await backend.close()
+    assert dropped_lines(view_of(MockBackend("mock", MockConfig()))) == {}
+
+
+def dropped_lines(view: DaemonView) -> dict[str, object]:
+    (family,) = (one for one in measure(view) if one.name == "inferd_backend_dropped_lines")
+    assert family.kind == "counter"
+    return {sample.labels["backend"]: sample.value for sample in family.samples}
