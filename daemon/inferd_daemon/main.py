@@ -41,6 +41,7 @@ from .errors import OperatorError
 from .fronts.http.doors import check_free
 from .log import configure
 from .orders import SIGNALS
+from .supervision.processes.orphans import adopt_orphans
 from .supervision.succession.handover import Handover
 from .supervision.succession.reexec import (
     become_next,
@@ -140,6 +141,8 @@ def _serve(config: Config, unmet: Iterable[Unmet]) -> None:
 def _run(config: Config) -> None:
     """Serve, in as many selves as it takes; one that cannot be replaced goes on."""
     handover = receive(os.environ)
+    if handover is None:
+        adopt_orphans()
     with signals_kept(SIGNALS) as kept:
         while (handover := trio.run(serve, config, None, handover)) is not None:
             try:

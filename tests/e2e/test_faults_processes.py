@@ -165,6 +165,24 @@ def test_a_server_that_never_gets_ready_leaves_nothing(
     assert daemon.processes() == [daemon.pid]
 
 
+def test_what_a_wrapper_started_in_other_sessions_goes_with_it(
+    client: WireClient, server: Path, tmp_path: Path
+) -> None:
+    script, pids = tmp_path / "engine", tmp_path / "pids"
+    script.write_text(
+        f"#!/bin/sh\nsetsid sleep 1000 &\necho $! >>{pids}\n"
+        f"env -i /usr/bin/env PATH=$PATH setsid sh -c 'echo $$ >>{pids}; sleep 1000; true' &\n"
+        f'{server} "$@"\n'
+    )
+    script.chmod(0o755)
+    key = ensure(client, boot(binary_path=str(script)))["lease"]["instance_key"]
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert len(started) == 2
+    assert all(map(is_alive, started))
+    ask(client, "runtime.stop", instance_key=key, force=True)
+    assert not any(map(is_alive, started))
+
+
 HANGS_ONCE = """#!{python}
 import os, socket, sys, time
 if os.path.exists("{mark}"):

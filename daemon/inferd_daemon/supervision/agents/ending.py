@@ -13,6 +13,7 @@ import trio
 from ...backends.thread import in_thread
 from ...engines.base import EngineFailure
 from ..processes.marked import end_marked
+from ..processes.orphans import end_orphans
 from ..processes.process import Process
 from ..processes.stdio import Stdio
 from .place import remove_place
@@ -70,6 +71,7 @@ def _clean(mark: bytes, roots: Sequence[Path]) -> list[int]:
     ended: list[int] = []
     with contextlib.suppress(OSError):
         ended = end_marked(mark)
+        ended += end_orphans(mark)
     for root in roots:
         remove_place(root)
     return ended

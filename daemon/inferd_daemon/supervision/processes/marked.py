@@ -12,6 +12,8 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+RUNTIME_VARIABLE = "INFERD_RUNTIME"
+"""Holds the instance key of the runtime that a process belongs to."""
 ROUNDS = 5
 """What forks while it is being looked for is found in the next round."""
 LOOKS = 4
@@ -22,20 +24,27 @@ READ_BYTES = 64 * 1024
 PF_KTHREAD = 0x00200000
 
 
-def bears(pid: int, wanted: Collection[bytes]) -> bool:
-    """Whether one of `wanted`, as NAME=VALUE, stands in the environment of the process."""
+def read_variables(pid: int) -> list[bytes] | None:
+    """The environment that the process was started with, each as NAME=VALUE. None where it is
+    gone, another user's, or about to be another program.
+    """
     for look in range(LOOKS):
         if look:
             time.sleep(LOOK_AGAIN_S)
         try:
             environment = _read_environment(pid)
         except OSError:
-            return False  # another user's, or gone
+            return None
         if environment:
-            return not set(wanted).isdisjoint(environment.split(b"\0"))
+            return environment.split(b"\0")
         if not _becomes_another(pid):
-            return False
-    return False
+            return []
+    return None
+
+
+def bears(pid: int, wanted: Collection[bytes]) -> bool:
+    """Whether one of `wanted`, as NAME=VALUE, stands in the environment of the process."""
+    return not set(wanted).isdisjoint(read_variables(pid) or ())
 
 
 def hold(pid: int) -> int | None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ CHILD_UMASK = 0o077
 SECOND_INTERRUPT_S = 1.0
 """llama-server can hang in its clean-up until it is interrupted again."""
 UNKNOWN_STATUS = 255
+_children: "weakref.WeakSet[Process]" = weakref.WeakSet()
+# One set for the whole daemon, as the kernel has one list of its children.
 KILL_TIMEOUT_S = 10.0
 """SIGKILL acts at once except on a process in an uninterruptible wait (a dead disk or driver)."""
 
@@ -46,6 +49,7 @@ class Process:
         """As in subprocess, negative for a signal; None while it runs."""
         self._watched = False
         self._watch_over = trio.Event()
+        _children.add(self)
 
     def __repr__(self) -> str:
         return f"process {self.pid} ({'running' if self.returncode is None else self.returncode})"
@@ -132,6 +136,11 @@ class Process:
             self.returncode = ended.si_status if by_exit else -ended.si_status
 
 
+def children() -> set[int]:
+    """The pids of all that are not reaped yet."""
+    return {process.pid for process in list(_children) if process.returncode is None}
+
+
 def spawn(
     launch: Launch,
     *,
@@ -171,8 +180,10 @@ def spawn(
     try:
         return Process(child.pid, os.pidfd_open(child.pid))
     except OSError as error:
-        os.killpg(child.pid, signal.SIGKILL)
-        os.waitpid(child.pid, 0)
+        # It may be gone already, where the kernel reaps for a daemon that ignores SIGCHLD.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.killpg(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
         raise EngineFailure(
             failure(Cause.NO_PROCESS, f"cannot watch a process: {error.strerror}")
         ) from error

@@ -14,6 +14,7 @@ from inferd_proto import Runtime as WireRuntime
 from inferd_proto import RuntimeState
 
 from ...errors import RequestError
+from ..processes.marked import RUNTIME_VARIABLE
 from ..processes.memory import resident_bytes
 from .blueprint import Blueprint, Former, Hooks
 from .machine import SERVING, WITH_PROCESS, State
@@ -153,7 +154,7 @@ class Runtimes:
         hooks = Hooks(
             held=lambda: self._is_missed(key),
             on_change=lambda: self._on_change(key),
-            marks=self._marks,
+            marks={**self._marks, RUNTIME_VARIABLE: key},
         )
         runtime = Managed(blueprint, blueprint.make(hooks, former), self._clock())
         self._table[key] = runtime

@@ -4,6 +4,7 @@ A thin loop. One task, `run`, owns the process from spawn to reap; whoever cance
 process ended first.
 """
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -13,10 +14,13 @@ import structlog
 import trio
 
 from ...backends.runtime import ModelFacts
+from ...backends.thread import in_thread
 from ...engines.base import Engine, EngineFailure, Health
 from ...engines.failures import Cause, Failure, describe_exit, failure
 from ..kv.keeper import KvKeeper
 from ..processes.logs import RuntimeLog
+from ..processes.marked import RUNTIME_VARIABLE
+from ..processes.orphans import end_orphans, orphans
 from ..processes.process import Process, spawn
 from ..processes.tie import known_tie, learn_tie
 from ..processes.work import Work
@@ -163,7 +167,19 @@ class Supervisor(RuntimeLife):
             self._do(self.machine.stop())
             with trio.CancelScope(shield=True):
                 await self._end_process(StopProcess())
-        self._ended(self._bury(process))
+        explained = self._bury(process)
+        await self._end_orphans()
+        self._ended(explained)
+
+    async def _end_orphans(self) -> None:
+        """What it started in other sessions does not outlive it."""
+        if not orphans():
+            return
+        mark = f"{RUNTIME_VARIABLE}={self._marks.get(RUNTIME_VARIABLE, '')}".encode()
+        with trio.CancelScope(shield=True), contextlib.suppress(OSError):
+            left = await in_thread(end_orphans, None, mark)
+            if left:
+                _log.warning("runtime left processes", runtime=self.engine.name, ended=left)
 
     def _bury(self, process: Process) -> Failure:
         self.last_returncode = returncode = process.returncode

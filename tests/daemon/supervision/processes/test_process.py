@@ -220,7 +220,7 @@ def test_a_killed_parent_takes_its_children_along(delay_s: float) -> None:
 async def test_a_child_that_the_kernel_reaps_still_ends(start: Spawn) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        assert await ended(start("true")) == UNKNOWN_STATUS
+        assert await ended(start("sleep", "0.2")) == UNKNOWN_STATUS
     finally:
         signal.signal(signal.SIGCHLD, before)
 
