@@ -2,12 +2,11 @@
 
 from inferd_proto import JsonObject, RuntimeRef
 
-from ..supervision.runtimes.machine import SERVING, State
 from .arguments import read_arguments
 from .call import Call
 from .claimant import require_admin
 from .runtime_sight import find_runtime
-from .runtime_stop import refuse_held, stopped
+from .runtime_stop import refuse_held
 
 
 async def runtime_restart(call: Call) -> JsonObject:
@@ -17,10 +16,6 @@ async def runtime_restart(call: Call) -> JsonObject:
     refuse_held(call, runtime, force=asked.force)
     leases = call.view.leases
     # Held meanwhile, so that neither its TTL nor an eviction comes between.
-    with leases.keeper.pinned(runtime.key, call.peer.uid):
-        if runtime.occupies:
-            leases.runtimes.stop(runtime)
-            await stopped(call, runtime)
-        if not runtime.wanted and runtime.state not in SERVING | {State.STARTING}:
-            leases.runtimes.start(runtime)
+    hold = leases.keeper.pinned(runtime.key, call.peer.uid)
+    await leases.runtimes.restart(runtime, hold)
     return leases.describe(runtime)

@@ -11,20 +11,19 @@ from .call import Call
 from .claimant import require_admin
 from .runtime_sight import find_runtime
 
-STOP_SLACK_S = 10.0
-"""Above the runtime's own stop timeout: what the kernel takes to let go of it."""
-
 
 async def runtime_stop(call: Call) -> JsonObject:
-    """The runtime, stopped. `force` ends its leases as well."""
+    """The runtime, stopped. `force` ends its leases as well, and calls off its start."""
     asked = read_arguments(call.arguments, RuntimeRef)
     runtime = find_runtime(call.view, require_admin(call), asked.instance_key)
     refuse_held(call, runtime, force=asked.force)
     leases = call.view.leases
     leases.keeper.runtime_gone(runtime.key)
-    leases.runtimes.stop(runtime)
-    await stopped(call, runtime)
-    return leases.describe(runtime)
+    leases.runtimes.stop(runtime, _called_off(runtime) if asked.force else None)
+    with trio.move_on_after(runtime.end_allowance_s):
+        await leases.runtimes.wait_stopped(runtime)
+        return leases.describe(runtime)
+    raise runtime.not_ended()
 
 
 def refuse_held(call: Call, runtime: Managed, *, force: bool) -> None:
@@ -47,12 +46,9 @@ def refuse_held(call: Call, runtime: Managed, *, force: bool) -> None:
     )
 
 
-async def stopped(call: Call, runtime: Managed) -> None:
-    """Wait for its end. Raises RequestError (`timeout`)."""
-    allowed = runtime.supervisor.engine.timing.stop_timeout_s + STOP_SLACK_S
-    with trio.move_on_after(allowed):
-        await call.view.leases.runtimes.wait_stopped(runtime)
-        return
-    raise RequestError(
-        ErrorCode.TIMEOUT, f"{runtime.blueprint.name} has not ended after {allowed:g} s"
+def _called_off(runtime: Managed) -> RequestError:
+    """What those get who waited for it to be ready."""
+    return RequestError(
+        ErrorCode.CONFLICT,
+        f"{runtime.blueprint.name} was stopped by force while it was waited for: ensure again",
     )

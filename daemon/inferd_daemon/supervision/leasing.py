@@ -81,7 +81,7 @@ class Leasing:
         self._journal = journal
         self._handed = [] if handover is None else handover.runtimes
         self._living = frozenset() if handover is None else handover.connections
-        self.keeper.on_unheld = self.idling.unheld
+        self.keeper.on_unheld = self._unheld
         self.keeper.on_over = self.calls.end
         self.runtimes.before_start = self._before_start
         self.runtimes.on_change = self._on_change
@@ -271,13 +271,22 @@ class Leasing:
             runtime.noted_pid = pid
             if pid is not None:
                 self.keeper.note(self._process_entry(runtime))
-        if not runtime.occupies and not self.keeper.held(runtime.key):
-            self.keeper.forget(*self._entries_of(runtime))
+        self._forget_ended(runtime)
         shown = f"{runtime.shown_state.value} {pid}"
         if runtime.told == shown:
             return
         runtime.told = shown
         self.changes.publish(lambda: {"type": "runtime", "runtime": self.describe(runtime)})
+
+    def _unheld(self, key: str) -> None:
+        self.idling.unheld(key)
+        runtime = self.runtimes.get(key)
+        if runtime is not None:
+            self._forget_ended(runtime)
+
+    def _forget_ended(self, runtime: Managed) -> None:
+        if not runtime.occupies and not self.keeper.held(runtime.key):
+            self.keeper.forget(*self._entries_of(runtime))
 
     def _entries_of(self, runtime: Managed) -> list[str]:
         keys = [f"runtime/{runtime.key}", f"process/{self.mark}/{runtime.key}"]

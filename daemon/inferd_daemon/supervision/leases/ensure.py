@@ -90,14 +90,19 @@ class Ensure:
         uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with ExitStack() as pins:
+            ready: list[Managed] = []
             need = None
             if blueprint.needs is not None:
                 pins.enter_context(self._keeper.pinned(blueprint.needs.instance_key, uid))
                 needed = await self._have_ready(blueprint.needs, owner.claimant, wait_until)
+                ready.append(needed)
                 need = Need(needed.key, runtime_entry(needed))
             pins.enter_context(self._keeper.pinned(key, uid))
             runtime = await self._have_ready(blueprint, owner.claimant, wait_until)
             door = await self._door(blueprint, asked)
+            for held in (*ready, runtime):
+                if held.refusal is not None:  # called off since it was ready
+                    raise held.refusal
             known = self._keeper.knows(f"runtime/{key}")
             if asked.transport == "uds" and self._access.open_to(runtime, owner, fits) and known:
                 self._keeper.note(runtime_entry(runtime))

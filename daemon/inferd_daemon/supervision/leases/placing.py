@@ -36,6 +36,26 @@ class _Situation(NamedTuple):
     ahead: Sequence[Load] = ()
 
 
+class _Ending:
+    """One caller's patience with runtimes that were asked to end: each has its time, no more."""
+
+    def __init__(self, runtimes: Runtimes) -> None:
+        self._runtimes = runtimes
+        self._until: dict[Managed, float] = {}
+
+    async def wait(self, ending: Sequence[Managed]) -> None:
+        """Wait for the next change. Raises RequestError (`timeout`) once all are overdue."""
+        now = trio.current_time()
+        self._until = {
+            runtime: self._until.get(runtime, now + runtime.end_allowance_s) for runtime in ending
+        }
+        last = max(self._until, key=self._until.__getitem__)
+        with trio.CancelScope(deadline=self._until[last]) as patience:
+            await self._runtimes.wait_changed()
+        if patience.cancelled_caught:
+            raise last.not_ended()
+
+
 class Placing:
     """Admission of runtimes under `limits`."""
 
@@ -51,8 +71,8 @@ class Placing:
         """The runtime of `blueprint`, running or on its way.
 
         Where held runtimes are in the way it waits until `wait_until` (trio's clock), behind those
-        who came earlier. The caller holds the key already. Raises RequestError: the refusal, or a
-        model that is not there.
+        who came earlier. The caller holds the key already. Raises RequestError: the refusal, a
+        model that is not there, or `timeout` where what was asked to end does not.
         """
         runtime = self._runtimes.get(blueprint.instance_key)
         if runtime is not None and runtime.wanted:
@@ -71,14 +91,14 @@ class Placing:
     async def _place(
         self, blueprint: Blueprint, place: Place, asks: Claimant, wait_until: float
     ) -> Managed:
+        ending = _Ending(self._runtimes)
         while True:
             runtime = self._runtimes.get(blueprint.instance_key)
             if runtime is not None and runtime.wanted:
                 return runtime
             if runtime is not None and runtime.state is State.DRAINING:
-                await self._runtimes.wait_stopped(runtime)
-                continue
-            if await self._make_room(blueprint, place, asks, wait_until):
+                await ending.wait([runtime])
+            elif await self._make_room(blueprint, place, asks, wait_until, ending):
                 # No checkpoint since the plan: nobody else took the room.
                 runtime = self._entered(blueprint)
                 runtime.estimated_bytes = place.wants.needed_bytes
@@ -121,7 +141,12 @@ class Placing:
         return to_wire(verdict, needed, limits, loads, asks)
 
     async def _make_room(
-        self, blueprint: Blueprint, place: Place, asks: Claimant, wait_until: float
+        self,
+        blueprint: Blueprint,
+        place: Place,
+        asks: Claimant,
+        wait_until: float,
+        ending: "_Ending",
     ) -> bool:
         """True where there is room now; False where things have changed and are to be seen anew."""
         needed = place.wants.needed_bytes
@@ -130,8 +155,9 @@ class Placing:
         match verdict:
             case Admit():
                 return True
-            case AwaitStopping():
-                await self._runtimes.wait_changed()
+            case AwaitStopping(going):
+                found = [self._runtimes.get(load.instance_key) for load in going]
+                await ending.wait([runtime for runtime in found if runtime is not None])
             case Evict(evicted):
                 for load in evicted:
                     self._evict(load.instance_key)

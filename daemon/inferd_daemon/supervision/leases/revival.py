@@ -1,4 +1,4 @@
-"""Tries leased runtimes that failed again, after longer and longer rests, until they run.
+"""Has leased runtimes that failed or were left stopped tried again, after longer and longer rests.
 
 Their owners hold an address and wait for it: nobody would ask to have them started. What nobody
 holds rests until somebody asks.
@@ -19,6 +19,7 @@ from .placing import Placing
 FIRST_REST_S = 30.0
 LONGEST_REST_S = 300.0
 LOOK_S = 0.05
+_AT_REST = frozenset({State.FAILED, State.STOPPED})
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Revival:
         self._tended: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after each leased runtime that fails, until cancelled."""
+        """Look after each leased runtime that does not run, until cancelled."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
@@ -86,7 +87,7 @@ class Revival:
     def _lies(self, runtime: Managed | None) -> bool:
         return (
             runtime is not None
-            and runtime.state is State.FAILED
+            and runtime.state in _AT_REST
             and not runtime.wanted
             and self._keeper.count(runtime.key) > 0
         )

@@ -214,8 +214,12 @@ class LeaseTable:
         return ended
 
     def runtime_gone(self, instance_key: str) -> list[Lease]:
-        """End the leases of a runtime that was stopped by force."""
-        ended = list(self._by_instance.get(instance_key, {}).values())
+        """End the leases of a runtime that was stopped by force.
+
+        Not the implicit ones: who works with it, or waits for it, sees its end by itself.
+        """
+        leases = self._by_instance.get(instance_key, {}).values()
+        ended = [lease for lease in leases if not lease.implicit]
         for lease in ended:
             self._remove(lease)
         return ended

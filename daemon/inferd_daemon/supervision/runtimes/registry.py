@@ -7,20 +7,22 @@ others to say.
 import signal
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import trio
 
+from inferd_proto import ErrorCode, RuntimeState
 from inferd_proto import Runtime as WireRuntime
-from inferd_proto import RuntimeState
 
 from ...errors import RequestError
-from ..processes.marked import RUNTIME_VARIABLE
 from ..processes.memory import resident_bytes
 from .blueprint import Blueprint, Former, Hooks
 from .machine import SERVING, WITH_PROCESS, State
 from .runtime_life import RuntimeLife
 from .supervisor import Supervisor
 
+END_SLACK_S = 10.0
+"""Above a runtime's own stop timeout: what the kernel takes to let go of it."""
 KEPT_ENDED = 32
 """Runtimes that ended and nobody configured are kept for their logs and last error, so many."""
 
@@ -29,7 +31,8 @@ class Managed:
     """One runtime with what the daemon knows of it beside its process.
 
     `wanted` from its admission until it is asked to stop or is given up. `refusal` is why its
-    start was not even tried. `idle_since` is None while it is held, or was never.
+    start was not even tried, or was called off. `idle_since` is None while it is held, or was
+    never.
     """
 
     def __init__(self, blueprint: Blueprint, supervisor: RuntimeLife, now: float) -> None:
@@ -44,6 +47,8 @@ class Managed:
         self.idle_since: float | None = None
         self.restarts_before = 0
         """How often it had been restarted when it was admitted last."""
+        self.stops = 0
+        """How often it was asked to end."""
         self.noted_pid: int | None = None
         """Of the process that the journal knows of."""
         self.told = ""
@@ -66,6 +71,21 @@ class Managed:
     def occupies(self) -> bool:
         """Whether it has memory and a place, or is about to."""
         return self.wanted or self.state in WITH_PROCESS
+
+    @property
+    def end_allowance_s(self) -> float:
+        """How long its end may take once it was asked to end."""
+        return self.supervisor.engine.timing.stop_timeout_s + END_SLACK_S
+
+    def not_ended(self) -> RequestError:
+        """The error (`timeout`) for who waited so long for its end."""
+        process = self.supervisor.process
+        which = "" if process is None else f" (pid {process.pid})"
+        return RequestError(
+            ErrorCode.TIMEOUT,
+            f"{self.blueprint.name}{which} was asked to end and has not after "
+            f"{self.end_allowance_s:g} s: stop it once more, or see what its process waits for",
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -154,7 +174,7 @@ class Runtimes:
         hooks = Hooks(
             held=lambda: self._is_missed(key),
             on_change=lambda: self._on_change(key),
-            marks={**self._marks, RUNTIME_VARIABLE: key},
+            marks=self._marks,
         )
         runtime = Managed(blueprint, blueprint.make(hooks, former), self._clock())
         self._table[key] = runtime
@@ -191,12 +211,48 @@ class Runtimes:
         self._nursery.start_soon(self._begin, runtime)
         self._tell(runtime)
 
-    def stop(self, runtime: Managed) -> None:
-        """Have it end; returns at once. It is gone when it does not `occupy` any more."""
+    def stop(self, runtime: Managed, refusal: RequestError | None = None) -> None:
+        """Have it end; returns at once. It is gone when it does not `occupy` any more.
+
+        Who waits for its start gets the `refusal`; without one, they have it started again.
+        """
         runtime.wanted = False
+        runtime.refusal = refusal
         runtime.idle_since = None
+        runtime.stops += 1
         runtime.supervisor.stop()
         self._tell(runtime)
+
+    async def restart(self, runtime: Managed, hold: AbstractContextManager[None]) -> None:
+        """End it and have it run anew, held meanwhile; waits until it is started again.
+
+        Once asked for it is seen through, whether or not the caller goes on waiting: a runtime
+        that others hold does not stay stopped. Whoever stops it in between has the last word.
+        Raises RequestError (`timeout`) where it does not end.
+        """
+        assert self._nursery is not None
+        done = trio.Event()
+        self._nursery.start_soon(self._restart, runtime, hold, done)
+        await done.wait()
+        if not runtime.wanted and runtime.occupies:
+            raise runtime.not_ended()
+
+    async def _restart(
+        self, runtime: Managed, hold: AbstractContextManager[None], done: trio.Event
+    ) -> None:
+        try:
+            with hold:
+                if runtime.occupies:
+                    self.stop(runtime)
+                    asked = runtime.stops
+                    with trio.move_on_after(runtime.end_allowance_s):
+                        await self.wait_stopped(runtime)
+                    if runtime.stops != asked or runtime.occupies:
+                        return
+                if self._table.get(runtime.key) is runtime and not runtime.wanted:
+                    self.start(runtime)
+        finally:
+            done.set()
 
     async def wait_stopped(self, runtime: Managed) -> None:
         """Wait until what was asked to end has ended; the caller sets the deadline.
@@ -249,8 +305,7 @@ class Runtimes:
             try:
                 await self.before_start(runtime)
             except RequestError as error:
-                runtime.refusal = error
-                self.stop(runtime)
+                self.stop(runtime, error)
                 return
         if runtime.wanted:
             runtime.supervisor.start()

@@ -162,8 +162,10 @@ def test_a_forced_stop_ends_the_leases() -> None:
     table = LeaseTable()
     table.grant(0, "a", "k", _ensure(), ALICE)
     table.grant(0, "b", "k", _ensure(), BOB)
+    table.pin(0, "request", "k", 1000)
     assert {lease.lease_ref for lease in table.runtime_gone("k")} == {"a", "b"}
     assert table.runtime_gone("k") == []
+    assert [lease.lease_ref for lease in table] == ["request"]
 
 
 def test_restored_leases_keep_reference_owner_and_time() -> None:
@@ -354,7 +356,7 @@ class TableMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from("kq"))
     def stop_by_force(self, key: str) -> None:
         self.table.runtime_gone(key)
-        self.model = [lease for lease in self.model if lease.instance_key != key]
+        self.model = [lease for lease in self.model if lease.instance_key != key or lease.implicit]
 
     @rule()
     def expire(self) -> None:
