@@ -50,11 +50,11 @@ class RouteConfig(Struct, frozen=True, kw_only=True):
 
     `backends` are in order of priority: `["a", "b"]` asks b only while a is not there to be asked.
     A list inside is a group of equals that share the load: `["a", ["b", "c"]]`, or `[["b", "c"]]`.
-    `active_permits` requests run at once: missing, or more than that, as many as the backends in
-    charge have slots. Routes that name the same backend share its slots. Who needs what those in
-    charge cannot do waits for their permits all the same: give embeddings and chat routes of their
-    own. `queue_depth` more wait, the next one gets `queue_full`; only users, and a few clients,
-    that have nothing in a full queue still find a place. None waits longer than `max_wait_ms`.
+    A request passes over those that cannot do what it needs, and waits for nobody's slots but
+    theirs that can. Routes that name the same backend share its slots. `active_permits` bounds how
+    many requests run at once, whatever slots there are. `queue_depth` more wait, the next one gets
+    `queue_full`; only users, and a few clients, that have nothing in a full queue still find a
+    place. None waits longer than `max_wait_ms`.
     """
 
     backends: Annotated[list[Member | Group], Meta(min_length=1)]

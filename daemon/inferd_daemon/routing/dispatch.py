@@ -55,7 +55,9 @@ class Dispatch:
     ) -> None:
         self._route = route
         self._request = request
-        self._permit: Permit = route.gate.admitted(peer, on_queued, self._begin)
+        self._permit: Permit = route.gate.admitted(
+            peer, on_queued, self._begin, route.lanes.of(request)
+        )
         self._attempt: Attempt | None = None
         self._refused: RequestError | None = None
         self._began = trio.current_time()
@@ -71,7 +73,7 @@ class Dispatch:
     async def _enter(self) -> Backend:
         route = self._route
         # first: whom it lets in may be the one that tries a backend, and nobody else may then
-        route.gate.resize(route.permits)
+        route.gate.let_in()
         self._choice: Choice = route.choose(self._request)
         try:
             await self._permit.__aenter__()
@@ -79,7 +81,7 @@ class Dispatch:
             self._end(error)
             raise
         if self._refused is not None:
-            await self._permit.__aexit__(type(self._refused), self._refused, None)
+            route.gate.hand_on(self._permit)
             raise self._refused
         return self._choice.upstream.backend
 

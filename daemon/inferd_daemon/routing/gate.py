@@ -12,10 +12,10 @@ import trio
 from inferd_proto import ErrorCode, JsonObject
 
 from ..errors import RequestError
-from .admission import UNBOUNDED, Admission, Entry, Full, Place, Verdict
+from .admission import ANYWHERE, Admission, Entry, Full, Most, Place, Verdict
 from .places import Places
+from .ring import Lane, Ticket
 from .shares import PeerKey
-from .turns import Ticket
 
 OnQueued = Callable[[Place], Awaitable[None]]
 OnAdmitted = Callable[[], None]
@@ -28,13 +28,18 @@ _WHOSE = {
     "uid": "this user's share of route {route} is full",
     "client": "this client's share of route {route} is full",
 }
+_AT_ONCE = {
+    "route": "{number} at once",
+    "uid": "{number} of this user at once",
+    "client": "{number} of this client at once",
+}
 
 
 class Gate:
     """The door of one route. `run` announces places; without it each is told once.
 
-    `room` says how many more there is room for behind the door, whatever the permits; who makes
-    room calls `let_one_in`.
+    Behind it requests go by their lanes. Who makes room there, or sees that there is some again,
+    calls `let_one_in` or `let_in`.
     """
 
     def __init__(self, route: str, admission: Admission, max_wait_ms: int | None = None) -> None:
@@ -42,9 +47,9 @@ class Gate:
         self._admission = admission
         self._max_wait_s = max_wait_ms / 1000 if max_wait_ms is not None else float("inf")
         self._places = Places(admission)
-        self.room: Callable[[], int] = lambda: UNBOUNDED
         self._listeners: set[Permit] = set()
         self._changed = trio.Event()
+        self._came = trio.Event()
 
     @property
     def admission(self) -> Admission:
@@ -61,15 +66,16 @@ class Gate:
         peer: PeerKey,
         on_queued: OnQueued | None = None,
         on_admitted: OnAdmitted = lambda: None,
+        lane: Lane = ANYWHERE,
     ) -> "Permit":
         """A context manager that holds a permit for the block."""
-        return Permit(self, peer, on_queued, on_admitted)
+        return Permit(self, peer, on_queued, on_admitted, lane)
 
-    def resize(self, permits: int) -> None:
-        """Let so many run at once from now on."""
-        if permits != self._admission.permits:
-            self._admission.resize(permits, trio.current_time(), room=0)
-            self.let_in()
+    async def somebody_waiting(self) -> None:
+        """Wait until somebody does."""
+        while not self._admission.waiting:
+            await self._came.wait()
+            self._came = trio.Event()
 
     def let_in(self) -> None:
         """Everybody whose turn it is, as far as there is room."""
@@ -80,13 +86,18 @@ class Gate:
         """The one whose turn it is; False where there is none, or no room."""
         if not self._admission.waiting:
             return False
-        tickets = self._admission.admit(trio.current_time(), min(1, self.room()))
+        tickets = self._admission.admit(trio.current_time(), 1)
         self._admit(tickets)
         return bool(tickets)
 
     def take_back(self, permit: "Permit") -> None:
         """The permit of one that ran; `let_in` is due when its room is free as well."""
-        self._admission.release(permit, trio.current_time(), room=0)
+        self._admission.release(permit, trio.current_time(), 0)
+
+    def hand_on(self, permit: "Permit") -> None:
+        """The permit of one that did not run after all."""
+        self._admission.hand_on(permit, trio.current_time(), 0)
+        self.let_in()
 
     async def run(self) -> None:
         """Announce places as they change, until cancelled."""
@@ -99,18 +110,19 @@ class Gate:
     def _announce(self) -> None:
         if not self._listeners:
             return
-        positions = self._places.count(trio.current_time())
+        places = self._places.count(trio.current_time())
         for permit in self._listeners:
-            position = positions.get(permit)
-            if position is not None:
-                permit.move(self._admission.place(position))
+            place = places.get(permit)
+            if place is not None:
+                permit.move(place)
 
     def _enter(self, permit: "Permit") -> Verdict:
         now = trio.current_time()
-        verdict = self._admission.request(permit, permit.peer, now, self.room())
+        verdict = self._admission.request(permit, permit.peer, now, permit.lane)
         if verdict is Entry.ADMITTED:
             permit.on_admitted()
         else:
+            self._came.set()
             self._queue_changed()
         return verdict
 
@@ -125,7 +137,7 @@ class Gate:
     def _leave(self, permit: "Permit") -> None:
         """Its turn may have come in the same instant: then it is handed on."""
         if permit.is_admitted:
-            self._release(permit)
+            self.hand_on(permit)
         else:
             self._admission.withdraw(permit)
             self._queue_changed()
@@ -145,16 +157,18 @@ class Gate:
         place = full.place
         return RequestError(
             ErrorCode.QUEUE_FULL,
-            f"{what} ({full.waiting} waiting, {self._admission.permits} at once);"
+            f"{what} ({full.waiting} waiting, {_at_once(full.most)});"
             f" position {place.position} would be next{_in_about(place)}",
             details=_details(place),
         )
 
     def _waited_too_long(self, permit: "Permit") -> RequestError:
         place = self._places.find(permit, trio.current_time())
+        most = self._admission.most(permit)
+        bound = "" if most.whose == "route" else f" ({_at_once(most)})"
         return RequestError(
             ErrorCode.TIMEOUT,
-            f"waited {self._max_wait_s:g} s for route {self._route} and stood at position"
+            f"waited {self._max_wait_s:g} s for route {self._route}{bound} and stood at position"
             f" {place.position}{_in_about(place)}",
             details=_details(place),
         )
@@ -175,19 +189,26 @@ class Permit:
         "_place",
         "_woken",
         "is_admitted",
+        "lane",
         "on_admitted",
         "peer",
         "waited",
     )
 
     def __init__(
-        self, gate: Gate, peer: PeerKey, on_queued: OnQueued | None, on_admitted: OnAdmitted
+        self,
+        gate: Gate,
+        peer: PeerKey,
+        on_queued: OnQueued | None,
+        on_admitted: OnAdmitted,
+        lane: Lane,
     ) -> None:
         self._gate = gate
         self._on_queued = on_queued
         self._place = NOWHERE
         self.on_admitted = on_admitted
         self.peer = peer
+        self.lane = lane
         self.waited = False
         self.is_admitted = False
 
@@ -249,6 +270,10 @@ class Permit:
                 continue
             await self._woken.wait()
             self._woken = trio.Event()
+
+
+def _at_once(most: Most) -> str:
+    return _AT_ONCE[most.whose].format(number=most.at_once)
 
 
 def _in_about(place: Place) -> str:

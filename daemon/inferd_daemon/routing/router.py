@@ -1,6 +1,6 @@
 """From the name that a request gives to the backend that answers it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import trio
@@ -12,11 +12,13 @@ from ..errors import RequestError
 from ..metrics import RouteCounts
 from .affinity import Affinity, prefix_hashes
 from .gate import Gate
+from .lanes import Lanes, Tier
 from .presets import NO_PRESETS, Presets
 from .requirements import AnyRequest, missing
 from .upstream import Upstream
 
-Tier = Sequence[Upstream]
+LOOK_S = 1.0
+"""While somebody waits: how soon a backend is noticed that tells nobody that it is back."""
 
 
 class Choice(NamedTuple):
@@ -30,8 +32,8 @@ class Route:
     """A name with its upstreams in order of priority and its door.
 
     `tiers` are groups of equals; a tier is asked while those before it are not there to be asked.
-    `permits` at most run at once; never more than the tier in charge has slots, which it may share
-    with other routes.
+    Each request has its lane: the upstreams that can do what it needs. It goes where its lane has
+    room, which others may share, also of other routes; so no backend has more than its slots.
     """
 
     def __init__(
@@ -41,7 +43,6 @@ class Route:
         gate: Gate,
         *,
         aliases: Sequence[str] = (),
-        permits: int | None = None,
         presets: Presets = NO_PRESETS,
     ) -> None:
         self.name = name
@@ -50,10 +51,9 @@ class Route:
         self.aliases = aliases
         self.presets = presets
         self.counts = RouteCounts()
-        self._permits = permits
+        self.lanes = Lanes(tiers)
         self._upstreams = [upstream for tier in tiers for upstream in tier]
         self._affinity = Affinity()
-        gate.room = self._room
         for upstream in self._upstreams:
             upstream.serve(gate.let_one_in)
 
@@ -67,10 +67,10 @@ class Route:
 
     @property
     def permits(self) -> int:
-        """How many may run at once as things stand: what would only wait in a backend waits here,
-        where turns are fair."""
-        slots = sum(upstream.backend.slots for upstream in self._in_charge())
-        return slots if self._permits is None else min(slots, self._permits)
+        """How many may run at once as things stand, by requests such as there were until now: what
+        would only wait in a backend waits here, where turns are fair."""
+        slots = sum(upstream.backend.slots for upstream in self.lanes.in_charge())
+        return min(slots, self.gate.admission.permits)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether any backend takes requests, else why not."""
@@ -122,20 +122,20 @@ class Route:
         if choice.prefix is not None:
             self._affinity.remember(choice.prefix, choice.upstream.name)
 
-    def _room(self) -> int:
-        """How many more could begin at once: other routes may keep the same backends busy."""
-        return sum(upstream.room for upstream in self._in_charge())
+    async def run(self) -> None:
+        """Tell those who wait where they stand, and let them in when an upstream is back that had
+        nothing to tell it by; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.gate.run)
+            while True:
+                await self.gate.somebody_waiting()
+                await trio.sleep(min([LOOK_S, *self._retries()]))
+                self.gate.let_in()
 
-    def _in_charge(self) -> Tier:
-        """The upstreams that are asked as things stand, whatever the request needs of them."""
-        coming: Tier = ()
-        for tier in self.tiers:
-            readiness = [(upstream, upstream.readiness()) for upstream in tier]
-            ready = [upstream for upstream, told in readiness if told.ready]
-            if ready:
-                return ready
-            coming = coming or [upstream for upstream, told in readiness if told.pending]
-        return coming or self.tiers[0]
+    def _retries(self) -> Iterable[float]:
+        """In how many seconds breakers let a request try again."""
+        waits = (upstream.retry_in() for upstream in self._upstreams)
+        return [wait for wait in waits if wait > 0]
 
     def _balance(self, able: Sequence[Upstream], request: AnyRequest) -> Choice:
         """The one that has seen the conversation, if it has room; else the least busy one.
@@ -176,10 +176,10 @@ class Router:
         return self.routes[0] if len(self.routes) == 1 else None
 
     async def run(self) -> None:
-        """Tell those who wait where they stand, until cancelled."""
+        """What the routes do by themselves, until cancelled."""
         async with trio.open_nursery() as nursery:
             for route in self.routes:
-                nursery.start_soon(route.gate.run)
+                nursery.start_soon(route.run)
 
     def find(self, model: str | None) -> Route:
         """The route that `model` names. Raises RequestError (`invalid_request`)."""

@@ -6,7 +6,7 @@ import trio
 
 from ..backends.base import Backend
 from ..config import Config, RouteConfig, ShareConfig
-from .admission import Admission
+from .admission import UNBOUNDED, Admission
 from .breaker import Breaker
 from .gate import Gate
 from .presets import Presets
@@ -36,15 +36,12 @@ def _build_route(
         peer=Share(1, table.limits.peer_active, table.limits.peer_queued),
     )
     tiers = [[upstreams[backend] for backend in tier] for tier in table.tiers]
-    slots = sum(upstream.backend.slots for upstream in tiers[0])
-    permits = min(table.active_permits or slots, slots)
-    admission = Admission(permits, table.queue_depth, shares)
+    admission = Admission(table.active_permits or UNBOUNDED, table.queue_depth, shares)
     return Route(
         name,
         tiers,
         Gate(name, admission, table.max_wait_ms),
         aliases=table.aliases,
-        permits=table.active_permits,
         presets=Presets(table.defaults, table.limits),
     )
 

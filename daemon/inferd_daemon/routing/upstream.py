@@ -60,11 +60,6 @@ class Upstream:
         """One more request would not have to wait inside it."""
         return self.in_flight < self.backend.slots
 
-    @property
-    def room(self) -> int:
-        """How many more would not."""
-        return max(0, self.backend.slots - self.in_flight)
-
     def serve(self, taker: Taker) -> None:
         """Offer what gets free to `taker` as well, for as long as the daemon runs."""
         self._takers.append(taker)
@@ -79,6 +74,10 @@ class Upstream:
             return own
         return Readiness(False, f"{refusal}; its last failure: {self._last_failure}")
 
+    def retry_in(self) -> float:
+        """Seconds until its breaker lets a request try; 0 where one may now, or is trying."""
+        return self.breaker.retry_in(self._clock())
+
     def begin(self) -> Attempt:
         """A request goes to it, now that `readiness` allows it; ends with `end`."""
         self.in_flight += 1
@@ -87,8 +86,9 @@ class Upstream:
         return Attempt(self.breaker.begin(self.last_begun), counts)
 
     def answered(self, attempt: Attempt) -> Attempt:
-        """The first of its answer is there: proof enough for a trial."""
+        """The first of its answer is there: proof enough for a trial, and others may follow."""
         self.breaker.succeeded(attempt.passed)
+        self._offer()
         return attempt._replace(passed=attempt.passed._replace(trial=False))
 
     def end(self, attempt: Attempt, error: BaseException | None) -> None:

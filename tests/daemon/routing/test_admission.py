@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inferd_daemon.routing.admission import Admission, Entry, Full, Place
+from inferd_daemon.routing.admission import UNBOUNDED, Admission, Entry, Full, Most, Place
 from inferd_daemon.routing.shares import PeerKey, Share, Shares
 
 ADMITTED, WAITING = Entry.ADMITTED, Entry.WAITING
@@ -95,8 +95,8 @@ class TurnTaking(RuleBasedStateMachine):
 
     @rule(permits=st.integers(1, 3))
     def resize(self, permits: int) -> None:
-        self.permits = permits
-        for ticket in self.admission.resize(permits, self.now):
+        self.permits = self.admission.permits = permits
+        for ticket in self.admission.admit(self.now):
             assert ticket == self.next_in_turn()
             self.admit(self.next_in_turn())
 
@@ -154,7 +154,8 @@ class TurnTaking(RuleBasedStateMachine):
         order = {ticket: position for position, ticket in enumerate(self.admission.order(), 1)}
         assert sorted(map(str, order)) == sorted(map(str, self.waiting))
         for ticket in self.waiting:
-            assert self.admission.position(ticket) == order[ticket] == self.turns_until(ticket)
+            position = self.admission.place(ticket).position
+            assert position == order[ticket] == self.turns_until(ticket)
 
     @invariant()
     def nobody_starves(self) -> None:
@@ -180,7 +181,7 @@ def test_a_peer_with_one_request_alternates_with_a_busy_one() -> None:
     for index in range(50):
         admission.request(f"busy{index}", busy, 0.0)
     assert admission.request("single", quiet, 0.0) is WAITING
-    assert admission.position("single") == 1  # what runs was the busy one's turn
+    assert admission.place("single").position == 1  # what runs was the busy one's turn
     assert admission.release("running", 1.0) == ["single"]
     assert admission.release("single", 2.0) == ["busy0"]
     assert admission.request("second", quiet, 2.0) is WAITING
@@ -193,22 +194,53 @@ def test_estimates_follow_what_runs_took() -> None:
     admission = Admission(2, 3)
     admission.request("a", P, 0.0)
     admission.request("b", P, 0.0)
-    admission.request("c", P, 0.0)
-    assert admission.place(1) == Place(1, None)
+    for ticket in "cde":
+        admission.request(ticket, P, 0.0)
+    assert admission.place("c") == Place(1, None)
     assert admission.release("a", 4.0) == ["c"]
-    assert admission.place(1) == Place(1, 2000)  # 4 s a run, two at once
-    admission.release("b", 9.0)
-    assert admission.place(2) == Place(2, 5000)  # 4 s and a fifth of the way to 9 s
+    assert admission.place("d") == Place(1, 2000)  # 4 s a run, two at once
+    assert admission.release("b", 9.0) == ["d"]
+    admission.request("f", P, 9.0)
+    assert admission.place("f") == Place(2, 5000)  # 4 s and a fifth of the way to 9 s
+
+
+def test_who_never_ran_says_nothing_of_how_long_runs_take() -> None:
+    admission = Admission(1, 9)
+    for ticket in "abcd":
+        admission.request(ticket, P, 0.0)
+    assert admission.release("a", 10.0) == ["b"]
+    assert admission.hand_on("b", 10.0) == ["c"]
+    assert admission.place("d") == Place(1, 10_000)
+
+
+def test_estimates_and_bounds_are_those_that_the_waiter_has() -> None:
+    shares = Shares(
+        uids={7: Share(1, active=2)},
+        clients={"batch": Share(1, active=1, queued=2)},
+    )
+    admission = Admission(8, 9, shares)
+    batch, other = PeerKey(UID, "batch"), PeerKey(7, "")
+    admission.request("first", Q, 0.0)
+    admission.release("first", 8.0)
+    verdicts = [admission.request(f"b{number}", batch, 8.0) for number in range(4)]
+    assert verdicts[:3] == [ADMITTED, WAITING, WAITING]
+    assert admission.place("b2") == Place(2, 16_000)  # one at once, whatever the route has
+    assert admission.most("b2") == Most("client", 1)
+    assert verdicts[3] == Full("client", 2, Place(3, 24_000), Most("client", 1))
+    for number in range(5):
+        admission.request(f"o{number}", other, 8.0)
+    assert admission.place("o4") == Place(5, 12_000)  # third of its user, two at once
+    assert admission.most("o4") == Most("uid", 2)
 
 
 def test_full_says_how_many_wait_and_how_long() -> None:
     admission = Admission(1, 1)
     admission.request("a", P, 0.0)
     admission.request("b", P, 0.0)
-    assert admission.request("c", Q, 0.0) == Full("route", 1, Place(2, None))
+    assert admission.request("c", Q, 0.0) == Full("route", 1, Place(2, None), Most("route", 1))
     assert admission.release("a", 3.0) == ["b"]
     admission.request("c", Q, 3.0)
-    assert admission.request("d", Q, 3.0) == Full("route", 1, Place(2, 6000))
+    assert admission.request("d", Q, 3.0) == Full("route", 1, Place(2, 6000), Most("route", 1))
 
 
 def test_depth_zero_never_queues() -> None:
@@ -227,5 +259,8 @@ def test_a_ticket_that_never_came_cannot_leave() -> None:
     with pytest.raises(KeyError):
         admission.withdraw("nobody")
     with pytest.raises(KeyError):
-        admission.position("nobody")
+        admission.place("nobody")
+    with pytest.raises(KeyError):
+        admission.most("nobody")
     assert repr(admission) == "<Admission 0 of 1 active, 0 of 1 waiting>"
+    assert repr(Admission(UNBOUNDED, 1)) == "<Admission 0 active, 0 of 1 waiting>"

@@ -167,12 +167,13 @@ async def test_more_permits_let_more_in(
 ) -> None:
     visits = [Visit(gate) for _ in range(4)]
     await come(nursery, *visits)
-    gate.resize(3)
+    gate.admission.permits = 3
+    gate.let_in()
     await wait_all_tasks_blocked()
     assert [visit.inside for visit in visits] == [True, True, True, False]
     await trio.sleep(1)
     assert visits[3].positions == [3, 1]
-    gate.resize(1)
+    gate.admission.permits = 1
     visits[0].leave.set()
     await trio.sleep(1)
     assert not visits[3].inside

@@ -12,7 +12,7 @@ from inferd_daemon.backends.base import (
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import BreakerConfig, MockConfig
 from inferd_daemon.errors import RequestError
-from inferd_daemon.routing.admission import Admission
+from inferd_daemon.routing.admission import UNBOUNDED, Admission
 from inferd_daemon.routing.breaker import Breaker
 from inferd_daemon.routing.gate import Gate
 from inferd_daemon.routing.requirements import AnyRequest
@@ -46,7 +46,7 @@ class Told(MockBackend):
 
 def route(name: str, *backends: MockBackend, aliases: tuple[str, ...] = ()) -> Route:
     tiers = [[Upstream(b, Breaker(BreakerConfig()), lambda: 0.0)] for b in backends]
-    return Route(name, tiers, Gate(name, Admission(1, 0)), aliases=aliases)
+    return Route(name, tiers, Gate(name, Admission(UNBOUNDED, 0)), aliases=aliases)
 
 
 def chosen(asked: Route, request: AnyRequest) -> Backend:

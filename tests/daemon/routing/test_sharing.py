@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.errors import BackendFault, RequestError
-from inferd_daemon.routing.admission import Admission
+from inferd_daemon.routing.admission import UNBOUNDED, Admission
 from inferd_daemon.routing.dispatch import Dispatch
 from inferd_daemon.routing.gate import Gate
 from inferd_daemon.routing.router import Route
@@ -22,7 +22,7 @@ DOWN = BackendFault("upstream answered 502")
 def routes_over(
     *tiers: list[Upstream], names: str = "xy", max_wait_ms: int | None = None
 ) -> list[Route]:
-    return [Route(name, tiers, Gate(name, Admission(1, 99), max_wait_ms)) for name in names]
+    return [Route(name, tiers, Gate(name, Admission(UNBOUNDED, 99), max_wait_ms)) for name in names]
 
 
 class Caller:
@@ -181,7 +181,7 @@ def test_no_slot_is_lost_and_none_is_invented(slots: int, steps: list[tuple[str,
     async def run() -> None:
         one, two = upstream(Told("a", slots)), upstream(Told("b", 1))
         x, y = routes_over([one])
-        z = Route("z", [[one, two]], Gate("z", Admission(1, 99)))
+        z = Route("z", [[one, two]], Gate("z", Admission(UNBOUNDED, 99)))
         by_name = {"x": x, "y": y, "z": z}
         callers: list[Caller] = []
         async with trio.open_nursery() as nursery:

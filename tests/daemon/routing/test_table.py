@@ -6,7 +6,7 @@ from inferd_daemon.backends.base import GenerateRequest
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import ConfigError, MockConfig, parse_config
 from inferd_daemon.errors import BackendFault
-from inferd_daemon.routing.admission import Entry, Full
+from inferd_daemon.routing.admission import UNBOUNDED, Entry, Full
 from inferd_daemon.routing.router import Router
 from inferd_daemon.routing.shares import PeerKey
 from inferd_daemon.routing.table import build_router
@@ -54,7 +54,7 @@ def mistakes(text: str) -> list[str]:
 def test_tiers_and_their_permits(backends: str, tiers: list[list[str]], permits: int) -> None:
     route = router_of(f"[routes.r]\nbackends = {backends}").find("r")
     assert [[one.name for one in tier] for tier in route.tiers] == tiers
-    assert (route.permits, route.gate.admission.permits) == (permits, permits)
+    assert (route.permits, route.gate.admission.permits) == (permits, UNBOUNDED)
 
 
 def test_routes_share_what_they_know_of_a_backend() -> None:

@@ -13,7 +13,7 @@ from inferd_daemon.backends.base import (
     TextDeltas,
 )
 from inferd_daemon.config import BreakerConfig
-from inferd_daemon.routing.admission import Admission
+from inferd_daemon.routing.admission import UNBOUNDED, Admission
 from inferd_daemon.routing.breaker import Breaker
 from inferd_daemon.routing.gate import Gate
 from inferd_daemon.routing.router import Route
@@ -58,8 +58,8 @@ def upstream(backend: Backend, clock: Clock = lambda: 0.0) -> Upstream:
 
 def route_of(*tiers: Sequence[Upstream], permits: int | None = None, queue_depth: int = 8) -> Route:
     """A route `r`."""
-    admission = Admission(permits or 1, queue_depth)
-    return Route("r", tiers, Gate("r", admission), permits=permits)
+    admission = Admission(permits or UNBOUNDED, queue_depth)
+    return Route("r", tiers, Gate("r", admission))
 
 
 def said(*turns: str) -> GenerateRequest:
