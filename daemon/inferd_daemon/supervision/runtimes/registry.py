@@ -15,6 +15,7 @@ from inferd_proto import ErrorCode, RuntimeState
 from inferd_proto import Runtime as WireRuntime
 
 from ...errors import RequestError
+from ..processes.marked import RUNTIME_VARIABLE
 from ..processes.memory import resident_bytes
 from .blueprint import Blueprint, Former, Hooks
 from .machine import SERVING, WITH_PROCESS, State
@@ -174,7 +175,7 @@ class Runtimes:
         hooks = Hooks(
             held=lambda: self._is_missed(key),
             on_change=lambda: self._on_change(key),
-            marks=self._marks,
+            marks={**self._marks, RUNTIME_VARIABLE: key},
         )
         runtime = Managed(blueprint, blueprint.make(hooks, former), self._clock())
         self._table[key] = runtime
