@@ -521,6 +521,10 @@ def test_the_admin_feed_tells_everything_and_drops_who_does_not_read(
         ensured = ensure(client, boot())
         told = [json.loads(lines.readline()) for _ in range(3)]
         assert [line["status"] for line in told[:2]] == ["loading_model", "loading_model"]
+        spec = boot()
+        for line in told[:2]:
+            loading = (line["phase"], line["path"], line["n_ctx"])
+            assert loading == ("mmap", spec["model"], spec["ctx_size"])
         secret = ensured["endpoint"]["headers"]["Authorization"].removeprefix("Bearer ")
         assert secret not in json.dumps(told)
         ref = ensured["lease"]["lease_ref"]

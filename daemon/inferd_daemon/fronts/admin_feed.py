@@ -110,14 +110,27 @@ class AdminFeed:
     def _line(self, change: JsonObject) -> bytes:
         details = {key: value for key, value in change.items() if key not in ("type", "state")}
         match change:
-            case {"type": "runtime", "runtime": {"state": str(state)}} if state in RUNTIME_STATUS:
+            case {
+                "type": "runtime",
+                "runtime": {"state": str(state), "instance_key": str(key)},
+            } if state in RUNTIME_STATUS:
                 status = RUNTIME_STATUS[state]
                 if status == "loading_model":
-                    # The engine maps the file and builds its cache; it tells of no phases.
-                    details["phase"] = "mmap"
+                    details |= self._loading(key)
                 return _line(status, **details)
             case _:
                 return _line(self._view.state, **details)
+
+
+    def _loading(self, key: str) -> JsonObject:
+        """The engine maps the file and builds its cache; it tells of no other phases."""
+        runtime = self._view.leases.runtimes.get(key)
+        details: JsonObject = {"phase": "mmap"}
+        if runtime is not None and runtime.blueprint.files:
+            details["path"] = runtime.blueprint.files[0]
+            if n_ctx := runtime.blueprint.to_json().get("ctx_size"):
+                details["n_ctx"] = n_ctx
+        return details
 
 
 def _capabilities(backends: list[JsonObject]) -> list[bytes]:
