@@ -32,7 +32,7 @@ Stop it with Ctrl-C: running requests may finish. A second Ctrl-C stops at once.
 """
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> "argparse.Namespace":
     """Exits with 2 and a usage line where the words make no sense."""
     parser = argparse.ArgumentParser(
         prog="inferd",
@@ -73,7 +73,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def quick_config(arguments: argparse.Namespace) -> Config | None:
+def quick_config(arguments: "argparse.Namespace") -> Config | None:
     """The configuration that a flag alone describes: one backend, one route of the same name."""
     name: str
     backend: BackendConfig
@@ -94,7 +94,7 @@ def quick_config(arguments: argparse.Namespace) -> Config | None:
     )
 
 
-def with_overrides(config: Config, arguments: argparse.Namespace) -> Config:
+def with_overrides(config: Config, arguments: "argparse.Namespace") -> Config:
     """`config` with what the command line says of the process itself."""
     given = {
         "socket": str(arguments.socket.absolute()) if arguments.socket else None,

@@ -30,12 +30,14 @@ NEVER = "httpx._main"
 """httpx's own command line, which loads all of a terminal. Kept out for good: httpx is loaded by
 whoever needs it first."""
 UNTOUCHED = (
+    "argparse",
     "asyncio",
     "attr.filters",
     "attrs.converters",
     "attrs.filters",
     "attrs.validators",
     "bz2",
+    "difflib",
     "hashlib",
     "hmac",
     "httpx",
@@ -45,6 +47,7 @@ UNTOUCHED = (
     "ssl",
     "structlog.stdlib",
     "structlog.threadlocal",
+    "tomllib",
 )
 """What the daemon, trio, attrs, structlog, msgspec and shutil import for uses that come seldom,
 never, or only once it serves."""
@@ -175,9 +178,9 @@ class LeanImports:
         """What was packed with the code; None where none was loaded."""
         return None if self._replay is None else self._replay.enclosed
 
-    def pack(self, names: Iterable[str], enclosed: bytes = b"") -> bytes:
-        """The modules of `names` and what was taken down, for the next process."""
-        return pack(names, {*self._loaded}, self._recording, enclosed)
+    def pack(self, later: Iterable[str], enclosed: bytes = b"") -> bytes:
+        """What was loaded and taken down, and the modules of `later`, for the next process."""
+        return pack(self._loaded, later, self._recording, enclosed)
 
 
 _standing_in = allocate_lock()

@@ -14,8 +14,8 @@ _lean_imports = LeanImports(os.environ)
 
 import importlib
 import sys
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -56,6 +56,9 @@ if not _lean_imports.hurried:
         importlib.import_module(name)
 _lean_imports.done()
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+
 _HINT = "no configuration: give --demo, --model FILE.gguf or --config FILE (see inferd --help)"
 _NOT_THE_DAEMONS = {"inferd_daemon.__main__", "inferd_daemon.engines.libllama.server"}
 """The entry, and what loads llama.cpp: only workers do."""
@@ -66,9 +69,13 @@ _log = structlog.get_logger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """The `inferd` command."""
     _hold_standard_streams()
-    arguments = parse_arguments(argv)
     try:
-        _do(arguments)
+        if _lean_imports.enclosed:
+            # What the preflight has checked: the file may have been changed since, to the worse.
+            config = msgspec.msgpack.decode(_lean_imports.enclosed, type=Config)
+            _serve(config, look_around(config))
+        else:
+            _do(parse_arguments(argv))
     except OperatorError as error:
         return _explain([error])
     except BaseExceptionGroup as group:
@@ -79,13 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _do(arguments: Namespace) -> None:
+def _do(arguments: "Namespace") -> None:
     """Raises OperatorError, alone or in groups of nurseries."""
-    if _lean_imports.enclosed:
-        # What the preflight has checked: the file may have been changed since, to the worse.
-        config = msgspec.msgpack.decode(_lean_imports.enclosed, type=Config)
-        _serve(config, look_around(config))
-        return
     draft = _draft(arguments)
     if arguments.print_config:
         print(render_config(with_overrides(draft.finish(), arguments)))
@@ -158,11 +160,12 @@ def _preflight(config: Config) -> None:
     Raises OperatorError, or whatever the code does where it is broken. Who wants the code that was
     checked gets it, with the configuration: what is installed may change before it is loaded.
     """
+    here = {*sys.modules}
     if config.http is not None:
         importlib.import_module("inferd_daemon.fronts.http.stack")
     for name in LATE:
         import_later(name)
-    needed = list(sys.modules)
+    later = sys.modules.keys() - here
     import pkgutil
 
     for module in pkgutil.walk_packages(inferd_daemon.__path__, "inferd_daemon."):
@@ -177,7 +180,7 @@ def _preflight(config: Config) -> None:
     wanted = os.environ.get(PACK_VARIABLE)
     if wanted is not None:
         with open(int(wanted), "wb", closefd=False) as file:
-            file.write(_lean_imports.pack(needed, msgspec.msgpack.encode(config)))
+            file.write(_lean_imports.pack(later, msgspec.msgpack.encode(config)))
 
 
 async def _rehearse(config: Config, places: Places, handover: Handover | None) -> None:
@@ -185,7 +188,7 @@ async def _rehearse(config: Config, places: Places, handover: Handover | None) -
     assemble(config, places, handover, rehearsal=True)
 
 
-def _draft(arguments: Namespace) -> Draft:
+def _draft(arguments: "Namespace") -> Draft:
     """Raises OperatorError where there is none, or it cannot be read."""
     quick = quick_config(arguments)
     if quick is not None:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Compile = Callable[..., object]
 
@@ -244,16 +244,17 @@ class Replay:
 
 
 def pack(
-    names: Iterable[str], at_once: Collection[str], recorded: Recording, enclosed: bytes
+    at_once: Iterable[str], later: Iterable[str], recorded: Recording, enclosed: bytes
 ) -> bytes:
     """Those of the loaded modules that come from files, with what was `recorded`.
 
     What is needed `at_once` is read in one go: the names that its modules share are read once.
     """
+    at_once = {*at_once}
     places: dict[str, Place] = {}
     loaded: dict[str, CodeType | None] = {}
     code = bytearray()
-    for name in names:
+    for name in at_once.union(later):
         spec = getattr(sys.modules.get(name), "__spec__", None)
         if spec is None or spec.name != name or name == FINDS:
             continue

@@ -3,7 +3,7 @@
 Pure; knows nothing of files or of what the fields mean.
 """
 
-from difflib import get_close_matches
+import difflib
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
@@ -150,7 +150,7 @@ def _required(field: FieldInfo) -> bool:
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean `{close[0]}`?" if close else "unknown key"
 
 
