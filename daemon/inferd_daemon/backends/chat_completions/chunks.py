@@ -86,11 +86,24 @@ class Chunk(Struct, gc=False):
 _NOTHING = Raw(b"null")
 
 
+class _Part(Struct, gc=False):
+    """A part of a content that comes as a list; `thinking` holds parts of its own."""
+
+    text: str | None = None
+    thinking: "str | list[_Part] | None" = None
+
+
+class _CoreDelta(Delta, gc=False):
+    """A delta whose content some servers (Mistral's) send as a list of parts."""
+
+    content: str | list[_Part] | None = None  # type: ignore[assignment]
+
+
 class _CoreChoice(Struct, gc=False):
     """What the answer consists of."""
 
     index: int = 0
-    delta: Delta | None = None
+    delta: _CoreDelta | None = None
     finish_reason: str | None = None
 
 
@@ -150,11 +163,29 @@ def _decode_core(payload: bytes) -> Chunk | None:
         core = _core_decoder.decode(payload)
         if bytes(core.error) != b"null":
             return None
-        choices = [Choice(one.index, one.delta, one.finish_reason) for one in core.choices]
+        choices = [
+            Choice(one.index, one.delta and _joined(one.delta), one.finish_reason)
+            for one in core.choices
+        ]
         usage = _read_usage(core.usage)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     return Chunk(choices, usage)
+
+
+def _joined(delta: _CoreDelta) -> Delta:
+    """With its content in one piece, thoughts apart."""
+    if isinstance(delta.content, list):
+        thoughts = "".join(_text(part.thinking) for part in delta.content)
+        delta.reasoning_content = (delta.reasoning_content or "") + thoughts
+        delta.content = _text(delta.content)
+    return delta
+
+
+def _text(content: str | list[_Part] | None) -> str:
+    if isinstance(content, list):
+        return "".join(part.text or "" for part in content)
+    return content or ""
 
 
 def _read_usage(counts: Raw) -> ChunkUsage | None:

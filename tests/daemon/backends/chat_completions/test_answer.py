@@ -135,6 +135,19 @@ GOOD: dict[str, tuple[list[bytes], list[GenerateEvent]]] = {
             ended("end_turn"),
         ],
     ),
+    "content in parts": (
+        [
+            delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]),
+            delta(content=[{"type": "thinking", "thinking": "m"}, {"type": "text", "text": "a"}]),
+            delta(content=[{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]),
+            delta(content=[]),
+            delta(content="d"),
+            finish("stop"),
+            USAGE,
+            DONE,
+        ],
+        [ThinkingDeltas(["hm", "m"]), TextDeltas(["a", "bc", "d"]), ended("end_turn")],
+    ),
     "refusal is text": (
         [delta(refusal="I won't."), finish("stop"), USAGE, DONE],
         [TextDeltas(["I won't."]), ended("end_turn")],
