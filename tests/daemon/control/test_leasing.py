@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import MockConfig
@@ -25,8 +26,9 @@ from inferd_daemon.control.runtime_stop import runtime_stop
 from inferd_daemon.control.view import DaemonView
 from inferd_daemon.control.watch import watch
 from inferd_daemon.errors import RequestError
+from inferd_daemon.supervision.leases.socket_access import former_of
 from inferd_daemon.supervision.leasing import Leasing
-from inferd_proto import ErrorCode
+from inferd_proto import ErrorCode, LeaseEnsure
 from tests.daemon.fronts.conversation import view_of
 from tests.support.lone_runtimes import SleepBlueprint, have, leasing
 
@@ -161,6 +163,59 @@ async def test_logs_show_the_last_lines_and_follow(
                 {"line": "line 5"},
                 {"line": "late"},
             ]
+
+
+async def test_logs_are_for_who_holds_the_runtime_and_as_long_as_they_do(
+    view: DaemonView, whole: Leasing, tmp_path: Path
+) -> None:
+    blueprint = SleepBlueprint("a", tmp_path, script="echo secret; exec sleep 600")
+    blueprint.route = "a"
+    await have(whole, blueprint)
+    assert (await runtime_get(call(view, STRANGER, instance_key="a")))["name"] == "a"
+    denied = call(view, STRANGER, instance_key="a")
+    assert await code_of(anext(logs(denied))) is ErrorCode.PERMISSION_DENIED
+    asked = LeaseEnsure(target="a", transport="uds")
+    held = await whole.keeper.grant("a", asked, claimant_of(denied), None)
+    following = call(view, STRANGER, instance_key="a", follow=True)
+    async with aclosing(logs(following)) as lines:
+        with trio.fail_after(3):
+            assert await anext(lines) == {"line": "secret"}
+            await whole.keeper.release(held.lease_ref, claimant_of(denied))
+            runtime = whole.runtimes.get("a")
+            assert runtime is not None
+            runtime.supervisor.log.note("of another")
+            assert await code_of(anext(lines)) is ErrorCode.PERMISSION_DENIED
+
+
+async def test_who_follows_a_log_goes_on_with_its_runtime_and_ends_with_it(
+    view: DaemonView, whole: Leasing, tmp_path: Path
+) -> None:
+    blueprint = SleepBlueprint("a", tmp_path)
+    await have(whole, blueprint)
+    runtime = whole.runtimes.get("a")
+    assert runtime is not None
+    runtime.supervisor.log.note("first")
+    told: list[object] = []
+    ended = trio.Event()
+
+    async def follow() -> None:
+        async with aclosing(logs(call(view, instance_key="a", follow=True))) as lines:
+            async for line in lines:
+                told.append(line)  # noqa: PERF401 (looked at meanwhile)
+        ended.set()
+
+    with trio.fail_after(3):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await trio.testing.wait_all_tasks_blocked()
+            await runtime_stop(call(view, instance_key="a", force=True))
+            other = SleepBlueprint("a", tmp_path / "other")
+            renewed = whole.runtimes.renew(runtime, other, former_of(runtime))
+            renewed.supervisor.log.note("second")
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == [{"line": "first"}, {"line": "second"}]
+            whole.runtimes.remove(renewed)
+            await ended.wait()
 
 
 async def test_without_leasing_the_verbs_say_so() -> None:

@@ -144,13 +144,14 @@ class LeaseKeeper:
         clocks = self._clocks()
         before = self.table.get(clocks.monotonic, lease_ref, by)
         lease = self.table.renew(clocks.monotonic, lease_ref, ttl_ms, by)
+        # At once: it holds from now on, also where its caller leaves before it is on the disk.
+        self._mind_expiry(lease)
         try:
             await self._append([lease_entry(lease, clocks)])
         except JournalUnavailable:
             self.table.put_back(before, instead=lease)
             self._mind_expiry(before)
             raise
-        self._mind_expiry(lease)
         self._tell("renewed", lease)
         return lease
 

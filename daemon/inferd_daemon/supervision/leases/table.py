@@ -187,7 +187,8 @@ class LeaseTable:
     def release(self, now: float, lease_ref: str, by: Claimant) -> Lease | None:
         """End a lease; None where there is none any more, which is no error.
 
-        Raises RequestError (`permission_denied`, `conflict`).
+        One whose time is over is left to `expire`, whose caller tells of it. Raises RequestError
+        (`permission_denied`, `conflict`).
         """
         lease = self._leases.get(lease_ref)
         if lease is None:
@@ -196,8 +197,10 @@ class LeaseTable:
             raise not_yours(lease_ref)
         if lease.parent is not None:
             raise lives_by(lease_ref, lease.parent)
+        if not lease.alive(now):
+            return None
         self._remove(lease)
-        return lease if lease.alive(now) else None
+        return lease
 
     def end(self, lease_ref: str) -> Lease | None:
         """End a lease by the daemon's own choice; None where there is none."""

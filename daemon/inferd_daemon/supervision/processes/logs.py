@@ -68,8 +68,7 @@ class RuntimeLog:
     def note(self, line: str) -> None:
         """A line of the daemon's own, in memory alone: for a runtime without a process of ours."""
         self._take(line.encode() + b"\n")
-        self._changed.set()
-        self._changed = trio.Event()
+        self.stir()
 
     def resume(self) -> None:
         """Go on with the file of a process that runs already, from the last of its lines on."""
@@ -96,8 +95,7 @@ class RuntimeLog:
                 self._offset += len(data)
                 self._take(data)
         if self.total_lines > before:
-            self._changed.set()
-            self._changed = trio.Event()
+            self.stir()
         return self.total_lines - before
 
     def end_run(self) -> Sequence[str]:
@@ -116,8 +114,13 @@ class RuntimeLog:
                 await in_thread(self._rotate, None)
 
     async def wait_changed(self) -> None:
-        """Wait for the next lines that a poll brings."""
+        """Wait for the next lines that a poll brings, or until somebody stirs."""
         await self._changed.wait()
+
+    def stir(self) -> None:
+        """Have those who wait look again: something has come, or nothing comes any more."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     def _take(self, data: bytes) -> None:
         *whole, rest = (self._partial + data).split(b"\n")

@@ -189,6 +189,7 @@ class Runtimes:
         del self._table[runtime.key]
         self._ended.pop(runtime.key, None)
         runtime.scope.cancel()
+        runtime.supervisor.log.stir()
 
     def renew(self, runtime: Managed, blueprint: Blueprint, former: Former) -> Managed:
         """In place of one that does not run, the same runtime as `blueprint` has it now."""

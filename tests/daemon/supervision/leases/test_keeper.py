@@ -21,7 +21,7 @@ from inferd_daemon.supervision.leases.journal import (
     replay,
 )
 from inferd_daemon.supervision.leases.journal_file import JournalUnavailable
-from inferd_daemon.supervision.leases.keeper import LeaseKeeper
+from inferd_daemon.supervision.leases.keeper import LeaseKeeper, Need
 from inferd_daemon.supervision.leases.lease import Claimant
 from inferd_daemon.supervision.leases.spec_room import SpecLimits, SpecRoom
 from inferd_proto import ErrorCode, LeaseEnsure
@@ -230,3 +230,31 @@ async def test_a_spec_that_was_not_written_takes_no_room(tmp_path: Path) -> None
             await kept.keeper.grant("k", asked(), ME, RUNTIME)
         kept.journal.failing = False
         await kept.keeper.grant("k", asked(), ME, replace(RUNTIME, instance_key="q"))
+
+
+async def test_a_renewal_that_its_caller_left_counts_down_all_the_same(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        lease = await kept.keeper.grant("k", asked(ttl_ms=3_600_000, bind="none"), ME, None)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await kept.keeper.renew(lease.lease_ref, 1_000, ME)
+        assert scope.cancelled_caught
+        with trio.fail_after(3):
+            while kept.unheld != ["k"]:  # noqa: ASYNC110 (the keeper's own task makes it true)
+                await trio.sleep(0.01)
+        await until_disk(kept, set())
+
+
+async def test_who_releases_what_has_just_run_out_leaves_its_end_to_be_told(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        over: list[str] = []
+        kept.keeper.on_over = over.append
+        need = Need("needed", replace(RUNTIME, instance_key="needed"))
+        lease = await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None, need=need)
+        time.sleep(1.05)  # noqa: ASYNC251 (the task that ends leases must not have its turn)
+        await kept.keeper.release(lease.lease_ref, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(kept.unheld) == ["k", "needed"]
+        assert len(over) == 2
+        assert len(kept.keeper.table) == 0
+        await until_disk(kept, set())
