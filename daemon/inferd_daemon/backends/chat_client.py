@@ -4,7 +4,7 @@ The mapping and the transport are others' work; this is the loop between them. I
 always closes the upstream's connection when it stops early, for that is what frees its slot.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from math import inf
 from typing import TypeVar
 
@@ -39,7 +39,6 @@ from .deadlines import Deadlines
 from .http_messages import (
     certificate_refusal,
     content_type,
-    drain,
     header_lines,
     is_encoded,
     may_be_events,
@@ -47,45 +46,24 @@ from .http_messages import (
     stream_of,
 )
 from .media import encode_media
+from .streamed_body import ENDING_S, Course, finish_body, piece_source
 from .thread import in_thread, is_no_thread
-from .transport import PlainTransport, ResponseBody
+from .transport import PlainTransport
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Of an answer that is no stream: some 2,000 embeddings of 4,096 numbers."""
-DRAIN_S = 0.05
-"""After `[DONE]` only the mark of the last chunk is due; it saves the connection."""
 THREADS = 2
 """For encoding media and decoding embeddings: megabytes each, and the loop serves others."""
 T = TypeVar("T")
 _ABSENT = frozenset((404, 405, 501))
 
 
-class Course:
-    """How an answer went: when its last event came, the client's pauses apart, and how long these
-    were in all.
-    """
-
-    __slots__ = ("events", "held_s", "last_event_at")
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.last_event_at = -inf
-        self.held_s = 0.0
-
-    def read_by_client(self, *, since: float) -> float:
-        """The client has read what it was given at `since`. Returns the time."""
-        now = trio.current_time()
-        self.held_s += now - since
-        self.last_event_at += now - since
-        return now
-
-
 class ChatClient:
     """Speaks to `base_url` (no path) over `transport`, which it owns.
 
     `dropped` counts the malformed lines of all streams so far; `succeeded_at` is when, by trio's
-    clock, a request went well last.
+    clock, a request went well last, `heard_at` when a part of any answer came.
     """
 
     def __init__(
@@ -120,6 +98,7 @@ class ChatClient:
         self._threads = trio.CapacityLimiter(THREADS)
         self.dropped = 0
         self.succeeded_at = -inf
+        self.heard_at = -inf
 
     async def generate(
         self, request: GenerateRequest, can: Capabilities
@@ -151,21 +130,22 @@ class ChatClient:
                 now = trio.current_time()
                 if answer.payloads != course.events:
                     course.events, course.last_event_at = answer.payloads, now
+                    self.heard_at = now
                 if batch:
                     yield batch
                     now = course.read_by_client(since=now)
                 if answer.finished:
                     self.succeeded_at = now
                     break
-                if answer.payloads:
+                if answer.ending:
+                    deadline = min(end, course.last_event_at + ENDING_S)
+                elif answer.payloads:
                     deadline = min(end, now + self._deadlines.idle_s)
-                if answer.failure is None and now >= deadline:
+                if answer.failure is None and now >= (end if answer.ending else deadline):
                     answer.failure = self._went_silent(answer)
                 if answer.failure is not None:
                     raise self._fault(answer, course, over=now >= end)
-            if not (isinstance(stream, ResponseBody) and stream.whole):
-                with trio.CancelScope(deadline=now + DRAIN_S):
-                    await drain(pieces)
+            await finish_body(stream, pieces, now)
         finally:
             self.dropped += answer.dropped
             await stream.aclose()
@@ -193,6 +173,14 @@ class ChatClient:
         finally:
             await stream_of(response).aclose()
         return response.status_code, body
+
+    async def status_of(self, path: str, *, timeout_s: float) -> int:
+        """Of `path`, for probes of what is far away: a body that may be long is not fetched, for
+        one more connection. Raises BackendFault.
+        """
+        response = await self._send("GET", path, b"", trio.current_time() + timeout_s)
+        await stream_of(response).aclose()
+        return response.status_code
 
     async def aclose(self) -> None:
         """Close the transport. Running requests were ended before."""
@@ -261,6 +249,8 @@ class ChatClient:
             answer.failure.__cause__ = error
             return []
         if piece is None:
+            if answer.ending:
+                return answer.feed_eof()
             answer.failure = self._went_silent(answer)
             return []
         return answer.feed(piece) if piece else answer.feed_eof()
@@ -297,25 +287,34 @@ class ChatClient:
     async def _read_body(
         self, response: httpx.Response, deadline: float, limit: int, *, whole: bool = False
     ) -> bytes:
-        """The body, cut at `limit` bytes, at `deadline` or where the connection broke.
+        """The body, cut at `limit` bytes, at `deadline`, where nothing came for too long or where
+        the connection broke.
 
         With `whole` each of these raises BackendFault instead.
         """
         body = bytearray()
-        problem = self._too_late("did not end its answer")
-        with trio.CancelScope(deadline=deadline):
+        stream = stream_of(response)
+        next_by = piece_source(stream, stream.__aiter__())
+        fault = BackendFault(self._too_late("did not end its answer"))
+        while (now := trio.current_time()) < deadline:
+            idle_until = now + self._deadlines.idle_s
             try:
-                async for piece in stream_of(response):
-                    body += piece
-                    if len(body) > limit:
-                        problem = f"upstream answered more than {limit} bytes"
-                        break
-                else:
-                    return bytes(body)
+                piece = await next_by(min(deadline, idle_until))
             except httpx.TransportError as error:
-                problem = self._translate(error).message
+                fault = self._translate(error)
+                break
+            if piece is None:
+                if idle_until < deadline:
+                    fault = BackendSilence(self._too_late("did not go on with its answer"))
+                break
+            if not piece:
+                return bytes(body)
+            body += piece
+            if len(body) > limit:
+                fault = BackendFault(f"upstream answered more than {limit} bytes")
+                break
         if whole:
-            raise BackendFault(problem)
+            raise fault
         return bytes(body[:limit])
 
     # -- what goes wrong -------------------------------------------------------------------
@@ -356,20 +355,3 @@ class ChatClient:
 
     def _too_late(self, what: str) -> str:
         return f"upstream {what} in time"
-
-
-def piece_source(
-    stream: httpx.AsyncByteStream, pieces: AsyncIterator[bytes]
-) -> Callable[[float], Awaitable[bytes | None]]:
-    """Gives the next piece of `stream`, which `pieces` iterates: b"" at its end, None when the
-    deadline that it is given came first. Raises httpx.TransportError.
-    """
-    if isinstance(stream, ResponseBody):
-        return stream.next_by  # waits without a cancel scope of its own, which costs the most
-
-    async def next_by(deadline: float) -> bytes | None:
-        with trio.CancelScope(deadline=deadline):
-            return await anext(pieces, b"")
-        return None
-
-    return next_by

@@ -18,6 +18,8 @@ from .sse import MAX_EVENT_BYTES, SseParser
 
 _TAIL_BYTES = 4096
 """Of what went through: the last chunk that says why an answer ended fits in."""
+_LAST_BYTES = 1024
+"""Enough for the chunk that says why and one with the usage."""
 _BLANK = (b"\n\n", b"\n\r\n")
 _DONE = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
@@ -28,6 +30,7 @@ _FIELDS = frozenset((b"data", b"event", b"id", b"retry"))
 _STARTS = (b"\ndata:", b"\nevent:")
 _USAGE = b'"usage":'  # not within a text, where quotes are escaped
 _USAGE_BYTES = 512
+_REASON = re.compile(rb'"finish_reason":\s?"[^"]')  # some servers have "" in every chunk
 _TOKENS = re.compile(rb'"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\b')
 
 
@@ -40,12 +43,12 @@ class _Protocol(NamedTuple):
     """
 
     last: tuple[bytes, ...]
-    reason: bytes | None = None
+    reason: re.Pattern[bytes] | None = None
     substitute: bytes = b""
     checked: bool = False
 
 
-_COMPLETIONS = _Protocol((_DONE,), b'"finish_reason":"', b"data: [DONE]\n\n", checked=True)
+_COMPLETIONS = _Protocol((_DONE,), _REASON, b"data: [DONE]\n\n", checked=True)
 _PROTOCOLS = {
     "/v1/chat/completions": _COMPLETIONS,
     "/v1/completions": _COMPLETIONS,
@@ -110,6 +113,14 @@ class EventRelay:
         """What the upstream has told of it, with its first event or its last."""
         return read_usage(self._head, self._tail)
 
+    @property
+    def ending(self) -> bool:
+        """The answer has said why it ended: no more of it than its usage is due."""
+        reason = self._protocol.reason
+        return self._ending or (
+            reason is not None and reason.search(self._tail[-_LAST_BYTES:]) is not None
+        )
+
     def feed(self, data: bytes) -> bytes:
         """What may be passed on of all that came so far and was not."""
         if self._failing is not None:
@@ -148,10 +159,9 @@ class EventRelay:
         protocol = self._protocol
         if self.complete or self.error is not None or protocol.reason is None:
             return rest
-        spaced = protocol.reason.replace(b":", b": ")
         if self._ending:
             self.complete = True
-        elif protocol.reason in self._tail or spaced in self._tail:
+        elif protocol.reason.search(self._tail):
             self.complete = True
             rest += (
                 protocol.substitute

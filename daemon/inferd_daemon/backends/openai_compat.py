@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -22,7 +23,7 @@ from ..config import OpenAICompatConfig
 from ..config.backend_rules import API_PREFIXES, base_url_mistake, broken_rules, is_key
 from ..config.checking import dotted
 from ..config.lines import Path as KeyPath
-from ..errors import BackendFault, OperatorError
+from ..errors import BackendFault, BackendSilence, OperatorError
 from .base import (
     Backend,
     Batch,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from .relaying_client import RelayingClient
 
 PROBE_INTERVAL_S = 10.0
+FAR_PROBE_INTERVAL_S = 60.0
+"""Of what is not on this machine: a probe may cost a TLS handshake, and be counted."""
 PROBE_TIMEOUT_S = 5.0
 DEFAULT_SLOTS = 32
 LLAMA_SERVER_SLOTS = 4
@@ -88,6 +91,7 @@ class OpenAICompatBackend(Backend):
         )
         for path, why in broken_rules(self.kind, asdict(config)):
             raise OperatorError(f"backend {name}: {dotted(path)}: {why}")
+        self._far = config.uds is None and not _is_loopback(config.base_url)
         try:
             self._client = _client(config, self._dialect)
         except OperatorError as error:
@@ -144,25 +148,41 @@ class OpenAICompatBackend(Backend):
     async def run(self) -> None:
         """Probe from time to time, until cancelled."""
         while True:
-            await self.probe()
-            await trio.sleep(PROBE_INTERVAL_S)
+            if not self._far or not self._served_lately():
+                await self.probe()
+            # one that is gone is looked for more often, wherever it was
+            rare = self._far and self._verdict.ready
+            await trio.sleep(FAR_PROBE_INTERVAL_S if rare else PROBE_INTERVAL_S)
 
     async def probe(self) -> Readiness:
-        """Ask the upstream whether it serves, and remember the answer. Never raises."""
-        local = self._config.upstream == "llama_server"
+        """Ask the upstream whether it serves, and remember the answer. Never raises.
+
+        One that answers our requests has no time for it where it does one thing at a time.
+        """
+        tells = self._config.upstream == "llama_server"
+        path = "/health" if tells else f"{self._dialect.api_prefix}/v1/models"
         try:
-            status, _ = await self._client.get(
-                "/health" if local else f"{self._dialect.api_prefix}/v1/models",
-                timeout_s=PROBE_TIMEOUT_S,
-            )
-            if local and status == 200:
+            if self._far:
+                status = await self._client.status_of(path, timeout_s=PROBE_TIMEOUT_S)
+            else:
+                status, _ = await self._client.get(path, timeout_s=PROBE_TIMEOUT_S)
+            if tells and status == 200:
                 status = await self._learn()
         except BackendFault as error:
+            if _is_silence(error) and self._busy():
+                return self.readiness()
             self._verdict = Readiness(False, error.message)
         else:
             self._verdict = _judge(status)
         self._probed_at = trio.current_time()
         return self._verdict
+
+    def _busy(self) -> bool:
+        """A part of an answer came so lately that the next may still be on its way."""
+        return trio.current_time() - self._client.heard_at < self._config.idle_timeout_s
+
+    def _served_lately(self) -> bool:
+        return trio.current_time() - self._client.succeeded_at < FAR_PROBE_INTERVAL_S
 
     async def close(self) -> None:
         """Close the connections."""
@@ -222,6 +242,16 @@ def normalise_base_url(base_url: str, api_prefix: str = "") -> str:
     except httpx.InvalidURL as error:
         raise UnfitKey("base_url", str(error)) from None
     return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _is_silence(fault: BackendFault) -> bool:
+    """Whether the time ran out, which a server may let happen that is busy."""
+    return isinstance(fault, BackendSilence) or isinstance(fault.__cause__, httpx.TimeoutException)
 
 
 def _ready_url(config: OpenAICompatConfig) -> str:

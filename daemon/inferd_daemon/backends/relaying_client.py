@@ -16,11 +16,11 @@ from inferd_proto import ErrorCode, Text
 
 from ..errors import BackendFault, BackendSilence, RequestError
 from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
-from .chat_client import DRAIN_S, MAX_BODY_BYTES, ChatClient, Course, piece_source
+from .chat_client import MAX_BODY_BYTES, ChatClient
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
 from .event_relay import EventRelay, read_usage
-from .http_messages import drain, may_be_events, refuse_encoded, stream_of
-from .transport import ResponseBody
+from .http_messages import may_be_events, refuse_encoded, stream_of
+from .streamed_body import ENDING_S, Course, finish_body, piece_source
 
 MAX_UNWATCHED_CHARS = 16 * 1024
 """Of a prompt. A longer one may take its time to be read, and what tells meanwhile that the
@@ -145,11 +145,12 @@ class RelayedEvents(Pieces):
                 self.over = True
                 self.usage = events.usage
                 client.succeeded_at = now
-                await self._drain(now)
+                await finish_body(self._stream, self._pieces, now)
             elif events.began:
-                self._deadline = min(self._end, now + client._deadlines.idle_s)
+                longest_s = ENDING_S if events.ending else client._deadlines.idle_s
+                self._deadline = min(self._end, now + longest_s)
             if data:
-                self._given_at = now
+                self._given_at = client.heard_at = now
                 if not data.startswith(b":"):
                     self._course.last_event_at = now
                 return data
@@ -164,7 +165,7 @@ class RelayedEvents(Pieces):
             piece = await self._next_by(self._deadline)
         except httpx.TransportError as error:
             raise client._translate(error) from error
-        if piece is None:
+        if piece is None and not events.ending:
             raise self._out_of_time()
         if piece:
             return events.feed(piece)
@@ -172,12 +173,6 @@ class RelayedEvents(Pieces):
         if events.error is None and not events.complete:
             raise BackendFault("upstream ended the stream in the middle of the answer")
         return data
-
-    async def _drain(self, now: float) -> None:
-        """What is still due saves the connection."""
-        if not (isinstance(self._stream, ResponseBody) and self._stream.whole):
-            with trio.CancelScope(deadline=now + DRAIN_S):
-                await drain(self._pieces)
 
     def _out_of_time(self) -> BackendFault:
         """One that went on until its whole time was over proves no silence."""

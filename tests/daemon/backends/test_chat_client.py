@@ -135,11 +135,35 @@ async def test_an_answer_comes_as_it_is_ready(tmp_path: Path, autojump_clock: Mo
 
 async def test_the_connection_is_kept_after_a_whole_answer(tmp_path: Path) -> None:
     # llama-server writes the end of the chunks apart from `[DONE]`.
-    apart: Script = [EVENTS_HEAD, chunk(text("a") + FINISH + DONE), Pause(0.005), CHUNKS_END]
+    apart: Script = [EVENTS_HEAD, chunk(text("a") + FINISH + DONE), Pause(0.001), CHUNKS_END]
     async with connected(tmp_path, apart) as (client, upstream):
         for _ in range(3):
             await run(client)
         assert upstream.connections == 1
+
+
+async def test_a_body_that_stays_open_holds_nothing_up(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its connection is worth a few milliseconds."""
+    script: Script = [EVENTS_HEAD, chunk(text("a") + FINISH + USAGE + DONE), Hang()]
+    async with connected(tmp_path, script) as (client, _):
+        started = trio.current_time()
+        (batch,) = await run(client)
+        assert batch[-1] == Finished("end_turn", Usage(3, 2))
+        assert trio.current_time() - started < 0.02
+
+
+@pytest.mark.parametrize("after", [Hang(), Repeat(chunk(b": ping\n\n"), 0.7)])
+async def test_an_answer_that_said_why_it_ended_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock, after: Step
+) -> None:
+    """Some servers neither say `[DONE]` nor close."""
+    script: Script = [EVENTS_HEAD, chunk(text("a") + FINISH), Pause(0.5), chunk(USAGE), after]
+    async with connected(tmp_path, script) as (client, _):
+        started = trio.current_time()
+        assert (await run(client))[-1] == [Finished("end_turn", Usage(3, 2))]
+        assert trio.current_time() - started == pytest.approx(1.5, abs=0.05)
 
 
 # What it does: its script, the code, words of the message, events before the error, the latest
@@ -633,6 +657,8 @@ async def test_rerank(tmp_path: Path) -> None:
         (answer(200, {"odd": 1}), UNAVAILABLE, UNAVAILABLE),
         ([whole(200, b'{"data":[')], UNAVAILABLE, UNAVAILABLE),
         ([whole(200, b"x" * 99)[:-9], Close()], UNAVAILABLE, UNAVAILABLE),
+        ([whole(200, b"x" * 99)[:-9], Hang()], UNAVAILABLE, UNAVAILABLE),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b" ", 4)], UNAVAILABLE, UNAVAILABLE),
         ([Hang()], UNAVAILABLE, UNAVAILABLE),
     ],
 )
@@ -650,3 +676,19 @@ async def test_embed_and_rerank_fail_with_one_error(
         with pytest.raises(RequestError) as caught:
             await client.rerank(RerankRequest("q", ["a", "b"]))
         assert caught.value.code == rerank_code
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "words"),
+    [(Hang(), 5, "did not go on"), (Repeat(b" ", 4), 30, "did not end its answer")],
+)
+async def test_a_body_may_not_be_silent_for_long(
+    tmp_path: Path, autojump_clock: MockClock, step: Step, seconds: float, words: str
+) -> None:
+    script: Script = [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", step]
+    async with connected(tmp_path, script) as (client, _):
+        started = trio.current_time()
+        with pytest.raises(BackendFault, match=words) as caught:
+            await client.embed(EmbedRequest(["a"]))
+        assert isinstance(caught.value, BackendSilence) == (seconds == 5)
+        assert trio.current_time() - started == pytest.approx(seconds, abs=2.01)

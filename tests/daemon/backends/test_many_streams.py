@@ -119,7 +119,7 @@ async def test_the_total_time_ends_a_stream_that_goes_on(tmp_path: Path) -> None
     endless: Script = [EVENTS_HEAD, Repeat(chunk(TEXT), 0.0005)]
     async with connected(tmp_path, endless, GOOD, total_s=2.0) as (client, upstream):
         fault, came = await failure_of_the_first(client, upstream)
-        assert "did not end its answer in time" in fault.message
+        assert "longer than it may" in fault.message
         assert came > TOKENS
 
 

@@ -30,7 +30,16 @@ from inferd_daemon.errors import BackendFault, OperatorError
 from inferd_daemon.routing.requirements import missing
 from inferd_proto import Audio, AudioAttachment, ErrorCode, Message, Text
 from tests.support.scripted_upstream import EVENTS_HEAD as HEAD
-from tests.support.scripted_upstream import Close, Hold, Script, chunk, serve, whole
+from tests.support.scripted_upstream import (
+    Close,
+    Hang,
+    Hold,
+    Pause,
+    Script,
+    chunk,
+    serve,
+    whole,
+)
 
 HI = GenerateRequest([Message("user", [Text("hi")])])
 ANSWER: Script = [
@@ -286,6 +295,78 @@ async def test_it_probes_from_time_to_time_and_a_success_makes_ready(
             assert backend.readiness().ready
             await trio.sleep(10)
             assert not backend.readiness().ready
+            nursery.cancel_scope.cancel()
+        await backend.close()
+
+
+async def test_an_upstream_that_answers_us_is_not_missed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """One that does one thing at a time has no time for probes."""
+    text = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    scripts: list[Script] = [
+        [HEAD + chunk(text), Pause(8), chunk(text), Hang()],
+        [Hang()],
+        [Hang()],
+        [Hang()],
+    ]
+    async with serve(tmp_path, *scripts) as upstream:
+        backend = OpenAICompatBackend(
+            "b", OpenAICompatConfig(uds=upstream.uds, idle_timeout_s=12.0)
+        )
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(BackendFault, match="did not go on"):
+                    await run(backend)
+
+            nursery.start_soon(read)
+            await upstream.arrived.wait()
+            assert (await backend.probe()).ready
+            await trio.sleep(8)
+            assert (await backend.probe()).ready
+        assert not (await backend.probe()).ready
+        assert "in time" in backend.readiness().reason
+        await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "probes"),
+    [
+        ("http://127.0.0.1:{port}", 13),
+        ("http://0.0.0.0:{port}", 3),  # is this machine, too, but by no name that is loopback's
+    ],
+)
+async def test_what_is_far_away_is_probed_seldom(
+    tmp_path: Path, autojump_clock: MockClock, base_url: str, probes: int
+) -> None:
+    long = [whole(200, b"x" * 1000)]
+    async with serve(tmp_path, long, tcp=True) as upstream:
+        address = base_url.format(port=upstream.port)
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=address))
+        with trio.move_on_after(125):
+            await backend.run()
+        assert len(upstream.requests) == probes
+        await backend.close()
+
+
+async def test_what_is_far_away_is_not_probed_while_it_serves(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """And often while it does not."""
+    scripts: list[Script] = [[whole(503, b"")]] * 3 + [ANSWER] * 3 + [[whole(200, b"")]]
+    async with serve(tmp_path, *scripts, tcp=True) as upstream:
+        address = f"http://0.0.0.0:{upstream.port}"
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=address))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            await trio.sleep(25)
+            assert len(upstream.requests) == 3
+            for _ in range(3):
+                await run(backend)
+                await trio.sleep(40)
+            assert [seen.method for seen in upstream.requests] == ["GET"] * 3 + ["POST"] * 3
+            assert backend.readiness().ready
             nursery.cancel_scope.cancel()
         await backend.close()
 

@@ -222,6 +222,18 @@ async def test_each_receive_is_a_piece(tmp_path: Path, autojump_clock: MockClock
         assert await relayed(client) == (TEXT + TEXT + FINISH + DONE, 2)
 
 
+@pytest.mark.parametrize("told", [b'"stop"', b'"length"'])
+async def test_an_answer_that_said_why_it_ended_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock, told: bytes
+) -> None:
+    """Its missing end is made good, as where the upstream closes."""
+    last = FINISH.replace(b'"stop"', told)
+    async with connected(tmp_path, [EVENTS_HEAD, chunk(TEXT + last), Hang()]) as (client, _):
+        started = trio.current_time()
+        assert await relayed(client) == (TEXT + last + DONE, 2)
+        assert trio.current_time() - started == pytest.approx(1, abs=0.05)
+
+
 async def test_a_path_is_not_told(tmp_path: Path) -> None:
     """Where it stands as the model's name, and only there."""
     event = b'data: {"model":"/m/x.gguf","text":"\\"model\\":\\"/m/x.gguf\\""}\n\n'
@@ -319,6 +331,11 @@ async def test_failures(
         ([EVENTS_HEAD, Hang()], 10, "began no answer"),
         ([EVENTS_HEAD, Repeat(chunk(b": ping\n\n"), 1)], 10, "began no answer"),
         ([EVENTS_HEAD, chunk(TEXT), Hang()], 5, "did not go on"),
+        (
+            [EVENTS_HEAD, chunk(FINISH.replace(b'"stop"', b'""')), Hang()],
+            5,
+            "did not go on",
+        ),
         ([EVENTS_HEAD, chunk(TEXT), Repeat(chunk(b": ping\n\n"), 1)], 30, "did not end"),
         ([EVENTS_HEAD, Repeat(chunk(TEXT), 1)], 30, "longer than it may, 30 s (timeout_s)"),
     ],

@@ -92,6 +92,11 @@ class ChatAnswer:
         """Lines that are no SSE field, and payloads that are no chunk."""
         return self._sse.dropped + self._undecoded
 
+    @property
+    def ending(self) -> bool:
+        """It has been said why the answer ended: no more of it than its usage is due."""
+        return self._finish_reason is not None
+
     def feed(self, data: bytes) -> Batch:
         """The events that `data` completes; sets `finished` or `failure`."""
         try:
