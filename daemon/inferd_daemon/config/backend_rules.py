@@ -65,7 +65,9 @@ def base_url_mistake(base_url: str, api_prefix: str = "") -> str | None:
         return form
     path = url.path.lower().rstrip("/").removesuffix("/v1")
     if path not in ("", api_prefix) or "?" in base_url or "#" in base_url:
-        return f"must end after the host; `{api_prefix}/v1/…` is appended"
+        kinds = [kind for kind, prefix in API_PREFIXES.items() if prefix == path]
+        hint = f'; or set upstream = "{kinds[0]}"' if kinds else ""
+        return f"must end after the host; `{api_prefix}/v1/…` is appended{hint}"
     return None
 
 

@@ -6,7 +6,7 @@ Pure; knows nothing of files or of what the fields mean.
 import difflib
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -90,6 +90,9 @@ def _check_value(
     except msgspec.ValidationError as error:
         text = str(error)
         message, _, at = text.partition(" - at `$")
+        choices = _choices(type_)
+        if choices and message.startswith("Invalid enum value"):
+            message += f"; one of {', '.join(choices)}"
         mistakes.append((path, f"{message}{f' (at {at[:-1]})' if at.rstrip('`') else ''}"))
         return None
     return value
@@ -142,6 +145,15 @@ def _structs(type_: Any) -> list[type[Struct]]:  # noqa: ANN401  as above
         return [struct for arg in get_args(type_) for struct in _structs(arg)]
     if isinstance(type_, type) and issubclass(type_, Struct):
         return [type_]
+    return []
+
+
+def _choices(type_: Any) -> list[str]:  # noqa: ANN401  as above
+    """The values that `type_` names one by one."""
+    if get_origin(type_) is Literal:
+        return [str(value) for value in get_args(type_)]
+    if isinstance(type_, UnionType) or get_origin(type_) in (Annotated, Union):
+        return [choice for arg in get_args(type_) for choice in _choices(arg)]
     return []
 
 

@@ -32,8 +32,22 @@ def mistakes(text: str) -> list[str]:
             "line 3: backends.a.base_url: must hold no user or password; use api_key_file",
         ),
         (
-            REMOTE + 'base_url = "http://x/api/v1"',
+            REMOTE + 'base_url = "http://x/y/v1"',
             "line 3: backends.a.base_url: must end after the host; `/v1/…` is appended",
+        ),
+        (
+            REMOTE + 'base_url = "http://x/api/v1"',
+            "line 3: backends.a.base_url: must end after the host; `/v1/…` is appended; or set"
+            ' upstream = "openrouter"',
+        ),
+        (
+            REMOTE + 'upstream = "openruter"',
+            "line 3: backends.a.upstream: Invalid enum value 'openruter'; one of generic,"
+            " llama_server, vllm, sglang, lmstudio, localai, ollama, openai, openrouter",
+        ),
+        (
+            LOCAL + 'gpu_layers = "some"',
+            "line 4: backends.a.gpu_layers: Invalid enum value 'some'; one of auto, all",
         ),
         (
             REMOTE + 'api_key = "secret"\napi_key_file = "/k"',

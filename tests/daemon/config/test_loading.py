@@ -115,7 +115,7 @@ backends = []
 queue_depth = -1
 """) == [
         "line 1: default_rout: unknown key; did you mean `default_route`?",
-        "line 3: daemon.log_level: Invalid enum value 'loud'",
+        "line 3: daemon.log_level: Invalid enum value 'loud'; one of debug, info, warning, error",
         "line 4: daemon.max_connections: Expected `int` >= 1",
         "line 5: daemon.drain_timeout_s: Expected `float`, got `str`",
         f"line 7: backends.a.kind: 'mok' is none of {KINDS}",
