@@ -110,5 +110,5 @@ def _join(blocks: Sequence[Block], path: str) -> str:
 
 
 def _refused(block: Block, path: str) -> CallerFault:
-    kind = type(block).__name__.lower()
+    kind = block.__struct_config__.tag
     return CallerFault(f"`{path}`: an agent takes no {kind} here", ErrorCode.ATTACHMENT_UNSUPPORTED)

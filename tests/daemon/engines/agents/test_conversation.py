@@ -80,3 +80,9 @@ def test_media_are_refused_where_they_stand() -> None:
         read_messages([Message("user", [Text("see"), Image("i1")])])
     assert refused.value.code is ErrorCode.ATTACHMENT_UNSUPPORTED
     assert refused.value.message == "`messages[0].content[1]`: an agent takes no image here"
+
+
+def test_a_call_within_a_result_is_refused_as_the_wire_names_it() -> None:
+    result = ToolResult("c1", [ToolUse("c2", "f", {})])
+    with pytest.raises(CallerFault, match="an agent takes no tool_use here"):
+        read_messages([Message("user", [result])])
