@@ -76,11 +76,13 @@ class HttpServer:
             self._take_over(nursery)
             async with trio.open_nursery() as accepting:
                 self._accepting = accepting.cancel_scope
-                for door in self._doors.doors:
+                begun = list(self._doors.doors)
+                for door in begun:
                     accepting.start_soon(self._accept, door, nursery)
                     _log.info("listening for HTTP", address=door.url(tls=self._has_tls(door)))
                 async for door in self._to_open:
-                    accepting.start_soon(self._accept, door, nursery)
+                    if door not in begun:  # one that a restored lease has opened before this ran
+                        accepting.start_soon(self._accept, door, nursery)
             await trio.sleep_forever()
 
     @property
