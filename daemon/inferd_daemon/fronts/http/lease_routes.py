@@ -84,7 +84,7 @@ async def models(request: Request) -> Response:
     leasing, entry = _enter(request)
     runtime = leasing.relay.runtime(entry.instance_key)
     model = {
-        "id": leasing.relay.model(entry.instance_key),
+        "id": leasing.relay.model(entry),
         "object": "model",
         "created": 0,
         "owned_by": runtime.blueprint.manifest.backend,
@@ -97,7 +97,7 @@ async def ask(request: Request) -> Response:
     leasing, entry = _enter(request)
     body = await request.body()
     blueprint = leasing.relay.runtime(entry.instance_key).blueprint
-    pinned = leasing.relay.model(entry.instance_key)
+    pinned = leasing.relay.model(entry)
     if len(body) > LONG_BYTES:
         await in_thread(_require_model, None, body, pinned)
     else:

@@ -51,7 +51,7 @@ def describe_endpoint(
         protocol=fits.resolved_protocol or EndpointProtocol.OPENAI_CHAT_COMPLETIONS,
         **_place(lease, endpoint, door),
         provider_identity=manifest.backend,
-        model_identity=pinned_model(blueprint, facts),
+        model_identity=lease.model_identity or pinned_model(blueprint, facts),
         source_runtime=manifest.backend,
         source_runtime_ref=blueprint.instance_key,
         lease_ref=lease.lease_ref,
@@ -62,7 +62,8 @@ def describe_endpoint(
 
 
 def pinned_model(blueprint: Blueprint, facts: ModelFacts | None) -> str:
-    """The one model that the endpoint serves; "" where nothing is known of it."""
+    """The one model that the runtime serves, as who had it started calls it; "" where nothing is
+    known of it."""
     return blueprint.model_identity or ("" if facts is None else facts.model)
 
 

@@ -112,6 +112,7 @@ class Ensure:
                 owner.claimant,
                 None if known else runtime_entry(runtime),
                 token_sha256=None if door is None else digest(door.token),
+                model_identity=blueprint.model_identity or None,
                 need=need,
             )
         return self.describe(lease, runtime, fits, door)

@@ -27,10 +27,11 @@ class WrongToken(RequestError):
 
 
 class Entry(NamedTuple):
-    """What `ref` opens: one runtime."""
+    """What `ref` opens: one runtime, and in it `model`; None where its owner named none."""
 
     ref: str
     instance_key: str
+    model: str | None = None
 
 
 class Pass(NamedTuple):
@@ -46,6 +47,7 @@ class Pass(NamedTuple):
 class _Kept(NamedTuple):
     instance_key: str
     token_sha256: str
+    model: str | None = None
 
 
 class Entrance:
@@ -57,14 +59,15 @@ class Entrance:
 
     def find(self, ref: str) -> Entry:
         """What is there, whoever asks. Raises RequestError (`not_found`)."""
-        return Entry(ref, self._find(ref).instance_key)
+        kept = self._find(ref)
+        return Entry(ref, kept.instance_key, kept.model)
 
     def enter(self, ref: str, token: str | None) -> Entry:
         """For who bears its token. Raises RequestError (`not_found`), WrongToken."""
         kept = self._find(ref)
         if not fits(token or "", kept.token_sha256):
             raise WrongToken
-        return Entry(ref, kept.instance_key)
+        return Entry(ref, kept.instance_key, kept.model)
 
     @contextmanager
     def passing(self, instance_key: str) -> Iterator[Pass]:
@@ -83,4 +86,4 @@ class Entrance:
         lease = self._keeper.table.find(ref)
         if lease is None or lease.token_sha256 is None or not lease.alive(self._keeper.now()):
             raise not_found(ref)
-        return _Kept(lease.instance_key, lease.token_sha256)
+        return _Kept(lease.instance_key, lease.token_sha256, lease.model_identity)

@@ -91,6 +91,7 @@ class LeaseKeeper:
         runtime: RuntimeEntry | None,
         *,
         token_sha256: str | None = None,
+        model_identity: str | None = None,
         need: Need | None = None,
     ) -> Lease:
         """A new lease, durable, with the `runtime` that a restart needs for it.
@@ -109,7 +110,13 @@ class LeaseKeeper:
         if sizes:
             self._spec_room.require(sum(sizes.values()), owner)
         lease = self.table.grant(
-            clocks.monotonic, ref, instance_key, asked, owner, token_sha256=token_sha256
+            clocks.monotonic,
+            ref,
+            instance_key,
+            asked,
+            owner,
+            token_sha256=token_sha256,
+            model_identity=model_identity,
         )
         leases = [lease]
         if need is not None:

@@ -32,7 +32,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     `connection` is None for `bind` none, and for a restored lease whose owner did not come back
     yet. `implicit` leases are the daemon's own, for requests in flight; nobody renews them.
     `token_sha256` is there where requests come through the daemon's HTTP front. One with a
-    `parent` holds what the other lease needs, and ends with it.
+    `parent` holds what the other lease needs, and ends with it. `model_identity` is what its owner
+    calls the model: others may share the runtime under other names; None where it named none.
     """
 
     lease_ref: str
@@ -51,6 +52,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     implicit: bool = False
     token_sha256: str | None = None
     parent: str | None = None
+    model_identity: str | None = None
 
     def alive(self, now: float) -> bool:
         """Whether its time is not over."""

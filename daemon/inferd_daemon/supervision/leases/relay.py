@@ -21,6 +21,7 @@ from ...errors import BackendFault, RequestError
 from ..runtimes.machine import SERVING, State
 from ..runtimes.registry import Managed, Runtimes
 from .endpoint import pinned_model
+from .entrance import Entry
 
 RETURN_PATIENCE_S = 20.0
 """How long a request waits for a runtime that restarts: most are back in a few seconds."""
@@ -71,10 +72,10 @@ class Relay:
             raise RequestError(ErrorCode.NOT_FOUND, "the lease's runtime is gone: ensure again")
         return runtime
 
-    def model(self, instance_key: str) -> str:
+    def model(self, entry: Entry) -> str:
         """The model that is pinned; "" where any may be asked for. Raises RequestError."""
-        runtime = self.runtime(instance_key)
-        return pinned_model(runtime.blueprint, runtime.supervisor.facts)
+        runtime = self.runtime(entry.instance_key)
+        return entry.model or pinned_model(runtime.blueprint, runtime.supervisor.facts)
 
     async def serving(self, instance_key: str) -> Managed:
         """The runtime, once it serves: one that is leased comes back by itself.

@@ -54,6 +54,7 @@ class LeaseTable:
         owner: Claimant,
         *,
         token_sha256: str | None = None,
+        model_identity: str | None = None,
     ) -> Lease:
         """A new lease as `asked`. `lease_ref` must be new.
 
@@ -76,6 +77,7 @@ class LeaseTable:
             connection=owner.connection if bound else None,
             context=asked.context,
             token_sha256=token_sha256,
+            model_identity=model_identity,
         )
         self._insert(lease)
         return lease

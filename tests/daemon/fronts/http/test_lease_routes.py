@@ -186,6 +186,28 @@ async def test_the_model_is_listed_and_the_health_is_the_runtimes(
             await front.whole.runtimes.wait_changed()
 
 
+async def test_each_owner_of_a_runtime_has_its_own_name_for_the_model(
+    front: Leased, blueprint: SleepBlueprint, tmp_path: Path
+) -> None:
+    async with serve(tmp_path, [whole(200, ANSWER)]) as upstream:
+        first = await front.relayed(blueprint, upstream.uds or "")
+        other = SleepBlueprint("m", tmp_path)
+        other.model_identity = "mine"
+        second = (await have(front.whole, other, 2, transport="tcp")).endpoint
+        assert (first.model_identity, second.model_identity) == ("m", "mine")
+        for endpoint, model, status in (
+            (first, "m", 200),
+            (second, "mine", 200),
+            (second, "m", 400),
+        ):
+            answer = await front.http.post(
+                f"{endpoint.base_url}/embeddings", json={"model": model}, headers=endpoint.headers
+            )
+            assert answer.status_code == status
+        listed = await front.http.get(f"{second.base_url}/models", headers=second.headers)
+        assert [model["id"] for model in listed.json()["data"]] == ["mine"]
+
+
 async def test_a_released_lease_answers_404_and_what_runs_ends(
     front: Leased, blueprint: SleepBlueprint, tmp_path: Path
 ) -> None:
