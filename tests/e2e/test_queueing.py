@@ -1,8 +1,10 @@
 """Queues, turns and breakers as clients of the real daemon see them."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,12 +59,50 @@ backends = ["fails"]
 
 [routes.pair]
 backends = ["fails", "stands_in"]
+
+[backends.fails_as_well]
+kind = "mock"
+error = "out of order"
+breaker = { open_s = 1.0 }
+
+[routes.back]
+backends = ["fails_as_well", "one"]
+
+[backends.many]
+kind = "mock"
+slots = 8
+first_token_ms = 60000
+
+[routes.few]
+backends = ["many"]
+max_wait_ms = 500
+limits = { peer_active = 1, peer_queued = 1 }
+
+[routes.mixed]
+backends = ["silent", "stands_in"]
+
+[backends.silent]
+kind = "openai_compat"
+slots = 1
+tools = false
 """
+TOOLS = [{"name": "f", "description": "", "input_schema": {"type": "object"}}]
 
 
 @pytest.fixture
-def daemon() -> Iterator[RunningDaemon]:
-    with running_daemon(config=CONFIG + "[daemon]\ndrain_timeout_s = 0.1\n") as running:
+def silent(tmp_path: Path) -> Iterator[Path]:
+    """A server that accepts, and never says a word."""
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield path
+
+
+@pytest.fixture
+def daemon(silent: Path) -> Iterator[RunningDaemon]:
+    config = CONFIG + f'uds = "{silent}"\n[daemon]\ndrain_timeout_s = 0.1\n'
+    with running_daemon(config=config) as running:
         yield running
 
 
@@ -140,6 +180,49 @@ def test_routes_over_one_backend_share_its_slots(client: WireClient) -> None:
     client.say(op="cancel", id="holds")
     wait_until(lambda: routes(client)["beside"]["active"] == 1, 5, "its turn")
     assert routes(client)["beside"]["backends"][0]["in_flight"] == 1
+
+
+def test_who_needs_tools_does_not_wait_for_a_backend_without(
+    client: WireClient, silent: Path
+) -> None:
+    for number in range(2):
+        client.generate(f"plain{number}", model="mixed")
+    wait_until(lambda: routes(client)["mixed"]["queued"] == 1, 5, "a queue")
+    for number in range(3):
+        client.generate(f"tool{number}", model="mixed", tools=TOOLS)
+        assert client.hear_end(f"tool{number}")["backend"] == "stands_in"
+    mixed = routes(client)["mixed"]
+    assert (mixed["active"], mixed["queued"]) == (1, 1)
+    assert [backend["in_flight"] for backend in mixed["backends"]] == [1, 0]
+
+
+def test_a_client_at_its_limit_is_told_that(client: WireClient) -> None:
+    for number in range(3):
+        client.generate(f"{number}", model="few", client="batch")
+    full = client.hear_end("2")
+    assert (full["code"], full["details"]["position"]) == ("queue_full", 2)
+    assert full["message"] == (
+        "this client's share of route few is full (1 waiting, 1 of this client at once);"
+        " position 2 would be next"
+    )
+    client.generate("other", model="few", client="chat")
+    wait_until(lambda: routes(client)["few"]["active"] == 2, 5, "another client's run")
+    late = client.hear_end("1")
+    assert late["code"] == "timeout"
+    assert late["message"] == (
+        "waited 0.5 s for route few (1 of this client at once) and stood at position 1"
+    )
+
+
+def test_who_waits_is_let_in_when_a_breaker_lets_one_try(client: WireClient) -> None:
+    """Nobody else comes or goes that could be the occasion."""
+    for number in range(3):
+        client.generate(f"{number}", model="back")
+        assert client.hear_end(f"{number}")["message"] == "out of order"
+    for number in range(3, 5):
+        client.generate(f"{number}", model="back")
+    wait_until(lambda: routes(client)["back"]["queued"] == 1, 5, "one who waits")
+    assert client.hear_end("4")["message"] == "out of order"
 
 
 def test_estimates_come_from_what_was_served(client: WireClient) -> None:

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from inferd_daemon.errors import RequestError
 from inferd_daemon.routing.admission import Admission, Place
 from inferd_daemon.routing.gate import Gate
-from inferd_daemon.routing.shares import PeerKey
+from inferd_daemon.routing.shares import PeerKey, Share, Shares
 from inferd_proto import ErrorCode
 
 PEER = PeerKey(1000, "peer")
@@ -110,6 +110,58 @@ async def test_waits_no_longer_than_max_wait(
     assert second.error.message == ("waited 1.5 s for route r and stood at position 1")
     assert (gate.admission.active, gate.admission.waiting) == (1, 0)
     first.leave()
+
+
+async def test_the_bound_that_was_hit_is_told(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    shares = Shares(peer=Share(1, active=1, queued=1))
+    gate = Gate("r", Admission(8, 8, shares), 4000)
+    first, second, third = (Visitor(gate) for _ in range(3))
+    await first_run(gate, 6.0)
+    for visitor in (first, second):
+        nursery.start_soon(visitor.run)
+        await wait_all_tasks_blocked()
+    await third.run()
+    assert third.error is not None
+    assert third.error.message == (
+        "this client's share of route r is full (1 waiting, 1 of this client at once);"
+        " position 2 would be next, in about 12000 ms"
+    )
+    assert third.error.details == {"position": 2, "estimate_ms": 12_000}
+    await trio.sleep(5)
+    assert second.error is not None
+    assert second.error.message == (
+        "waited 4 s for route r (1 of this client at once) and stood at position 1,"
+        " in about 6000 ms"
+    )
+    first.leave()
+
+
+async def first_run(gate: Gate, seconds: float) -> None:
+    async with gate.admitted(PEER):
+        await trio.sleep(seconds)
+
+
+async def test_a_turn_that_nobody_takes_is_no_run(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    gate = gate_of()
+    first, second, third, fourth = visitors = [Visitor(gate) for _ in range(4)]
+    for visitor in visitors:
+        nursery.start_soon(visitor.run)
+        await wait_all_tasks_blocked()
+    await trio.sleep(10)
+    first.leave()
+    second.scope.cancel()
+    await wait_all_tasks_blocked()
+    assert third.inside
+    late = Visitor(gate)
+    nursery.start_soon(late.run)
+    await wait_all_tasks_blocked()
+    assert late.places == [Place(2, 20_000)]
+    for visitor in (third, fourth, late):
+        visitor.leave()
 
 
 def by_cancel(visitor: Visitor) -> None:

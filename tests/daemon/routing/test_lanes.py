@@ -2,6 +2,8 @@
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.backends.base import Capabilities, EmbedRequest, GenerateRequest, Readiness
@@ -37,23 +39,26 @@ class Caller:
         self.request = request
         self.at: str | None = None
         self.code: ErrorCode | None = None
-        self.error: BackendFault | None = None
         self.dispatch = Dispatch(route, request, PeerKey(1000, ""))
+        self.scope = trio.CancelScope()
+        self.waits = False
         self._leave = trio.Event()
 
     async def run(self) -> None:
+        self.waits = True
         try:
-            async with self.dispatch as backend:
-                self.at = backend.name
-                await self._leave.wait()
-                self.at = None
-                if self.error is not None:
-                    raise self.error
+            with self.scope:
+                async with self.dispatch as backend:
+                    self.at = backend.name
+                    self.waits = False
+                    await self._leave.wait()
         except RequestError as error:
             self.code = error.code
+        finally:
+            self.at = None
+            self.waits = False
 
-    def leave(self, error: BackendFault | None = None) -> None:
-        self.error = error
+    def leave(self) -> None:
         self._leave.set()
 
 
@@ -179,6 +184,52 @@ async def test_runs_of_a_tier_that_was_in_charge_take_no_room_of_the_one_that_is
     after = await start(nursery, route, count=3)
     assert inside(before + after) == ["second", "second", "first", "first", None]
     nursery.cancel_scope.cancel()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    grouped=st.booleans(),
+    slots=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    permits=st.sampled_from([None, 2, 3]),
+    steps=st.lists(st.tuples(st.sampled_from("ptxcbr"), st.integers(0, 9)), max_size=40),
+)
+def test_whatever_comes_and_goes(
+    grouped: bool, slots: tuple[int, int], permits: int | None, steps: list[tuple[str, int]]
+) -> None:
+    """With tools or without they come, end, are cancelled; a backend is lost and comes back."""
+
+    async def run() -> None:
+        plain, able = Told("plain", slots[0]), with_tools("able", slots[1])
+        asked = [upstream(plain), upstream(able)]
+        tiers = [asked] if grouped else [[one] for one in asked]
+        route = route_of(*tiers, permits=permits, queue_depth=99)
+        callers: list[Caller] = []
+        async with trio.open_nursery() as nursery:
+            for step, which in steps:
+                there = [caller for caller in callers if caller.at]
+                if step in "pt":
+                    callers += await start(nursery, route, PLAIN if step == "p" else TOOLS)
+                elif step == "x" and there:
+                    there[which % len(there)].leave()
+                elif step == "c" and callers:
+                    callers[which % len(callers)].scope.cancel()
+                elif step in "br":
+                    plain.told = BROKEN if step == "b" else READY
+                    route.gate.let_in()
+                await wait_all_tasks_blocked()
+                assert all(one.in_flight <= one.backend.slots for one in asked)
+                held = sum(caller.at is not None for caller in callers)
+                assert held == sum(one.in_flight for one in asked) == route.gate.admission.active
+                if permits is None or held < permits:
+                    for caller in callers:
+                        assert not (caller.waits and route.lanes.of(caller.request).has_room)
+            for caller in callers:
+                caller.leave()
+        assert not any(one.in_flight for one in asked)
+        assert (route.gate.admission.active, route.gate.admission.waiting) == (0, 0)
+        assert not any(caller.code for caller in callers)
+
+    trio.run(run)
 
 
 async def test_who_waits_is_let_in_when_a_backend_is_back(
