@@ -14,7 +14,7 @@ from msgspec import Struct
 from inferd_proto import Usage
 
 from .chat_completions.chunks import ErrorDetail
-from .sse import MAX_EVENT_BYTES, SseParser
+from .sse import BOM, MAX_EVENT_BYTES, SseParser
 
 _TAIL_BYTES = 4096
 """Of what went through: the last chunk that says why an answer ended fits in."""
@@ -128,6 +128,8 @@ class EventRelay:
             return b""
         if self._held:
             data = self._held + data
+        if not self.began:
+            data = data.removeprefix(BOM)
         end = data.rfind(b"\n") + 1
         self._held = data[end:]
         if len(self._held) > MAX_EVENT_BYTES:

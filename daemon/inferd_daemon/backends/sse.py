@@ -7,7 +7,9 @@ without a bound.
 MAX_EVENT_BYTES = 1024 * 1024
 """A chunk of an answer is well under 1 KiB; a whole tool call in one piece can be long."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""Some servers begin with it; it is no part of the first line."""
+
 _DATA = b"data: "
 _BETWEEN = b"\n\n" + _DATA
 _KNOWN_FIELDS = frozenset((b"data", b"event", b"id", b"retry"))
@@ -101,9 +103,9 @@ class SseParser:
         """What follows the byte order mark, which some servers begin with; its part is kept."""
         data = bytes(self._tail) + data
         self._tail.clear()
-        self._begun = not (len(data) < len(_BOM) and _BOM.startswith(data))
+        self._begun = not (len(data) < len(BOM) and BOM.startswith(data))
         if self._begun:
-            return data.removeprefix(_BOM)
+            return data.removeprefix(BOM)
         self._tail += data
         return b""
 

@@ -74,6 +74,19 @@ def test_each_api_ends_in_its_own_way(path: str, stream: bytes) -> None:
         assert Passed(path, stream[:cut], ended=False).verdict == "broken off"
 
 
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [(CHAT, TEXT + FINISH + DONE), ("/v1/messages", MESSAGES), ("/v1/responses", RESPONSES)],
+)
+def test_a_byte_order_mark_costs_no_event(path: str, stream: bytes) -> None:
+    marked = b"\xef\xbb\xbf" + stream
+    for cut in range(6):
+        passed = Passed(path, marked[:cut], marked[cut:])
+        assert passed.verdict == "complete"
+        assert passed.data == stream
+        assert passed.relay.dropped == 0
+
+
 @pytest.mark.parametrize("reason", ["completed", "incomplete", "failed"])
 def test_responses_end_for_three_reasons(reason: str) -> None:
     """Each is an answer that the client understands."""
