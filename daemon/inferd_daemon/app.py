@@ -96,8 +96,11 @@ async def serve(
                 if former is not None and former.code is not None:
                     _log.info("upgraded", gap_ms=round((time.monotonic() - former.began) * 1000))
                 timeout_s = config.daemon.drain_timeout_s
-                if await _told(orders, view) == "upgrade" and await _rest(
-                    fronts, timeout_s, orders, manager
+                if (
+                    await _told(orders, view) == "upgrade"
+                    and await _rest(fronts, timeout_s, orders, manager)
+                    # Who asked for it meanwhile was promised a stop.
+                    and not view.stop_asked.is_set()
                 ):
                     parts.leasing.let_go()
                     clients = fronts.listener.hand_over()
@@ -185,7 +188,7 @@ async def _drain(
     orders: Orders,
 ) -> bool:
     """Let running requests finish; a signal ends the patience, and makes it False."""
-    patient = False
+    patient, told = False, None
     async with trio.open_nursery() as nursery:
 
         async def finish() -> None:
@@ -201,9 +204,11 @@ async def _drain(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(finish)
-        _log.warning("stopping at once", signal=await _stop_from(orders))
+        told = await _stop_from(orders)
+        _log.warning("stopping at once", signal=told)
         nursery.cancel_scope.cancel()
-    return patient
+    # A signal in the very turn in which all was finished counts.
+    return patient and told is None
 
 
 async def _kill_when_told(orders: Orders, runtimes: Runtimes) -> None:
