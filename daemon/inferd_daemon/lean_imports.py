@@ -40,13 +40,16 @@ UNTOUCHED = (
     "difflib",
     "hashlib",
     "hmac",
+    "httptools",
     "httpx",
+    "ipaddress",
     "lzma",
     "msgspec.inspect",
     "secrets",
     "ssl",
     "structlog.stdlib",
     "structlog.threadlocal",
+    "termios",
     "tomllib",
 )
 """What the daemon, trio, attrs, structlog, msgspec and shutil import for uses that come seldom,
@@ -65,7 +68,10 @@ LATE = (
 """What no first answer needs and most daemons need soon: the client of runtimes and upstreams, and
 before it, piece by piece, what it needs. An upgraded daemon has them by `import_later`, once it
 serves."""
-POSTPONED = {"trio._dtls": "trio"}
+POSTPONED = dict.fromkeys(
+    ("trio._dtls", "trio._file_io", "trio._highlevel_ssl_helpers", "trio._path", "trio._ssl"),
+    "trio",
+)
 """Parts that have names in the package around them, where those look for them who want them."""
 
 

@@ -6,6 +6,8 @@ Several requests may be in flight when their ids differ. Feed what was received 
 or a task.
 """
 
+from functools import cache
+
 from msgspec import UNSET
 
 from .account import Account, Toll
@@ -33,11 +35,13 @@ MAX_IN_FLIGHT = 256
 """Requests at once on one connection; one more gets `queue_full`."""
 
 _SMALL = 2048
-_HEADERS = {
-    type_: [frame_header(type_, n) for n in range(_SMALL)]
-    for type_ in (FrameType.JSON, FrameType.MSGPACK)
-}
-"""Headers of small frames: that of one token's delta is nearly always under 2 KiB."""
+"""That of one token's delta is nearly always under 2 KiB."""
+
+
+@cache
+def _small_headers(type_: FrameType) -> list[bytes]:
+    """Headers of frames of less than `_SMALL` bytes, by their length."""
+    return [frame_header(type_, n) for n in range(_SMALL)]
 
 
 class ServerConnection:
@@ -158,7 +162,7 @@ class ServerConnection:
         """
         exchange = self._exchange(request_id)
         exchange.state = step(exchange.state, Signal.PART)
-        headers = _HEADERS[exchange.encoding]
+        headers = _small_headers(exchange.encoding)
         prefix, suffix = exchange.delta_frame(channel)
         base = len(prefix) + len(suffix)
         parts: list[bytes] = []

@@ -191,8 +191,9 @@ for name in lean.LATE:
 loaded = set({(*FOR_OTHERS, "click", "rich", "ssl")!r}) & set(sys.modules)
 assert not loaded, loaded
 import asyncio, rich.console, click, structlog, trio, attrs, ssl
-assert trio._ssl._stdlib_ssl.SSLContext is ssl.SSLContext
+assert trio.SSLStream.__init__.__globals__["_stdlib_ssl"].SSLContext is ssl.SSLContext
 assert trio.DTLSEndpoint is trio._dtls.DTLSEndpoint and not hasattr(trio, "nowhere")
+assert trio.Path("a").name == "a" and trio.wrap_file
 assert attrs.validators.instance_of is attrs.validators.instance_of
 print(asyncio.run.__name__, rich.console.Console.__name__, structlog.stdlib.BoundLogger.__name__)
 """

@@ -121,7 +121,6 @@ class AdminFeed:
             case _:
                 return _line(self._view.state, **details)
 
-
     def _loading(self, key: str) -> JsonObject:
         """The engine maps the file and builds its cache; it tells of no other phases."""
         runtime = self._view.leases.runtimes.get(key)

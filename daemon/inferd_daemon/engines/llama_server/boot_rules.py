@@ -4,9 +4,9 @@ Pure: looks at no file and no socket. Each rule yields (field, sentence); it rea
 whose types were found right, so that one mistake does not hide another.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
