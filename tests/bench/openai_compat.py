@@ -8,7 +8,8 @@
 `backend`: tokens and requests a second of the backend alone, without the daemon around it. `paced`:
 how late tokens are, straight from the upstream and through the daemon, in turns. `crowd`: memory
 for each of many streams, and what one reader that stalls costs the others. `engine`: the throughput
-of a real llama-server, straight and through the daemon, in turns. No test: it asserts nothing.
+of a real llama-server, straight and through the daemon, in turns, and what the daemon uses of the
+processor that the engine could have had. No test: it asserts nothing.
 """
 
 import os
@@ -199,6 +200,7 @@ def llama_server(program: str, streams: int) -> Iterator[int]:
 
 def measure_engine(program: str, streams: int, tokens: int, rounds: int) -> None:
     rates: dict[str, list[float]] = {"direct": [], "daemon": []}
+    used: list[float] = []
     with (
         llama_server(program, streams) as port,
         running_daemon(config=CONFIG.format(port=port)) as it,
@@ -206,12 +208,15 @@ def measure_engine(program: str, streams: int, tokens: int, rounds: int) -> None
         for _ in range(rounds):
             for name, address in (("direct", port), ("daemon", it.socket)):
                 with closing(StreamCrowd(address, streams, tokens)) as crowd:
-                    began = time.monotonic()
+                    began, before = time.monotonic(), cpu_s(it)
                     seen = crowd.run(2.0)
                     rates[name].append(seen.deltas / (time.monotonic() - began))
+                    if name == "daemon":
+                        used.append((cpu_s(it) - before) / seen.deltas * 1e6)
     for name, values in rates.items():
         print(f"{name:7} {median(values):10,.0f} tok/s  of {sorted(map(round, values))}")
-    print(f"daemon / direct {median(rates['daemon']) / median(rates['direct']):.3f}")
+    share = median(rates["daemon"]) / median(rates["direct"])
+    print(f"daemon / direct {share:.3f}  daemon's CPU {median(used):.1f} us/tok")
 
 
 def main(what: str, *given: str) -> None:

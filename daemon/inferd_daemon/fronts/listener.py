@@ -18,8 +18,9 @@ from .session import Session
 DECODING_THREADS = 1
 """For the long messages of all clients: two threads would only take the interpreter from each other
 and from the loop."""
-STARTS_A_TURN = 4
-"""Of all clients: some 0.5 ms. Many that begin at once must not make the running ones late."""
+STARTS_A_TURN = 16
+"""Of all clients: some 2 ms. Many that begin at once must not make the running ones late; with few
+in a turn, streams get out of step, and less is read of each at a time."""
 HALF_MESSAGE_S = 1.0
 """A whole message of a client that means it is here by then; its next one waits."""
 
