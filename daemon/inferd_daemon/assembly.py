@@ -46,6 +46,7 @@ from .supervision.on_demand import OnDemand
 from .supervision.runtimes.attach_blueprint import configured_service
 from .supervision.runtimes.blueprint import Blueprint
 from .supervision.runtimes.boot_blueprint import BootBlueprint, Site
+from .supervision.runtimes.leftovers import Leftovers
 from .supervision.runtimes.resident_blueprint import ResidentBlueprint
 from .supervision.succession.handover import Handover
 
@@ -96,6 +97,7 @@ def assemble(
         _limits(config),
         socket_group=group_id(config.daemon.socket_group, "socket_group"),
         handover=handover,
+        leftovers=Leftovers(places.runtimes, places.state / "logs"),
     )
     agents.open(leasing)
     backends: dict[str, Backend] = {}

@@ -293,8 +293,10 @@ def test_kill_9_of_the_daemon_costs_nothing_but_a_moment(server: Path) -> None:
         with connected(daemon.socket) as client:
             bound = ensure(client, boot(), owner_ref="bound", ttl_ms=None)
             free = ensure(client, boot(port=0), bind="none", ttl_ms=30_000)
-            released = ensure(client, boot())["lease"]["lease_ref"]
-            ask(client, "lease.release", lease_ref=released)
+            released = ensure(client, boot(ctx_size=1024))
+            ask(client, "lease.release", lease_ref=released["lease"]["lease_ref"])
+            left = Path(released["endpoint"]["uds"]).parent
+            assert left.exists()
             pids = [runtime["pid"] for runtime in runtimes(client)]
             daemon.process.kill()
             daemon.process.wait()
@@ -304,6 +306,7 @@ def test_kill_9_of_the_daemon_costs_nothing_but_a_moment(server: Path) -> None:
         with connected(daemon.socket) as client:
             wanted = {bound["lease"]["lease_ref"], free["lease"]["lease_ref"]}
             assert set(leases(client)) == wanted
+            assert (left.exists(), left.parent.exists()) == (False, True)
             assert time.monotonic() - began < 2
             shown = ask(client, "lease.get", lease_ref=free["lease"]["lease_ref"])
             assert 20_000 < shown["left_ms"] < 30_000

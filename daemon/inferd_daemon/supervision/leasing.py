@@ -6,6 +6,7 @@ Restores the daemon's former run before it lets anybody in.
 import os
 import secrets
 import time
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -13,6 +14,7 @@ import trio
 
 from inferd_proto import JsonObject
 
+from ..backends.thread import in_thread
 from ..errors import OperatorError, RequestError
 from .changes import Changes
 from .leases.blueprints import Blueprints, kept_address
@@ -38,6 +40,7 @@ from .leases.relay import Relay
 from .leases.revival import Revival
 from .leases.socket_access import SocketAccess
 from .processes.identity import read_boot_id, read_start_ticks
+from .runtimes.leftovers import Leftovers
 from .runtimes.registry import Managed, Runtimes
 from .succession.handover import Handover
 from .succession.reaper import INSTANCE_VARIABLE, reap
@@ -59,6 +62,7 @@ class Leasing:
         *,
         socket_group: int | None = None,
         handover: Handover | None = None,
+        leftovers: Leftovers | None = None,
     ) -> None:
         # Children bear it in their environment: who takes them over keeps it.
         self.mark = secrets.token_hex(16) if handover is None else handover.mark
@@ -79,6 +83,8 @@ class Leasing:
         self.stopping = False
         """True once the daemon itself drops its clients: their leases wait for the next start."""
         self._journal = journal
+        # The former self's are in use: its next self has no time to look for more.
+        self._leftovers = leftovers if handover is None else None
         self._handed = [] if handover is None else handover.runtimes
         self._living = frozenset() if handover is None else handover.connections
         self.keeper.on_unheld = self._unheld
@@ -158,6 +164,7 @@ class Leasing:
         for runtime in taken.unstarted:
             self.runtimes.start(runtime)
         self._restore(former)
+        await self._sweep()
         for runtime in self.runtimes:
             if runtime.blueprint.resident and not runtime.wanted:
                 self.runtimes.start(runtime)
@@ -196,6 +203,14 @@ class Leasing:
         self.keeper.forget(*(gone.key for gone in reaping.gone))
         here = os.getpid()
         self.keeper.note(DaemonEntry(self.mark, here, read_start_ticks(here), self.boot_id))
+
+    async def _sweep(self) -> None:
+        """Remove what runtimes of former runs left that are not to run again."""
+        if self._leftovers is None:
+            return
+        kept = {place for runtime in self.runtimes for place in runtime.blueprint.places()}
+        with suppress(OSError):  # no thread to be had: the next start sweeps
+            await in_thread(self._leftovers.sweep, None, kept)
 
     def _restore(self, former: list[Live]) -> None:
         """Leases with time left, and their runtimes, which start again at once."""

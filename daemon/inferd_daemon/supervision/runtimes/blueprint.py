@@ -6,6 +6,7 @@ The seam between the kinds of runtimes and those who look after all of them.
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from inferd_proto import BackendManifest, JsonObject, Transport
@@ -88,6 +89,10 @@ class Blueprint(ABC):
     @abstractmethod
     def to_json(self) -> JsonObject:
         """What the journal keeps of its spec, secrets and all."""
+
+    def places(self) -> list[Path]:
+        """The directory and the log that it has on the disk, there or not."""
+        return []
 
     def clean_up(self) -> None:  # noqa: B027 (a kind that leaves nothing)
         """Its runtime is forgotten: remove what it left on the disk. Never raises."""

@@ -100,6 +100,10 @@ class BootBlueprint(Blueprint):
         """
         return await in_thread(_estimate, None, self.spec)
 
+    def places(self) -> list[Path]:
+        """Its socket's directory, and its log."""
+        return [self._directory, self._log_path]
+
     def clean_up(self) -> None:
         """Remove its directory, where it is empty, and its log."""
         with contextlib.suppress(OSError):

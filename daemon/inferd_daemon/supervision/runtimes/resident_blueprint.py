@@ -1,6 +1,7 @@
 """Blueprints of libllama workers, which run as long as the daemon: it starts them itself."""
 
 import hashlib
+from pathlib import Path
 
 import msgspec
 
@@ -37,23 +38,26 @@ class ResidentBlueprint(Blueprint):
             projector=config.mmproj is not None,
         )
         self._config = config
-        self._site = site
+        self._directory = site.runtimes / self.name
+        self._log_path = site.logs / f"{self.name}.log"
 
     def make(self, hooks: Hooks, former: Former | None = None) -> Supervisor:
         """The supervisor of its worker."""
         kept = former or Former()
-        engine = LibllamaEngine(
-            self.name, self._config, self._site.runtimes / self.name, key=kept.key
-        )
+        engine = LibllamaEngine(self.name, self._config, self._directory, key=kept.key)
         keep_open(engine, kept)
         return Supervisor(
             engine,
-            RuntimeLog(self._site.logs / f"{self.name}.log"),
+            RuntimeLog(self._log_path),
             held=hooks.held,
             on_change=hooks.on_change,
             marks=hooks.marks,
             revive_after_s=REVIVE_AFTER_S,
         )
+
+    def places(self) -> list[Path]:
+        """Its socket's directory, and its log."""
+        return [self._directory, self._log_path]
 
     async def estimate(self) -> int:
         """Not counted: it runs in any case."""
