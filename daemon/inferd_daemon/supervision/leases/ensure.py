@@ -186,8 +186,11 @@ class Ensure:
                     return False
                 await self._runtimes.wait_changed()
             return True
-        why = failure(Cause.NOT_READY, f"it was not ready after {allowed:g} s")
-        raise start_failure(runtime.blueprint.name, why)
+        said = supervisor.status().last_error
+        reason = f"it was not ready after {allowed:g} s" + (f": {said}" if said else "")
+        attached = runtime.blueprint.kind == "attach"
+        cause = Cause.SERVICE_UNAVAILABLE if attached else Cause.NOT_READY
+        raise start_failure(runtime.blueprint.name, failure(cause, reason))
 
     def _fell_at_once(self, runtime: Managed) -> bool:
         """Its first process since it was admitted ended before it was ready."""
