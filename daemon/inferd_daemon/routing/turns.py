@@ -7,7 +7,8 @@ each lane; across lanes, who finds room passes who does not.
 Nobody who waits for a lane starves by those who share its room. Who is passed by keeps its place,
 or has a claim for it (`ring`): of the room that a lane gets, each peer that waits there has at
 least its share, whatever the others, itself included, get elsewhere in the meantime. Only a lane
-that gets no room makes wait without end; `max_wait_ms` bounds that.
+that gets no room while a permit is free makes wait without end (permits are kept for nobody, as
+that could leave both idle); `max_wait_ms` bounds that.
 
 Never holds a member that has nothing here: without waiting or active requests it is forgotten.
 """
