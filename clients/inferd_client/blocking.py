@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from inferd_proto import Embeddings, JsonObject, Ranking, Result, TextMessage
+from inferd_proto import Embeddings, JsonObject, LeaseEnsured, Ranking, Result, TextMessage
 
 from . import requests
 from .blocking_control import ControlVerbs
-from .blocking_lease import HeldLease
+from .blocking_lease import HeldLease, take_lease
 from .blocking_link import BlockingLink
 from .blocking_streams import AnswerStream, Generation, ItemStream, RecordStream
 from .content import Prompt
@@ -194,6 +194,9 @@ class Client(ControlVerbs):
     def stream(self, op: str, /, **arguments: object) -> ItemStream:
         """A control operation that answers with a stream of plain JSON values."""
         return ItemStream(self._link, requests.control(op, arguments), self._timeout_s)
+
+    def _take(self, asked: JsonObject) -> LeaseEnsured:
+        return take_lease(self._link, asked, self._patience_s(asked))
 
     def _hold(self, asked: JsonObject) -> HeldLease:
         return HeldLease(lambda: self._link, self._dial, asked, self._patience_s(asked))

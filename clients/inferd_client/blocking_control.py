@@ -47,7 +47,7 @@ class ControlVerbs(ABC):
         By default (`bind="none"`) it outlives this client: it ends by its ttl or by `release`.
         """
         asked = leases.ensure(target, options, owner=self._label, bind="none")
-        return leases.to_ensured(self.call("lease.ensure", **asked))
+        return self._take(asked)
 
     def plan(self, target: Target | None = None, **options: Unpack[EnsureOptions]) -> EnsurePlan:
         """What `ensure` would take: what it needs, what would have to go. Changes nothing."""
@@ -130,6 +130,9 @@ class ControlVerbs(ABC):
     @abstractmethod
     def routes(self) -> list[RouteStatus]:
         """The names that can be asked for."""
+
+    @abstractmethod
+    def _take(self, asked: JsonObject) -> LeaseEnsured: ...
 
     @abstractmethod
     def _hold(self, asked: JsonObject) -> HeldLease: ...

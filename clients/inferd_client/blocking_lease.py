@@ -118,7 +118,7 @@ class HeldLease:
         if self._hold is not None:
             raise ClientClosed("a lease is entered once; ask the client for another")
         link = self._find_link()
-        granted = _ensure(link, self._asked, self._timeout_s)
+        granted = take_lease(link, self._asked, self._timeout_s)
         self._hold = _Hold(link, self._dial, granted)
         return self
 
@@ -186,7 +186,8 @@ class _Hold:
         return self._link
 
 
-def _ensure(link: BlockingLink, asked: JsonObject, timeout_s: float | None) -> LeaseEnsured:
+def take_lease(link: BlockingLink, asked: JsonObject, timeout_s: float | None) -> LeaseEnsured:
+    """Have a runtime ready and leased. Interrupted, it leaves no lease, whatever crossed."""
     mailbox = link.start(requests.control("lease.ensure", asked), timeout_s)
     try:
         answer = link.next(mailbox, timeout_s)

@@ -23,14 +23,14 @@ from typing import Self, TypeVar, Unpack
 
 import anyio
 
-from inferd_proto import Embeddings, JsonObject, Ranking, Result, TextMessage
+from inferd_proto import Embeddings, JsonObject, LeaseEnsured, Ranking, Result, TextMessage
 
 from . import requests
 from .async_link import AsyncLink
 from .content import Prompt
 from .control import ControlVerbs
 from .errors import ClientClosed
-from .held_lease import HeldLease
+from .held_lease import HeldLease, take_lease
 from .metrics import MetricFamily, to_metrics
 from .requests import EmbedTask, GenerateOptions, GenerateV1Options
 from .status import NotReady, RouteStatus, Status, to_routes, to_status, what_is_missing
@@ -209,6 +209,9 @@ class Client(ControlVerbs):
     def stream(self, op: str, /, **arguments: object) -> ItemStream:
         """A control operation that answers with a stream of plain JSON values."""
         return ItemStream(self._link, requests.control(op, arguments))
+
+    async def _take(self, asked: JsonObject) -> LeaseEnsured:
+        return await take_lease(self._link, asked)
 
     def _hold(self, asked: JsonObject) -> HeldLease:
         return HeldLease(lambda: self._link, self._dial, asked)

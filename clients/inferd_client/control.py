@@ -47,7 +47,7 @@ class ControlVerbs(ABC):
         By default (`bind="none"`) it outlives this client: it ends by its ttl or by `release`.
         """
         asked = leases.ensure(target, options, owner=self._label, bind="none")
-        return leases.to_ensured(await self.call("lease.ensure", **asked))
+        return await self._take(asked)
 
     async def plan(
         self, target: Target | None = None, **options: Unpack[EnsureOptions]
@@ -136,6 +136,9 @@ class ControlVerbs(ABC):
     @abstractmethod
     async def routes(self) -> list[RouteStatus]:
         """The names that can be asked for."""
+
+    @abstractmethod
+    async def _take(self, asked: JsonObject) -> LeaseEnsured: ...
 
     @abstractmethod
     def _hold(self, asked: JsonObject) -> HeldLease: ...

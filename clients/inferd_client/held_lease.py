@@ -108,7 +108,7 @@ class HeldLease:
         if self._hold is not None:
             raise ClientClosed("a lease is entered once; ask the client for another")
         link = self._find_link()
-        granted = await _ensure(link, self._asked)
+        granted = await take_lease(link, self._asked)
         self._hold = _Hold(link, self._dial, granted)
         await self._hold.begin()
         return self
@@ -202,7 +202,8 @@ class _Hold:
         return self._link
 
 
-async def _ensure(link: AsyncLink, asked: JsonObject) -> LeaseEnsured:
+async def take_lease(link: AsyncLink, asked: JsonObject) -> LeaseEnsured:
+    """Have a runtime ready and leased. Cancelled, it leaves no lease, whatever crossed."""
     mailbox = await link.start(requests.control("lease.ensure", asked))
     try:
         answer = await link.next(mailbox)

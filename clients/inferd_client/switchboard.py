@@ -101,6 +101,8 @@ class Mailbox:
     def abandon(self) -> None:
         """Drop what is there and what still comes."""
         self.abandoned = True
+        if self.ended and self._answers:
+            self.crossed = self._answers[-1]
         self._answers.clear()
         self.weight = 0
 

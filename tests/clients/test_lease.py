@@ -313,6 +313,19 @@ def test_a_grant_that_crosses_the_cancel_is_given_back(run: Run, daemon: Scripte
     run(main)
 
 
+def test_so_is_one_that_nobody_would_have_renewed(run: Run, daemon: ScriptedDaemon) -> None:
+    daemon.script = when("lease.ensure", grant_late)
+
+    async def main() -> None:
+        async with Client(daemon.path) as client:
+            with anyio.move_on_after(0.05) as scope:
+                await client.ensure("qwen3", ttl=3600)
+            assert scope.cancelled_caught
+            assert ops(daemon) == ["lease.ensure", "lease.release"]
+
+    run(main)
+
+
 def test_refusals_are_typed_and_leave_nothing(run: Run, daemon: ScriptedDaemon) -> None:
     codes = iter(
         [

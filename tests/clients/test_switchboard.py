@@ -219,6 +219,17 @@ def test_an_abandoned_request_keeps_nothing_and_ends() -> None:
     assert mailbox.take() is None
 
 
+def test_the_last_answer_is_kept_for_who_left_without_taking_it() -> None:
+    pair = Pair()
+    taken, left = pair.ask(), pair.ask()
+    pair.answer(done(taken), done(left))
+    answer = taken.take()
+    for mailbox in (taken, left):
+        mailbox.abandon()
+    assert taken.crossed is None
+    assert type(left.crossed) is type(answer)
+
+
 def test_a_stream_past_its_bound_is_cancelled_and_the_other_is_whole() -> None:
     pair = Pair(max_buffered_bytes=10_000)
     slow, quick = pair.ask(), pair.ask()

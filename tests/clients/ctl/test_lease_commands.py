@@ -68,8 +68,8 @@ def test_a_table_in_a_pipe_keeps_its_lines_whole(daemon: ScriptedDaemon) -> None
 
 def test_logs(ctl: Ctl, daemon: ScriptedDaemon) -> None:
     ended = ctl("logs", "qwen", "-f", "-n", "7")
-    assert (ended.code, ended.out) == (0, "loading\nlistening\n")
-    assert ended.err == "(3 lines were missed)\n"
+    assert (ended.code, ended.out) == (1, "loading\nlistening\n")
+    assert ended.err.startswith("(3 lines were missed)\ninferdctl: the daemon ended this")
     assert arguments(daemon, "logs") == {"instance_key": QWEN, "follow": True, "lines": 7}
     assert [json.loads(line) for line in ctl("logs", "qwen", "--json").out.splitlines()] == [
         {"line": "loading"},
@@ -79,7 +79,10 @@ def test_logs(ctl: Ctl, daemon: ScriptedDaemon) -> None:
 
 
 def test_watch(ctl: Ctl) -> None:
-    lines = ctl("watch").out.splitlines()
+    ended = ctl("watch")
+    assert (ended.code, ended.err.partition(":")[0]) == (1, "inferdctl")
+    assert "the daemon ended this" in ended.err
+    lines = ended.out.splitlines()
     assert len(lines) == 5 + len(CHANGES) - 1
     assert lines[5].endswith("  runtime qwen is restarting, pid 4300")
     assert [json.loads(line) for line in ctl("watch", "--json").out.splitlines()] == CHANGES

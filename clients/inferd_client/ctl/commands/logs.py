@@ -29,8 +29,9 @@ MODEL as for `inferdctl stop`; a runtime that failed keeps its log.
 @connection
 def command(
     model: str, follow: bool, lines: int, json_: bool, socket: str | None, wait_s: float
-) -> None:
+) -> int:
     """Show the last lines that the runtime of MODEL wrote."""
+    from .. import exits
     from ..render import json_line
     from ..terminal import Terminal
 
@@ -46,3 +47,11 @@ def command(
                 click.echo(f"({missed} lines were missed)", err=True)
             else:
                 terminal.say(f"{text}\n")
+    if not follow:
+        return exits.DONE
+    click.echo(
+        "inferdctl: the daemon ended this: it stops, goes on as another version, or has forgotten "
+        "the runtime",
+        err=True,
+    )
+    return exits.FAILED
