@@ -24,15 +24,32 @@ class RequestError(InferdError):
 class CallerFault(RequestError):
     """The request is at fault: another backend would refuse it as well. Not the backend's blame."""
 
-    def __init__(self, message: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
-        super().__init__(code, message)
+    def __init__(
+        self,
+        message: str,
+        code: ErrorCode = ErrorCode.INVALID_REQUEST,
+        *,
+        details: JsonObject | None = None,
+    ) -> None:
+        super().__init__(code, message, details=details)
 
 
 class BackendFault(RequestError):
     """The backend or its upstream failed; counts against it."""
 
-    def __init__(self, message: str, code: ErrorCode = ErrorCode.BACKEND_UNAVAILABLE) -> None:
-        super().__init__(code, message)
+    def __init__(
+        self,
+        message: str,
+        code: ErrorCode = ErrorCode.BACKEND_UNAVAILABLE,
+        *,
+        details: JsonObject | None = None,
+    ) -> None:
+        super().__init__(code, message, details=details)
+
+
+class UpstreamFault(BackendFault):
+    """What was asked answered wrongly, or broke off in its answer: it was there, and failed. Over
+    HTTP that is another status (502) than of one that takes no requests for now (503)."""
 
 
 class BackendSilence(BackendFault):

@@ -222,12 +222,12 @@ def test_mistakes_in_a_spec_are_told_by_their_field(
 @pytest.mark.parametrize(
     ("prompt", "status", "said"),
     [
-        ("garbage", 503, "no event"),
-        ("half", 503, "in the middle of a line"),
+        ("garbage", 502, "no event"),
+        ("half", 502, "in the middle of a line"),
         ("failed 401", 503, "logged out"),
         ("failed 404", 404, "has no model"),
-        ("failed 429", 503, "try later"),
-        ("failed 500", 503, "500"),
+        ("failed 429", 429, "try later"),
+        ("failed 500", 502, "500"),
     ],
 )
 def test_what_a_cli_does_wrong_is_one_error(
@@ -493,7 +493,7 @@ def test_a_program_that_vanishes_is_told_by_the_route_and_comes_back(
     endpoint = ensure(client, OPUS)["endpoint"]
     program = tmp_path / "scripted-claude"
     program.rename(tmp_path / "elsewhere")
-    assert ask_agent(endpoint).status == 503
+    assert ask_agent(endpoint).status == 502
     (tmp_path / "elsewhere").rename(program)
     assert ask_agent(endpoint).text == "hello "
 

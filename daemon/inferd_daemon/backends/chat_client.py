@@ -13,7 +13,14 @@ import trio
 
 from inferd_proto import ErrorCode
 
-from ..errors import AnswerTooLong, BackendFault, BackendSilence, MachineFault, RequestError
+from ..errors import (
+    AnswerTooLong,
+    BackendFault,
+    BackendSilence,
+    MachineFault,
+    RequestError,
+    UpstreamFault,
+)
 from .base import (
     Batch,
     Capabilities,
@@ -43,6 +50,7 @@ from .http_messages import (
     is_encoded,
     may_be_events,
     refuse_encoded,
+    retry_after,
     stream_of,
 )
 from .media import encode_media
@@ -278,11 +286,11 @@ class ChatClient:
         if response.status_code == 200:
             refuse_encoded(response)
         elif is_encoded(response):  # the status says enough to tell whose fault it is
-            return refusal(response.status_code, b"", self._redact)
+            return refusal(response.status_code, b"", self._redact, retry_after(response))
         body = await self._read_body(response, deadline, limit)
         if response.status_code == 200:
             return whole_answer_failure(content_type(response), body, self._redact)
-        return refusal(response.status_code, body, self._redact)
+        return refusal(response.status_code, body, self._redact, retry_after(response))
 
     async def _read_body(
         self, response: httpx.Response, deadline: float, limit: int, *, whole: bool = False
@@ -295,7 +303,7 @@ class ChatClient:
         body = bytearray()
         stream = stream_of(response)
         next_by = piece_source(stream, stream.__aiter__())
-        fault = BackendFault(self._too_late("did not end its answer"))
+        fault: BackendFault = UpstreamFault(self._too_late("did not end its answer"))
         while (now := trio.current_time()) < deadline:
             idle_until = now + self._deadlines.idle_s
             try:
@@ -311,7 +319,7 @@ class ChatClient:
                 return bytes(body)
             body += piece
             if len(body) > limit:
-                fault = BackendFault(f"upstream answered more than {limit} bytes")
+                fault = UpstreamFault(f"upstream answered more than {limit} bytes")
                 break
         if whole:
             raise fault
@@ -320,6 +328,7 @@ class ChatClient:
     # -- what goes wrong -------------------------------------------------------------------
 
     def _translate(self, error: httpx.TransportError) -> BackendFault:
+        kind: type[BackendFault] = BackendFault
         match error:
             case httpx.ConnectError() | httpx.ConnectTimeout():
                 what = "cannot connect to upstream"
@@ -330,7 +339,8 @@ class ChatClient:
                 what = "upstream is too slow"
             case _:
                 what = "upstream broke the connection"
-        return BackendFault(f"{what}: {self._redact(str(error)) or type(error).__name__}")
+                kind = UpstreamFault
+        return kind(f"{what}: {self._redact(str(error)) or type(error).__name__}")
 
     def _went_silent(self, answer: ChatAnswer) -> BackendFault:
         what = "did not go on with its answer" if answer.payloads else "began no answer"
@@ -347,7 +357,7 @@ class ChatClient:
         """The fault of an answer that began and whose whole time is over."""
         limits = self._deadlines
         if trio.current_time() - course.last_event_at > limits.idle_s:
-            return BackendFault(self._too_late("did not end its answer"))
+            return UpstreamFault(self._too_late("did not end its answer"))
         words = f"the answer took longer than it may, {limits.total_s:g} s (timeout_s)"
         if 2 * course.held_s > limits.total_s:
             words += ": the client read too slowly"

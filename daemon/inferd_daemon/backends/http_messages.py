@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from ..errors import BackendFault
+from ..errors import UpstreamFault
 
 
 def stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
@@ -35,6 +35,11 @@ def content_type(response: httpx.Response) -> str:
     return _header(response, b"content-type").partition(";")[0].strip().lower()
 
 
+def retry_after(response: httpx.Response) -> str:
+    """As it came; "" where there is none."""
+    return _header(response, b"retry-after").strip()
+
+
 def _header(response: httpx.Response, name: bytes) -> str:
     """The first of that name, "" where there is none: httpx's own look-up costs more than all."""
     for key, value in response.headers.raw:
@@ -59,10 +64,10 @@ def is_encoded(response: httpx.Response) -> bool:
 
 
 def refuse_encoded(response: httpx.Response) -> None:
-    """Raises BackendFault for a body that is compressed."""
+    """Raises UpstreamFault for a body that is compressed."""
     if is_encoded(response):
         encoding = _header(response, b"content-encoding")
-        raise BackendFault(
+        raise UpstreamFault(
             f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
             "though none was asked for"
         )

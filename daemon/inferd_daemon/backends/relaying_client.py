@@ -14,7 +14,7 @@ import trio
 
 from inferd_proto import ErrorCode, Text
 
-from ..errors import BackendFault, BackendSilence, RequestError
+from ..errors import BackendFault, BackendSilence, RequestError, UpstreamFault
 from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
 from .chat_client import MAX_BODY_BYTES, ChatClient
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
@@ -171,7 +171,7 @@ class RelayedEvents(Pieces):
             return events.feed(piece)
         data = events.feed_eof()
         if events.error is None and not events.complete:
-            raise BackendFault("upstream ended the stream in the middle of the answer")
+            raise UpstreamFault("upstream ended the stream in the middle of the answer")
         return data
 
     def _out_of_time(self) -> BackendFault:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from inferd_proto import ErrorCode, JsonObject
 
-from ..errors import BackendFault, CallerFault, RequestError
+from ..errors import CallerFault, RequestError, UpstreamFault
 from .base import EmbedRequest, EmbedResult, RerankRequest, RerankResult
 from .chat_completions import Dialect
 
@@ -66,17 +66,17 @@ def embed_body(request: EmbedRequest, dialect: Dialect, model: str | None) -> by
 
 
 def read_embeddings(body: bytes, request: EmbedRequest, model: str | None) -> EmbedResult:
-    """Raises BackendFault where vectors are missing, CallerFault where their size is not asked."""
+    """Raises UpstreamFault where vectors are missing, CallerFault where their size is not asked."""
     try:
         answer = _decode_embeddings(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise BackendFault("upstream answered embeddings that cannot be read") from None
+        raise UpstreamFault("upstream answered embeddings that cannot be read") from None
     vectors = {vector.index: vector.embedding for vector in answer.data}
     if sorted(vectors) != list(range(len(request.input))) or len(answer.data) != len(vectors):
-        raise BackendFault("upstream did not answer one embedding for each input")
+        raise UpstreamFault("upstream did not answer one embedding for each input")
     sizes = {len(vector) for vector in vectors.values()}
     if len(sizes) != 1 or 0 in sizes:
-        raise BackendFault("upstream answered embeddings of different sizes")
+        raise UpstreamFault("upstream answered embeddings of different sizes")
     size = sizes.pop()
     if request.dimensions not in (None, size):
         raise CallerFault(f"`dimensions`: this model makes {size}, not {request.dimensions}")
@@ -100,18 +100,18 @@ def rerank_body(request: RerankRequest, model: str | None) -> bytes:
 
 
 def read_ranking(body: bytes, request: RerankRequest, model: str | None) -> RerankResult:
-    """Raises BackendFault where a score is missing."""
+    """Raises UpstreamFault where a score is missing."""
     try:
         answer = _decode_ranking(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise BackendFault("upstream answered a ranking that cannot be read") from None
+        raise UpstreamFault("upstream answered a ranking that cannot be read") from None
     scores: dict[int, float] = {}
     for result in answer.results:
         score = result.relevance_score if result.relevance_score is not None else result.score
         if score is not None:
             scores[result.index] = score
     if sorted(scores) != list(range(len(request.documents))):
-        raise BackendFault("upstream did not answer one score for each document")
+        raise UpstreamFault("upstream did not answer one score for each document")
     return RerankResult(
         [scores[index] for index in range(len(scores))],
         answer.model or model or "",

@@ -1,11 +1,12 @@
 """From the name that a request gives to the backend that answers it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import NamedTuple
 
 import trio
 
-from inferd_proto import ErrorCode
+from inferd_proto import ErrorCode, JsonObject
 
 from ..backends.base import Backend, GenerateRequest
 from ..errors import RequestError
@@ -115,7 +116,10 @@ class Route:
         code = ErrorCode.BACKEND_UNAVAILABLE
         if refusal is not None and not unready:
             code = refusal.code
-        raise RequestError(code, f"route {self.name}: {'; '.join(skipped)}")
+        details: JsonObject | None = None
+        if code is ErrorCode.BACKEND_UNAVAILABLE and (waits := self._retries()):
+            details = {"estimate_ms": ceil(min(waits) * 1000)}
+        raise RequestError(code, f"route {self.name}: {'; '.join(skipped)}", details=details)
 
     def remember(self, choice: Choice) -> None:
         """The upstream has served the conversation, and has it in its cache now."""
@@ -132,7 +136,7 @@ class Route:
                 await trio.sleep(min([LOOK_S, *self._retries()]))
                 self.gate.let_in()
 
-    def _retries(self) -> Iterable[float]:
+    def _retries(self) -> list[float]:
         """In how many seconds breakers let a request try again."""
         waits = (upstream.retry_in() for upstream in self._upstreams)
         return [wait for wait in waits if wait > 0]

@@ -216,7 +216,10 @@ async def test_the_callers_mistakes_are_the_callers(
     with pytest.raises(CallerFault) as caught:
         await run(demo, request_)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert "upstream answered 400" in caught.value.message
+    too_long = words == "context"
+    begins = "the prompt is too long for the model" if too_long else "upstream answered 400"
+    assert caught.value.message.startswith(begins)
+    assert caught.value.details == ({"reason": "context_length_exceeded"} if too_long else None)
     assert words in caught.value.message
 
 

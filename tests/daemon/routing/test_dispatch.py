@@ -71,6 +71,7 @@ async def test_without_another_backend_the_request_is_refused_with_the_reason(
         "route r: a is not ready: its breaker is open for another 30.0 s;"
         " its last failure: upstream answered 502"
     )
+    assert error.details == {"estimate_ms": 30_000}
     await trio.sleep(30)
     with pytest.raises(BackendFault, match="502"):
         await ask(route, DOWN)

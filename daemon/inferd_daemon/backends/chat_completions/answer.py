@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from inferd_proto import ErrorCode, StopReason, ToolChoice, Usage
 
-from ...errors import BackendFault, ModelFault, RequestError
+from ...errors import ModelFault, RequestError, UpstreamFault
 from ..base import Batch, Finished, TextDeltas, ThinkingDeltas, ToolCall
 from ..sse import SseOverflowError, SseParser
 from .chunks import Choice, Chunk, Delta, decode_chunks
@@ -102,7 +102,7 @@ class ChatAnswer:
         try:
             payloads = self._sse.feed(data)
         except SseOverflowError as error:
-            self.failure = BackendFault(f"upstream sent {error}")
+            self.failure = UpstreamFault(f"upstream sent {error}")
             return []
         return self._take(payloads)
 
@@ -230,7 +230,7 @@ class ChatAnswer:
     def _conclude(self, batch: Batch) -> None:
         """Add the tool calls and `Finished`. Raises RequestError where the answer is not whole."""
         if self._finish_reason is None:
-            raise BackendFault("upstream ended the stream in the middle of the answer")
+            raise UpstreamFault("upstream ended the stream in the middle of the answer")
         stop_reason = STOP_REASONS.get(self._finish_reason)
         if stop_reason is None:
             raise ModelFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from inferd_proto import ErrorCode
+from inferd_proto import ErrorCode, JsonObject
 
-from ...errors import BackendFault, CallerFault, RequestError
+from ...errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from .chunks import ErrorDetail
 
 MAX_ERROR_BODY_BYTES = 4096
@@ -20,20 +20,20 @@ MAX_MESSAGE_CHARS = 1024
 """What of a message goes on to the client: it is one sentence on a frame."""
 _SHORTEST_SECRET = 4
 _SHORTEST_WORD = 8
+_TOO_MANY = 429
+_UNAVAILABLE = 503
+_SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
 _CALLER_STATUSES = frozenset((400, 413, 414, 422))
 """Another upstream of the same kind would refuse the request as well."""
 _OPERATOR_MARKS = frozenset(
     ("model_not_found", "invalid_api_key", "authentication_error", "insufficient_quota")
 )
 """Said with a 400 by some servers, though the configuration is at fault, not the request."""
-_CALLER_MARKS = frozenset(
-    (
-        "invalid_request_error",
-        "BadRequestError",
-        "context_length_exceeded",
-        "exceed_context_size_error",
-    )
-)
+_CONTEXT_MARKS = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+"""OpenAI's word and llama-server's for a prompt that is longer than the model's context."""
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""The `reason` in the error's details: agents shorten what they send when they see it."""
+_CALLER_MARKS = frozenset(("invalid_request_error", "BadRequestError"))
 """Of the request's own mistakes, where no status tells: some say them in a 200 or a 500."""
 _MEDIA_REFUSED = re.compile(r"\b(image|audio|video) input is not supported")
 """llama-server's words, with status 500, for a model without a projector."""
@@ -101,10 +101,12 @@ class Reason(NamedTuple):
     status: int | None = None
 
 
-def refusal(status: int, body: bytes, redact: Redactor) -> RequestError:
-    """The error for an answer that is not 200; `body` may be cut anywhere."""
+def refusal(status: int, body: bytes, redact: Redactor, retry_after: str = "") -> RequestError:
+    """The error for an answer that is not 200; `body` may be cut anywhere. `retry_after` is the
+    header's value.
+    """
     if 300 <= status < 400:
-        return BackendFault(
+        return UpstreamFault(
             f"upstream answered {status}, a redirect; set base_url to where it leads"
         )
     reason = _read_reason(body, redact)
@@ -113,7 +115,7 @@ def refusal(status: int, body: bytes, redact: Redactor) -> RequestError:
         if reason.message
         else (f"upstream answered {status}")
     )
-    return _blame(status, message, reason)
+    return _blame(status, message, reason, retry_after)
 
 
 def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> RequestError:
@@ -122,7 +124,7 @@ def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> Re
         reason = _read_reason(body, redact)
         if reason.message:
             return _blame(reason.status or 500, f"upstream failed: {reason.message}", reason)
-    return BackendFault(
+    return UpstreamFault(
         f"upstream answered 200 with {content_type or 'something'!r} instead of a stream of "
         "events; check base_url"
     )
@@ -135,16 +137,30 @@ def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
     return _blame(reason.status or 500, words, reason)
 
 
-def _blame(status: int, message: str, reason: Reason) -> RequestError:
+def _blame(status: int, message: str, reason: Reason, retry_after: str = "") -> RequestError:
+    if reason.marks & _CONTEXT_MARKS:
+        words = f"the prompt is too long for the model: {reason.message}"
+        return CallerFault(words, details={"reason": CONTEXT_EXCEEDED})
     if _MEDIA_REFUSED.search(reason.message):
         return CallerFault(message, ErrorCode.ATTACHMENT_UNSUPPORTED)
     if _INPUT_TOO_LONG.search(reason.message):
         return CallerFault(message)
     if reason.marks & _OPERATOR_MARKS:
-        return BackendFault(message)
+        return UpstreamFault(message)
     if status in _CALLER_STATUSES or (status == 500 and reason.marks & _CALLER_MARKS):
         return CallerFault(message)
-    return BackendFault(message)
+    if status == _TOO_MANY:  # it works, and has no room: what a client would be told by itself
+        return RequestError(ErrorCode.QUEUE_FULL, message, details=_estimate(retry_after))
+    if status == _UNAVAILABLE:
+        return BackendFault(message, details=_estimate(retry_after))
+    return UpstreamFault(message)
+
+
+def _estimate(retry_after: str) -> JsonObject | None:
+    """Whole or broken seconds; not the date that a proxy of long ago would give."""
+    if not _SECONDS.fullmatch(retry_after):
+        return None
+    return {"estimate_ms": round(float(retry_after) * 1000)}
 
 
 def _read_reason(body: bytes, redact: Redactor) -> Reason:

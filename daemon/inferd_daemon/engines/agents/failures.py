@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from inferd_proto import ErrorCode
 
 from ...backends.chat_completions.failures import Redactor
-from ...errors import BackendFault, CallerFault, RequestError
+from ...errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from .dialogue import Failed
 from .profile import AgentProfile
 
@@ -37,15 +37,16 @@ def explain(
                 ErrorCode.NOT_FOUND,
             )
         case 429:
-            return BackendFault(
-                f"{profile.name}: its upstream takes no more for now; try later (429: {words})"
+            return RequestError(
+                ErrorCode.QUEUE_FULL,
+                f"{profile.name}: its upstream takes no more for now; try later (429: {words})",
             )
         case status if status in _CALLER_STATUSES:
             return CallerFault(f"{profile.name}: its upstream refused the request: {words}")
         case None:
-            return BackendFault(f"{profile.name} failed: {words}")
+            return UpstreamFault(f"{profile.name} failed: {words}")
         case status:
-            return BackendFault(f"{profile.name}: its upstream answered {status}: {words}")
+            return UpstreamFault(f"{profile.name}: its upstream answered {status}: {words}")
 
 
 def one_line(text: str, secrets: Iterable[str]) -> str:

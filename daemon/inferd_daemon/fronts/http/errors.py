@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from inferd_proto import ErrorCode, JsonObject
 
-from ...errors import RequestError
+from ...errors import AnswerTooLong, BackendSilence, RequestError, UpstreamFault
 
 RETRY_AFTER_S = 1
 """Where nothing is known of how long the queue takes."""
@@ -59,12 +59,9 @@ def openai_error(
     code: str | None = None,
 ) -> Response:
     """The whole answer; `status` and `code` where the request's own code says too little."""
-    status = STATUSES[error.code] if status is None else status
-    headers = {}
-    if error.code is ErrorCode.QUEUE_FULL:
-        headers["retry-after"] = str(retry_after_s(error.details))
+    status = http_status(error) if status is None else status
     body = msgspec.json.encode(error_object(error, status=status, param=param, code=code))
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, retry_headers(error), media_type="application/json")
 
 
 def error_object(
@@ -75,7 +72,7 @@ def error_object(
     code: str | None = None,
 ) -> JsonObject:
     """As a plain value."""
-    status = STATUSES[error.code] if status is None else status
+    status = http_status(error) if status is None else status
     return {
         "error": {
             "message": error.message,
@@ -116,8 +113,30 @@ def type_of(status: int) -> str:
     return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
+def http_status(error: RequestError) -> int:
+    """That of its code, but for who was there and failed: 502, or 504 where time ran out.
+
+    What cannot be connected to stays at 503, like what loads or rests behind its breaker: nothing
+    has reached it, and the status does not change when the breaker opens.
+    """
+    if error.code is ErrorCode.BACKEND_UNAVAILABLE:
+        if isinstance(error, BackendSilence | AnswerTooLong):
+            return 504
+        if isinstance(error, UpstreamFault):
+            return 502
+    return STATUSES[error.code]
+
+
+def retry_headers(error: RequestError) -> dict[str, str]:
+    """When to come again, where that is known, or where it is all that is wrong."""
+    details = error.details
+    if error.code is ErrorCode.QUEUE_FULL or (details and "estimate_ms" in details):
+        return {"retry-after": str(retry_after_s(details))}
+    return {}
+
+
 def retry_after_s(details: JsonObject | None) -> int:
-    """Whole seconds until the queue is likely to have moved on."""
+    """Whole seconds until another try is likely to go well."""
     estimate_ms = (details or {}).get("estimate_ms")
     if not isinstance(estimate_ms, int | float):
         return RETRY_AFTER_S

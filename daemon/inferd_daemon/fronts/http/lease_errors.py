@@ -4,7 +4,6 @@ from starlette.responses import Response
 
 from ...errors import CallerFault, RequestError
 from ...supervision.leases.entrance import WrongToken
-from ...supervision.leases.relay import Comeback
 from .openai.failures import ErrorShape
 
 
@@ -21,7 +20,4 @@ def refusal(error: RequestError, shape: ErrorShape) -> Response:
         answer = shape.response(error, status=401, code="invalid_api_key")
         answer.headers["www-authenticate"] = "Bearer"
         return answer
-    answer = shape.response(error)
-    if isinstance(error, Comeback):
-        answer.headers["retry-after"] = str(error.retry_after_s)
-    return answer
+    return shape.response(error)

@@ -17,7 +17,7 @@ from inferd_proto import ErrorCode
 from ...backends.runtime import Endpoint
 from ...backends.thread import in_thread
 from ...engines.llama_server.address import root_url
-from ...errors import BackendFault, RequestError
+from ...errors import BackendFault, RequestError, UpstreamFault
 from ..runtimes.machine import SERVING, State
 from ..runtimes.registry import Managed, Runtimes
 from .endpoint import pinned_model
@@ -25,6 +25,7 @@ from .entrance import Entry
 
 RETURN_PATIENCE_S = 20.0
 """How long a request waits for a runtime that restarts: most are back in a few seconds."""
+RETRY_AFTER_S = 1
 CONNECT_S = 5.0
 FIRST_BYTE_S = 1800.0
 """A slow machine may take that long over a long prompt; a server that hangs is replaced, and its
@@ -37,9 +38,10 @@ PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"cache-control"
 
 
 class Comeback(BackendFault):
-    """The runtime is away for the moment; `retry_after_s` is when to look again."""
+    """The runtime is away for the moment; its details say when to look again."""
 
-    retry_after_s = 1
+    def __init__(self, message: str) -> None:
+        super().__init__(message, details={"estimate_ms": RETRY_AFTER_S * 1000})
 
 
 def away(runtime: Managed) -> Comeback:
@@ -139,7 +141,7 @@ class Relay:
                 if not await self._went(instance_key):
                     raise BackendFault("the runtime cannot be connected to") from error
             except httpx.TransportError as error:
-                raise BackendFault("the runtime broke the connection") from error
+                raise UpstreamFault("the runtime broke the connection") from error
             except trio.TooSlowError:
                 why = "the runtime sent no answer in time"
                 raise BackendFault(why, ErrorCode.TIMEOUT) from None
@@ -212,7 +214,7 @@ async def _pieces(stream: "httpx.AsyncByteStream") -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except httpx.TransportError as error:
-            raise BackendFault("the runtime broke the connection") from error
+            raise UpstreamFault("the runtime broke the connection") from error
         except trio.TooSlowError:
-            raise BackendFault("the runtime went silent in the middle of its answer") from None
+            raise UpstreamFault("the runtime went silent in the middle of its answer") from None
         yield piece

@@ -16,7 +16,7 @@ from inferd_daemon.backends.chat_completions import (
 )
 from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
 from inferd_daemon.backends.chat_completions.failures import MAX_ERROR_BODY_BYTES, MAX_MESSAGE_CHARS
-from inferd_daemon.errors import BackendFault, CallerFault
+from inferd_daemon.errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from inferd_proto import ErrorCode
 
 KEY = "k3y-of-ours-0123456789"
@@ -31,12 +31,6 @@ FASTAPI_MISTAKE = {"loc": ["body", "top_p"], "msg": "too large", "input": "the p
 
 REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
     # what it is: status, body, whether the caller is to blame, what is said
-    "context": (
-        400,
-        openai_error("too long", type="exceed_context_size_error", code=400),
-        True,
-        "400: too long",
-    ),
     "no words": (413, b"", True, "413"),
     "longer than llama-server's batch": (
         500,
@@ -69,7 +63,7 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
     "model": (400, openai_error("no model", code="model_not_found"), False, "400: no model"),
     "key": (401, openai_error("Invalid API Key"), False, "401: Invalid API Key"),
     "plain error": (404, b'{"error":"no model x"}', False, "404: no model x"),
-    "plain message": (429, b'{"message":"slow down"}', False, "429: slow down"),
+    "plain message": (418, b'{"message":"slow down"}', False, "418: slow down"),
     "page": (
         500,
         b"<html><title>Oh</title><style>p{}</style><p>It broke</html>",
@@ -77,7 +71,6 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
         "500: Oh It broke",
     ),
     "bytes": (502, b"\x00bad\ngateway", False, "502: bad gateway"),
-    "loading": (503, openai_error("Loading model", code=503), False, "503: Loading model"),
     "a mistake of the request with 500": (
         500,
         openai_error("bad schema", type="invalid_request_error"),
@@ -97,7 +90,7 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
 @pytest.mark.parametrize(("status", "body", "by_caller", "said"), REFUSALS.values(), ids=REFUSALS)
 def test_blame(status: int, body: bytes, by_caller: bool, said: str) -> None:
     error = refusal(status, body, REDACT)
-    assert type(error) is (CallerFault if by_caller else BackendFault)
+    assert type(error) is (CallerFault if by_caller else UpstreamFault)
     assert error.message == f"upstream answered {said}"
     expected = ErrorCode.INVALID_REQUEST if by_caller else ErrorCode.BACKEND_UNAVAILABLE
     assert error.code == expected
@@ -108,10 +101,7 @@ def test_blame(status: int, body: bytes, by_caller: bool, said: str) -> None:
     [
         ({"code": 400}, True),
         ({"code": 500}, False),
-        ({"code": 429, "type": "invalid_request_error"}, False),
-        ({"code": "context_length_exceeded", "type": "invalid_request_error"}, True),
         ({"code": None, "type": "BadRequestError"}, True),
-        ({"type": "exceed_context_size_error"}, True),
         ({"code": "model_not_found", "type": "invalid_request_error"}, False),
         ({"code": "server_error"}, False),
         ({}, False),
@@ -125,8 +115,57 @@ def test_blame_where_no_status_tells(error: dict[str, object], by_caller: bool) 
         whole_answer_failure("application/json", body, REDACT),
         stream_failure(detail, REDACT),
     ):
-        assert type(fault) is (CallerFault if by_caller else BackendFault)
+        assert type(fault) is (CallerFault if by_caller else UpstreamFault)
         assert fault.message == "upstream failed: oh"
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"code": "context_length_exceeded", "type": "invalid_request_error"},
+        {"code": 400, "type": "exceed_context_size_error"},
+        {"type": "exceed_context_size_error"},
+    ],
+)
+def test_a_prompt_that_is_too_long_can_be_told(marks: dict[str, object]) -> None:
+    """Whatever it comes with: agents shorten what they send when they see it."""
+    body = openai_error("request (9 tokens) exceeds", **marks)
+    detail = msgspec.convert({"message": "request (9 tokens) exceeds", **marks}, ErrorDetail)
+    for error in (
+        refusal(400, body, REDACT),
+        refusal(500, body, REDACT),
+        whole_answer_failure("application/json", body, REDACT),
+        stream_failure(detail, REDACT),
+    ):
+        assert isinstance(error, CallerFault)
+        assert error.details == {"reason": "context_length_exceeded"}
+        assert error.message == "the prompt is too long for the model: request (9 tokens) exceeds"
+
+
+@pytest.mark.parametrize(
+    ("said", "details"),
+    [
+        ("7", {"estimate_ms": 7000}),
+        ("0.5", {"estimate_ms": 500}),
+        ("", None),
+        ("-1", None),
+        ("1e9", None),
+        ("99999999999", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_one_that_has_no_room_says_when_to_come_again(
+    said: str, details: dict[str, object] | None
+) -> None:
+    """It works: nothing of that counts against it."""
+    error = refusal(429, b'{"message":"slow down"}', REDACT, said)
+    assert type(error) is RequestError
+    assert (error.code, error.details) == (ErrorCode.QUEUE_FULL, details)
+    assert error.message == "upstream answered 429: slow down"
+    loading = refusal(503, openai_error("Loading model", code=503), REDACT, said)
+    assert type(loading) is BackendFault
+    assert loading.details == details
+    assert stream_failure(ErrorDetail("slow down", None, 429), REDACT).code is ErrorCode.QUEUE_FULL
 
 
 def test_media_that_the_model_cannot_take() -> None:

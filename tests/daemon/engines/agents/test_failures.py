@@ -6,7 +6,7 @@ from inferd_daemon.engines.agents.dialogue import Failed
 from inferd_daemon.engines.agents.environment import secrets_of
 from inferd_daemon.engines.agents.failures import explain
 from inferd_daemon.engines.agents.registry import PROFILES
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_daemon.errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from inferd_proto import ErrorCode
 
 
@@ -22,14 +22,15 @@ def explained(status: int | None, words: str = "so it says", local: bool = False
         (401, False, ErrorCode.BACKEND_UNAVAILABLE, "set ANTHROPIC_API_KEY"),
         (401, True, ErrorCode.BACKEND_UNAVAILABLE, "refused the key of this run"),
         (404, False, ErrorCode.NOT_FOUND, "no model 'm1'; ask for one that it has"),
-        (429, False, ErrorCode.BACKEND_UNAVAILABLE, "try later"),
+        (429, False, ErrorCode.QUEUE_FULL, "try later"),
         (500, False, ErrorCode.BACKEND_UNAVAILABLE, "answered 500"),
         (None, False, ErrorCode.BACKEND_UNAVAILABLE, "claude failed"),
     ],
 )
 def test_the_backends_faults(status: int | None, local: bool, code: ErrorCode, says: str) -> None:
     error = explained(status, local=local)
-    assert isinstance(error, BackendFault)
+    assert isinstance(error, BackendFault) == (status != 429)
+    assert isinstance(error, UpstreamFault) == (status in (500, None))
     assert error.code is code
     assert says in error.message
     assert "so it says" in error.message

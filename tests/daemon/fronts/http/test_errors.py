@@ -5,7 +5,15 @@ import json
 import msgspec
 import pytest
 
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_daemon.errors import (
+    AnswerTooLong,
+    BackendFault,
+    BackendSilence,
+    CallerFault,
+    MachineFault,
+    RequestError,
+    UpstreamFault,
+)
 from inferd_daemon.fronts.http.errors import (
     STATUSES,
     openai_error,
@@ -24,6 +32,10 @@ def test_every_code_has_a_status() -> None:
     [
         (CallerFault("no"), 400, "invalid_request_error"),
         (BackendFault("down"), 503, "server_error"),
+        (MachineFault("no thread"), 503, "server_error"),
+        (UpstreamFault("broke off"), 502, "server_error"),
+        (BackendSilence("began no answer"), 504, "timeout_error"),
+        (AnswerTooLong("took too long"), 504, "timeout_error"),
         (BackendFault("slow", ErrorCode.TIMEOUT), 504, "timeout_error"),
         (RequestError(ErrorCode.NOT_FOUND, "where?"), 404, "not_found_error"),
         (RequestError(ErrorCode.PERMISSION_DENIED, "no"), 403, "permission_error"),

@@ -264,7 +264,7 @@ async def test_anthropics_clients_are_told_in_their_shape(
         name, data = answer.content.strip().split(b"\n\n")[-1].split(b"\n")
         assert name == b"event: error"
         told = json.loads(data.removeprefix(b"data: "))
-        assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
+        assert (told["type"], told["error"]["type"]) == ("error", "api_error")
         for headers, status, kind in (
             ({}, 401, "authentication_error"),
             (endpoint.headers, 400, "invalid_request_error"),

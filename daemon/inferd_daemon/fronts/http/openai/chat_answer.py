@@ -11,7 +11,7 @@ import msgspec
 from inferd_proto import ErrorCode, JsonObject, StopReason, Usage
 
 from ....backends.base import Batch, Finished, TextDeltas, ThinkingDeltas, ToolCall
-from ....errors import BackendFault, CallerFault
+from ....errors import CallerFault, UpstreamFault
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 FINISH_REASONS: dict[StopReason, FinishReason] = {
@@ -135,9 +135,9 @@ class ChatAnswer:
                     self._note_finish(event)
 
     def object(self) -> bytes:
-        """What `add` has gathered. Raises BackendFault where its end is missing."""
+        """What `add` has gathered. Raises UpstreamFault where its end is missing."""
         if not self.finished:
-            raise BackendFault("the backend ended its answer without saying why")
+            raise UpstreamFault("the backend ended its answer without saying why")
         text = "".join(self._texts)
         message: JsonObject = {
             "role": "assistant",

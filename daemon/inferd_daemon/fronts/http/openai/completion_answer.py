@@ -8,7 +8,7 @@ import msgspec
 from inferd_proto import ErrorCode, JsonObject, Usage
 
 from ....backends.base import Batch, Finished, TextDeltas
-from ....errors import BackendFault, CallerFault
+from ....errors import CallerFault, UpstreamFault
 from .chat_answer import (
     DONE,
     FINISH_REASONS,
@@ -92,9 +92,9 @@ class CompletionAnswer:
                     pass
 
     def object(self) -> bytes:
-        """What `add` has gathered. Raises BackendFault where its end is missing."""
+        """What `add` has gathered. Raises UpstreamFault where its end is missing."""
         if not self.finished:
-            raise BackendFault("the backend ended its answer without saying why")
+            raise UpstreamFault("the backend ended its answer without saying why")
         choice = {
             "index": 0,
             "text": "".join(self._texts),

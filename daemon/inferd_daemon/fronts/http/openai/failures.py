@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from inferd_proto import ErrorCode, JsonObject
 
+from ....backends.chat_completions.failures import CONTEXT_EXCEEDED
 from ....errors import RequestError
-from ..errors import STATUSES, error_object, openai_error, refusal, retry_after_s
+from ..errors import error_object, http_status, openai_error, refusal, retry_headers
 
 _FIELD = re.compile(r"`([a-z_]+(?:[.\[][\w.\[\]]*)?)`: ")
 """How messages begin that blame a field."""
@@ -57,12 +58,14 @@ class ErrorShape(Protocol):
 class OpenAIShape:
     """`{"error": {"message", "type", "param", "code"}}`."""
 
+    _prompt = "messages"
+
     def response(
         self, error: RequestError, *, status: int | None = None, code: str | None = None
     ) -> Response:
         """See ErrorShape."""
         code = code or _code_of(error)
-        return openai_error(error, status=status, param=param_of(error), code=code)
+        return openai_error(error, status=status, param=self._param_of(error), code=code)
 
     def refusal(self, status: int, message: str, code: str | None) -> Response:
         """See ErrorShape."""
@@ -70,16 +73,23 @@ class OpenAIShape:
 
     def event(self, error: RequestError) -> bytes:
         """See ErrorShape."""
-        value = error_object(error, param=param_of(error), code=_code_of(error))
-        return b"data: %b\n\n" % msgspec.json.encode(value)
+        return b"data: %b\n\n" % msgspec.json.encode(self._object(error))
+
+    def _object(self, error: RequestError) -> JsonObject:
+        return error_object(error, param=self._param_of(error), code=_code_of(error))
+
+    def _param_of(self, error: RequestError) -> str | None:
+        return self._prompt if _is_too_long(error) else param_of(error)
 
 
 class ResponsesShape(OpenAIShape):
     """As OpenAI's; in a stream also as the event that Responses have for it."""
 
+    _prompt = "input"
+
     def event(self, error: RequestError) -> bytes:
         """SDKs raise at `error`, others know the event by its name and its type."""
-        value = error_object(error, param=param_of(error), code=_code_of(error))
+        value = self._object(error)
         detail = value["error"]
         assert isinstance(detail, dict)
         named = {name: detail[name] for name in ("code", "message", "param")}
@@ -98,10 +108,9 @@ class AnthropicShape:
         code: str | None = None,
     ) -> Response:
         """See ErrorShape."""
-        status = STATUSES[error.code] if status is None else status
+        status = http_status(error) if status is None else status
         answer = _json(_anthropic_object(status, error.message), status)
-        if error.code is ErrorCode.QUEUE_FULL:
-            answer.headers["retry-after"] = str(retry_after_s(error.details))
+        answer.headers.update(retry_headers(error))
         return answer
 
     def refusal(self, status: int, message: str, code: str | None) -> Response:
@@ -110,7 +119,7 @@ class AnthropicShape:
 
     def event(self, error: RequestError) -> bytes:
         """See ErrorShape."""
-        value = _anthropic_object(STATUSES[error.code], error.message)
+        value = _anthropic_object(http_status(error), error.message)
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode(value)
 
 
@@ -137,7 +146,13 @@ def param_of(error: RequestError) -> str | None:
 
 
 def _code_of(error: RequestError) -> str | None:
+    if _is_too_long(error):
+        return CONTEXT_EXCEEDED
     return "model_not_found" if isinstance(error, UnknownModel) else None
+
+
+def _is_too_long(error: RequestError) -> bool:
+    return error.details is not None and error.details.get("reason") == CONTEXT_EXCEEDED
 
 
 def _anthropic_object(status: int, message: str) -> JsonObject:

@@ -14,7 +14,7 @@ import trio
 from inferd_proto import Usage
 
 from ....backends.base import Batch, GenerateRequest, Relayed, RelayRequest
-from ....errors import BackendFault, RequestError
+from ....errors import RequestError, UpstreamFault
 from ....routing.dispatch import Dispatch
 from ....routing.router import Route, Router
 from .failures import UnknownModel
@@ -143,7 +143,7 @@ async def send_batches(
             else:
                 await trio.lowlevel.checkpoint()
     if not answer.finished:
-        raise BackendFault("the backend ended its answer without saying why")
+        raise UpstreamFault("the backend ended its answer without saying why")
     return last
 
 

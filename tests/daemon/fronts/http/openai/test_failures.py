@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError
+from inferd_daemon.errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from inferd_daemon.fronts.http.openai.failures import (
     ANTHROPIC,
     OPENAI,
@@ -44,9 +44,26 @@ def test_when_to_come_back(shape: ErrorShape) -> None:
     """As the queue estimates it, in whole seconds."""
     response = shape.response(FULL)
     assert (response.status_code, response.headers["retry-after"]) == (429, "3")
+    opening = shape.response(BackendFault("opens again", details={"estimate_ms": 29_900}))
+    assert (opening.status_code, opening.headers["retry-after"]) == (503, "30")
     other = shape.response(BackendFault("gone"))
     assert other.status_code == 503
     assert "retry-after" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("shape", "param"), [(OPENAI, "messages"), (RESPONSES, "input"), (ANTHROPIC, None)]
+)
+def test_a_prompt_that_is_too_long(shape: ErrorShape, param: str | None) -> None:
+    """By the code that agents look for."""
+    error = CallerFault("too long", details={"reason": "context_length_exceeded"})
+    answer = shape.response(error)
+    told = json.loads(bytes(answer.body))["error"]
+    assert answer.status_code == 400
+    assert told["type"] == "invalid_request_error"
+    if param is not None:
+        assert (told["code"], told["param"]) == ("context_length_exceeded", param)
+        assert event(shape.event(error))[1]["error"] == told
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,7 @@ def test_when_to_come_back(shape: ErrorShape) -> None:
         (RequestError(ErrorCode.INTERNAL, "x"), 500, "api_error"),
         (RequestError(ErrorCode.TOOL_CALL_MALFORMED, "x"), 502, "api_error"),
         (BackendFault("x"), 503, "overloaded_error"),
+        (UpstreamFault("x"), 502, "api_error"),
         (BackendFault("x", ErrorCode.TIMEOUT), 504, "timeout_error"),
     ],
 )
