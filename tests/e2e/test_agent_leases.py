@@ -427,6 +427,9 @@ def test_an_agent_on_a_local_route_holds_its_model_and_alone_has_the_key(tmp_pat
             assert request("GET", f"{endpoint['base_url']}/models", bearer).status == 401
         wrong = json.loads(ask_agent(endpoint, "upstream /v1/chat/nothing").text)
         assert wrong["status"] == 404
+        refused = ask_agent(endpoint, "canned /v1/messages")
+        assert refused.status == 400
+        assert "exceeds the available context size" in refused.json["error"]["message"]
 
         ask(client, "lease.release", lease_ref=granted["lease"]["lease_ref"])
         assert leases(client) == []
@@ -564,3 +567,15 @@ def test_a_real_cli_answers_by_a_local_model(provider: str) -> None:
             read_until(connection, b"data: ")
         pids = {runtime["pid"] for runtime in runtimes(client)} - {None}
         wait_until(lambda: set(daemon.processes()) == {daemon.pid, *pids}, 1, "the end of the run")
+
+
+@pytest.mark.parametrize("provider", ["claude", "codex"])
+def test_what_a_local_model_refuses_is_told_in_its_own_words(provider: str) -> None:
+    cli = cli_path(provider)
+    server = llama_server_path()
+    config = f'{LOCAL_ROUTE}[agents.{provider}]\nbinary = "{cli}"\n'
+    with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:
+        endpoint = ensure(client, {"agent": provider, "upstream": "local"})["endpoint"]
+        refused = ask_agent(endpoint, "word " * 40_000, timeout_s=60)
+        assert refused.status == 400, refused.body
+        assert "exceeds the available context size" in refused.json["error"]["message"]

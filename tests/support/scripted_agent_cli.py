@@ -120,24 +120,47 @@ def surroundings(_: str) -> int:
 
 def upstream(path: str) -> int:
     """What a request to `path` of its upstream is answered, as status and body."""
-    model = sys.argv[sys.argv.index("--model") + 1]
-    request = urllib.request.Request(
-        os.environ["ANTHROPIC_BASE_URL"] + path,
-        data=json.dumps({"model": model, "messages": []}).encode(),
-        headers={"Authorization": "Bearer " + os.environ["ANTHROPIC_AUTH_TOKEN"]},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            status, body = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        status, body = error.code, error.read()
+    status, body = ask_upstream(path, [])
     seen = {
         "status": status,
-        "body": body.decode(),
+        "body": body,
         "url": os.environ["ANTHROPIC_BASE_URL"],
         "key": os.environ["ANTHROPIC_AUTH_TOKEN"],
     }
     delta(json.dumps(seen))
+    return end()
+
+
+def canned(path: str) -> int:
+    """Its upstream refuses what it asks, and it makes words of its own of that."""
+    status, _ = ask_upstream(path, [{"role": "user", "content": "word " * 40_000}])
+    assert status >= 400
+    emit(
+        type="result", subtype="success", is_error=True, api_error_status=529, result="High demand"
+    )
+    return 1
+
+
+def ask_upstream(path: str, messages: object) -> tuple[int, str]:
+    """The answer's status and body."""
+    model = sys.argv[sys.argv.index("--model") + 1]
+    request = urllib.request.Request(
+        os.environ["ANTHROPIC_BASE_URL"] + path,
+        data=json.dumps({"model": model, "messages": messages}).encode(),
+        headers={"Authorization": "Bearer " + os.environ["ANTHROPIC_AUTH_TOKEN"]},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def escape(pid_file: str) -> int:
+    """It leaves a process in a session of its own, with nothing in its environment."""
+    command = f"env -i setsid sleep 300 & echo $! > {shlex.quote(pid_file)}"
+    os.system(command)
+    delta("escaped")
     return end()
 
 
@@ -173,7 +196,10 @@ def emit(**line: object) -> None:
 
 SCRIPTS = {
     script.__name__: script
-    for script in (say, garbage, half, never, drip, long, fork, failed, surroundings, upstream)
+    for script in (
+        *(say, garbage, half, never, drip, long, fork, failed, surroundings, upstream, canned),
+        escape,
+    )
 }
 
 if __name__ == "__main__":

@@ -5,20 +5,22 @@ A run that its caller lets go of is killed. What it may use of this daemon it ma
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from inferd_proto import ErrorCode
 
 from ..backends.base import Batch, Capabilities, GenerateRequest, Readiness
+from ..backends.chat_completions.failures import said
 from ..engines.agents.conversation import read_messages
+from ..engines.agents.dialogue import Failed
 from ..engines.agents.request import AgentLimits, AgentRequest, AgentUpstream
 from ..engines.secret import Secret
 from ..errors import BackendFault, CallerFault, RequestError
 from .agents.blueprint import AgentBlueprint
 from .agents.host import AgentHost
-from .agents.run import run_agent
+from .agents.run import UpstreamRefusal, run_agent
 from .leasing import Leasing
 from .on_demand import ROOM_PATIENCE_S, OnDemand
 
@@ -51,7 +53,7 @@ class AgentRuns:
         system, turns = read_messages(request.messages)
         provider = blueprint.spec.agent
         config = self.probes.config(provider)
-        async with self._gate(provider).turn(), self._upstream(blueprint) as upstream:
+        async with self._gate(provider).turn(), self._upstream(blueprint) as way:
             binary = await self.probes.binary(provider)
             if binary is None:
                 raise BackendFault(f"{provider} is not installed any more")
@@ -61,34 +63,42 @@ class AgentRuns:
                 system=system,
                 max_tokens=request.sampling.max_tokens,
                 thinking=request.thinking,
-                upstream=upstream,
+                upstream=way.upstream,
                 environment=self.probes.environment,
                 passes=tuple(config.environment),
                 limits=AgentLimits(
                     deadline_s=config.deadline_s, max_text_bytes=config.max_output_bytes
                 ),
             )
-            run = run_agent(blueprint.profile, asked, binary=binary, host=self._host)
+            run = run_agent(
+                blueprint.profile, asked, binary=binary, host=self._host, refusal=way.refusal
+            )
             async with aclosing(run) as batches:
                 async for batch in batches:
                     yield batch
 
     @asynccontextmanager
-    async def _upstream(self, blueprint: AgentBlueprint) -> AsyncIterator[AgentUpstream | None]:
+    async def _upstream(self, blueprint: AgentBlueprint) -> AsyncIterator["_Way"]:
         """Where it is to send its requests, with a key that only this run has."""
         needs, front = blueprint.needs, self._leasing.ensure.front
         if needs is None:
-            yield None
+            yield _Way()
             return
         if front is None:
             raise BackendFault("this daemon has no HTTP front for an agent to reach a model by")
         with self._leasing.ensure.holding(needs):
             runtime = await self._leasing.ensure.have_ready(needs, ROOM_PATIENCE_S)
             address = await front.address()
-            with self._leasing.entrance.passing(runtime.key) as given:
+            entrance = self._leasing.entrance
+
+            def refusal() -> Failed | None:
+                noted = entrance.refusal(given.ref)
+                return None if noted is None else Failed(said(noted.body), noted.status)
+
+            with entrance.passing(runtime.key) as given:
                 root = f"{address}/leases/{given.ref}"
                 try:
-                    yield AgentUpstream(base_url=root, key=Secret(given.token))
+                    yield _Way(AgentUpstream(base_url=root, key=Secret(given.token)), refusal)
                 finally:
                     self._leasing.calls.end(given.ref)
 
@@ -98,6 +108,13 @@ class AgentRuns:
             config = self.probes.config(provider)
             gate = self._gates[provider] = _Gate(provider, config.max_runs, config.max_waiting)
         return gate
+
+
+class _Way(NamedTuple):
+    """To a run's upstream, and what that had to say against it."""
+
+    upstream: AgentUpstream | None = None
+    refusal: UpstreamRefusal = lambda: None
 
 
 class AgentRoute:

@@ -137,6 +137,11 @@ def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
     return _blame(reason.status or 500, words, reason)
 
 
+def said(body: bytes) -> str:
+    """What the head of an upstream's answer says of its error, on one line; "" for nothing."""
+    return _read_reason(body, Redactor(())).message
+
+
 def _blame(status: int, message: str, reason: Reason, retry_after: str = "") -> RequestError:
     if reason.marks & _CONTEXT_MARKS:
         words = f"the prompt is too long for the model: {reason.message}"

@@ -21,7 +21,7 @@ def explain(
     failed: Failed, profile: AgentProfile, model: str, *, local: bool, secrets: Iterable[str]
 ) -> RequestError:
     """`local`: it ran on an upstream of ours, not on its own login."""
-    words = one_line(failed.message, secrets)
+    words = one_line(failed.message, secrets) or "it does not say why"
     match failed.status:
         case 401 | 403:
             advice = (

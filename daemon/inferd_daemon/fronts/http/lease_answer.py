@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...errors import RequestError
-from ...supervision.leases.entrance import Entry
+from ...supervision.leases.entrance import FIRST_REFUSAL, MAX_REFUSAL_BYTES, Entry
 from ...supervision.leases.lease import not_found
 from ...supervision.leasing import Leasing
+from .errors import STATUSES
 from .lease_errors import refusal
 from .openai.failures import ErrorShape, shape_of
 
@@ -102,12 +103,22 @@ class RelayedAnswer(LeaseAnswer):
 
     async def send_answer(self, out: Outgoing) -> None:
         """As the interface says."""
+        note, ref = self._leasing.entrance.note, self._entry.ref
         path, body, headers = self._request
         exchange = self._leasing.relay.exchange(
             self._entry.instance_key, "POST", path, body, headers
         )
-        async with exchange as relayed:
-            await out.begin(relayed.status, relayed.headers)
-            async for piece in relayed.pieces:
-                await out.piece(piece)
-            await out.end()
+        try:
+            async with exchange as relayed:
+                refused = b""
+                note(ref, relayed.status)
+                await out.begin(relayed.status, relayed.headers)
+                async for piece in relayed.pieces:
+                    if relayed.status >= FIRST_REFUSAL and len(refused) < MAX_REFUSAL_BYTES:
+                        refused += piece
+                        note(ref, relayed.status, refused)
+                    await out.piece(piece)
+                await out.end()
+        except RequestError as error:
+            note(ref, STATUSES[error.code], error.message.encode())
+            raise

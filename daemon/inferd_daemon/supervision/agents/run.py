@@ -5,7 +5,7 @@ when the caller lets go the whole run is killed at once.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -30,6 +30,7 @@ from .ending import end_run
 from .host import AgentHost
 from .place import fill_place, make_place
 
+UpstreamRefusal = Callable[[], Failed | None]
 RUN_VARIABLE = "INFERD_AGENT_RUN"
 """Tells what a run left behind, in whatever session, from everything else."""
 
@@ -37,14 +38,20 @@ _log = structlog.get_logger(__name__)
 
 
 async def run_agent(
-    profile: AgentProfile, request: AgentRequest, *, binary: Path, host: AgentHost
+    profile: AgentProfile,
+    request: AgentRequest,
+    *,
+    binary: Path,
+    host: AgentHost,
+    refusal: UpstreamRefusal = lambda: None,
 ) -> AsyncGenerator[Batch, None]:
     """The answer of one run as batches, `Finished` last. Use it within `contextlib.aclosing`.
 
-    Raises RequestError before the first batch or after any: the CLI failed or was refused, wrote
-    what it should not, took too long or said too much. Main thread only.
+    `refusal` knows how its upstream refused it, whatever the CLI makes of that. Raises RequestError
+    before the first batch or after any: the CLI failed or was refused, wrote what it should not,
+    took too long or said too much. Main thread only.
     """
-    run = AgentRun(profile, request, binary=binary, host=host)
+    run = AgentRun(profile, request, binary=binary, host=host, refusal=refusal)
     try:
         await run.start()
         while not run.over:
@@ -70,7 +77,13 @@ class AgentRun:
     """One process and what it says. `start`, `next_batch` until `over`, always `close`."""
 
     def __init__(
-        self, profile: AgentProfile, request: AgentRequest, *, binary: Path, host: AgentHost
+        self,
+        profile: AgentProfile,
+        request: AgentRequest,
+        *,
+        binary: Path,
+        host: AgentHost,
+        refusal: UpstreamRefusal = lambda: None,
     ) -> None:
         self.over = False
         self.failure: RequestError | None = None
@@ -79,6 +92,7 @@ class AgentRun:
         self._request = request
         self._limits = request.limits
         self._binary = binary
+        self._refusal = refusal
         self._token = secrets.token_hex(16)
         self._marks = {**host.marks, RUN_VARIABLE: self._token}
         name = f"run-{self._token[:12]}"
@@ -226,7 +240,11 @@ class AgentRun:
     def _explain(self, failed: Failed) -> RequestError:
         local = self._request.upstream is not None
         return explain(
-            failed, self._profile, self._request.model, local=local, secrets=self._secrets
+            self._refusal() or failed,
+            self._profile,
+            self._request.model,
+            local=local,
+            secrets=self._secrets,
         )
 
     def _fail(self, failure: RequestError) -> None:

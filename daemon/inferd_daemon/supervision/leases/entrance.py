@@ -15,6 +15,9 @@ from .keeper import REF_BYTES, LeaseKeeper
 from .lease import not_found
 from .tokens import digest, fits, new_token
 
+FIRST_REFUSAL = 400
+MAX_REFUSAL_BYTES = 4096
+
 
 class WrongToken(RequestError):
     """There is such a lease, but this is not its owner."""
@@ -44,6 +47,13 @@ class Pass(NamedTuple):
         return f"Pass({self.ref!r})"
 
 
+class Refusal(NamedTuple):
+    """How the runtime behind a pass refused a request: `body` is the head of its answer."""
+
+    status: int
+    body: bytes
+
+
 class _Kept(NamedTuple):
     instance_key: str
     token_sha256: str
@@ -56,6 +66,7 @@ class Entrance:
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
         self._passes: dict[str, _Kept] = {}
+        self._refusals: dict[str, Refusal] = {}
 
     def find(self, ref: str) -> Entry:
         """What is there, whoever asks. Raises RequestError (`not_found`)."""
@@ -78,6 +89,23 @@ class Entrance:
             yield given
         finally:
             del self._passes[given.ref]
+            self._refusals.pop(given.ref, None)
+
+    def note(self, ref: str, status: int, body: bytes = b"") -> None:
+        """What came of the latest request by the pass `ref`; of leases nothing is kept.
+
+        Who uses a pass may tell its own story of an error; this is the true one.
+        """
+        if ref not in self._passes:
+            return
+        if status < FIRST_REFUSAL:
+            self._refusals.pop(ref, None)
+        else:
+            self._refusals[ref] = Refusal(status, body[:MAX_REFUSAL_BYTES])
+
+    def refusal(self, ref: str) -> Refusal | None:
+        """How the latest request by the pass `ref` was refused; None where it was not."""
+        return self._refusals.get(ref)
 
     def _find(self, ref: str) -> _Kept:
         kept = self._passes.get(ref)

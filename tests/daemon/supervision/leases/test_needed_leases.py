@@ -11,7 +11,7 @@ import trio
 
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.changes import Changes
-from inferd_daemon.supervision.leases.entrance import Entrance, WrongToken
+from inferd_daemon.supervision.leases.entrance import Entrance, Refusal, WrongToken
 from inferd_daemon.supervision.leases.journal import (
     Clocks,
     LeaseEntry,
@@ -207,3 +207,23 @@ async def test_a_pass_opens_its_runtime_for_the_block_alone(tmp_path: Path) -> N
         with pytest.raises(RequestError) as refused:
             entrance.enter(one.ref, one.token)
         assert refused.value.code is ErrorCode.NOT_FOUND
+
+
+async def test_how_a_runtime_refused_a_pass_is_known_while_it_lasts(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as kept:
+        entrance, token = Entrance(kept.keeper), new_token()
+        asked = LeaseEnsure(target="t")
+        lease = await kept.keeper.grant("model", asked, ME, None, token_sha256=digest(token))
+        with entrance.passing("model") as one, entrance.passing("model") as two:
+            assert entrance.refusal(one.ref) is None
+            entrance.note(one.ref, 501, b"x" * 5000)
+            assert entrance.refusal(one.ref) == Refusal(501, b"x" * 4096)
+            assert entrance.refusal(two.ref) is None
+            entrance.note(two.ref, 400, b"bad")
+            entrance.note(two.ref, 200)
+            assert entrance.refusal(two.ref) is None
+            entrance.note(lease.lease_ref, 500, b"its own affair")
+            assert entrance.refusal(lease.lease_ref) is None
+        assert entrance.refusal(one.ref) is None
+        entrance.note(one.ref, 500, b"late")
+        assert entrance.refusal(one.ref) is None
