@@ -199,8 +199,10 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
         if found is None:
             raise ValueError(f"names no route; there is {', '.join(config.routes) or 'none'}")
         names = [name for tier in found.tiers for name in tier]
-        models = [configured[name] for name in names if name in configured]
-        models = [one for one in models if one.kind != "agent"]
+        names = [name for name in names if name in configured and configured[name].kind != "agent"]
+        models = [configured[name] for name in names if _generates(config.backends[name])]
+        if names and not models:
+            raise ValueError(f"must be a route whose model generates; that of {route!r} does not")
         # What the daemon runs itself can be held; a service may go at any time.
         models.sort(key=lambda one: one.kind == "attach")
         if models:
@@ -213,6 +215,13 @@ def _agents(config: Config, places: Places, configured: Mapping[str, Blueprint])
     scratch = places.runtimes / ".agents"
     tables = {str(provider): table for provider, table in config.agents.items()}
     return AgentRoom(tables, os.environ, directory, upstream_of, scratch)
+
+
+def _generates(table: BackendConfig) -> bool:
+    """As far as its table tells."""
+    if not isinstance(table, LlamaServerConfig | LibllamaConfig):
+        return True
+    return not (table.embeddings or table.reranking or table.pooling == "rank")
 
 
 def _configure(

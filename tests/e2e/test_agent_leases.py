@@ -22,6 +22,7 @@ from tests.support.agent_client import (
 )
 from tests.support.agent_clis import cli_path
 from tests.support.daemon import RunningDaemon, wait_until
+from tests.support.fake_ollama import fake_ollama
 from tests.support.lease_client import (
     Json,
     Refused,
@@ -444,6 +445,34 @@ def test_an_agent_on_a_local_route_holds_its_model_and_alone_has_the_key(tmp_pat
             return True
 
         wait_until(stops, 1, "a model that nobody holds")
+
+
+@pytest.mark.parametrize("task", ["embeddings = true", "reranking = true", 'pooling = "rank"'])
+@pytest.mark.parametrize("engine", ["llama_server", "libllama"])
+def test_no_agent_runs_on_a_route_that_generates_nothing(
+    engine: str, task: str, tmp_path: Path
+) -> None:
+    local = LOCAL_ROUTE.replace("llama_server", engine)
+    config = local.replace('model = "demo"', f'model = "demo"\n{task}')
+    with agent_daemon(tmp_path, config) as daemon, connected(daemon.socket) as client:
+        with pytest.raises(Refused, match="`upstream` must be a route whose model generates"):
+            ensure(client, LOCAL)
+        assert leases(client) == []
+        assert all(one["engine"] == "libllama" for one in runtimes(client) if one["pid"])
+
+
+def test_no_agent_runs_on_a_service_that_does_not_speak_its_protocol(tmp_path: Path) -> None:
+    with fake_ollama(installed={"qwen3:latest": None}) as service:
+        config = (
+            f'[backends.far]\nkind = "openai_compat"\nbase_url = "{service.root_url}"\n'
+            'model = "qwen3:latest"\n[routes.local]\nbackends = ["far"]\n'
+        )
+        with agent_daemon(tmp_path, config) as daemon, connected(daemon.socket) as client:
+            with pytest.raises(Refused, match="far does not serve /v1/messages") as refused:
+                ensure(client, LOCAL)
+            assert refused.value.code == "incompatible"
+            assert leases(client) == []
+    assert "/v1/messages" in service.paths()
 
 
 def test_leases_and_their_routes_survive_a_crash(tmp_path: Path) -> None:

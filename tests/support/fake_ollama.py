@@ -50,6 +50,8 @@ class FakeOllama:
 
     def post(self, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
         """Status and body."""
+        if path not in ("/api/show", "/v1/chat/completions"):
+            return 404, {"error": "404 page not found"}
         model = asked.get("model") or ""
         if not model:
             return 400, {"error": "model is required"}

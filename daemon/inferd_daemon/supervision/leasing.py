@@ -74,12 +74,13 @@ class Leasing:
             held=self.keeper.held, clock=self.keeper.now, marks={INSTANCE_VARIABLE: self.mark}
         )
         self.placing = Placing(self.runtimes, self.keeper, limits)
-        self.ensure = Ensure(self.runtimes, self.keeper, self.placing, SocketAccess(socket_group))
+        self.relay = Relay(self.runtimes)
+        access = SocketAccess(socket_group)
+        self.ensure = Ensure(self.runtimes, self.keeper, self.placing, access, self.relay)
         self.idling = Idling(self.runtimes, self.keeper)
         self.revival = Revival(self.runtimes, self.keeper, self.placing)
         self.entrance = Entrance(self.keeper)
         self.calls = LeaseCalls()
-        self.relay = Relay(self.runtimes)
         self.stopping = False
         """True once the daemon itself drops its clients: their leases wait for the next start."""
         self._journal = journal

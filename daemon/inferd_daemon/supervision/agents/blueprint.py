@@ -48,6 +48,8 @@ class AgentBlueprint(Blueprint):
         self.spec = spec
         self.profile = spec.profile
         self.needs = upstream
+        speaks = self.profile.upstream_protocol
+        self.asks_at = None if upstream is None or speaks is None else f"/v1/{speaks}"
         served = "" if upstream is None else upstream.model_identity
         self.model_identity = served or spec.model or ""
         self.instance_key = spec.instance_key()

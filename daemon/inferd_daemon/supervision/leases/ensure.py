@@ -32,7 +32,9 @@ from .front_door import Door, FrontDoor
 from .journal import RuntimeEntry
 from .keeper import LeaseKeeper, Need
 from .lease import Claimant, Lease
+from .needed import require_fit
 from .placing import Placing
+from .relay import Relay
 from .socket_access import Owner, SocketAccess, group_of
 from .tokens import digest, new_token
 
@@ -58,12 +60,18 @@ class Ensure:
     front: FrontDoor | None = None
 
     def __init__(
-        self, runtimes: Runtimes, keeper: LeaseKeeper, placing: Placing, access: SocketAccess
+        self,
+        runtimes: Runtimes,
+        keeper: LeaseKeeper,
+        placing: Placing,
+        access: SocketAccess,
+        relay: Relay,
     ) -> None:
         self._runtimes = runtimes
         self._keeper = keeper
         self._placing = placing
         self._access = access
+        self._relay = relay
 
     async def ensure(
         self, blueprint: Blueprint, asked: LeaseEnsure, owner: Owner
@@ -95,6 +103,7 @@ class Ensure:
             if blueprint.needs is not None:
                 pins.enter_context(self._keeper.pinned(blueprint.needs.instance_key, uid))
                 needed = await self._have_ready(blueprint.needs, owner.claimant, wait_until)
+                await require_fit(self._relay, blueprint, needed, fits)
                 ready.append(needed)
                 need = Need(needed.key, runtime_entry(needed))
             pins.enter_context(self._keeper.pinned(key, uid))

@@ -70,6 +70,8 @@ class Blueprint(ABC):
     """What lease owners are told of it besides, as metadata of their endpoint."""
     needs: "Blueprint | None" = None
     """Another runtime that has to be held as long as this one is leased."""
+    asks_at: str | None = None
+    """The path, with `/v1`, at which it asks the runtime that it needs."""
 
     @abstractmethod
     def make(self, hooks: Hooks, former: Former | None = None) -> RuntimeLife:

@@ -63,6 +63,7 @@ def test_a_blueprint_on_a_route_serves_the_routes_model(model: str | None) -> No
     blueprint = read({"agent": "codex", "upstream": "local", "model": model})
     assert (blueprint.name, blueprint.model_identity) == ("codex/on-local", "qwen")
     assert blueprint.needs is not None
+    assert blueprint.asks_at == "/v1/responses"
 
 
 @pytest.mark.parametrize(
