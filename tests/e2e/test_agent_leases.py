@@ -573,6 +573,15 @@ def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:
         tool = {"name": "f", "description": "", "input_schema": {"type": "object"}}
         client.say(id="t", op="generate", model="coder", messages=[message], tools=[tool])
         assert client.hear()["code"] == "invalid_request"
+        assert not runs(daemon).exists() or not os.listdir(runs(daemon))
+        for text, count in (("hi", 129), ("x" * (256 * 1024 + 1), 1)):
+            many = [{"role": "user", "content": text}] * count
+            assert ask_agent(own, messages=many).status == 400
+            typed = [{"role": "user", "content": [{"type": "text", "text": text}]}] * count
+            client.say(id="l", op="generate", model="coder", messages=typed)
+            refused = client.hear()
+            assert (refused["type"], refused["code"]) == ("error", "invalid_request")
+            assert "`messages`" in refused["message"]
         endpoint = ensure(client, "coder")["endpoint"]
         assert (endpoint["provider_identity"], endpoint["model_identity"]) == ("claude", "opus")
         assert ask_agent(endpoint).text == "hello "

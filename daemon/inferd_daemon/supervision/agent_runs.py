@@ -15,6 +15,7 @@ from ..backends.base import Batch, Capabilities, GenerateRequest, Readiness
 from ..backends.chat_completions.failures import said
 from ..engines.agents.conversation import read_messages
 from ..engines.agents.dialogue import Failed
+from ..engines.agents.prompt_limits import require_within_limits
 from ..engines.agents.request import AgentLimits, AgentRequest, AgentUpstream
 from ..engines.secret import Secret
 from ..errors import BackendFault, CallerFault, RequestError
@@ -48,8 +49,7 @@ class AgentRuns:
 
         The caller holds the agent's runtime, and it is ready. Raises RequestError.
         """
-        if request.sampling.stop:
-            raise CallerFault(f"`stop`: {blueprint.name} cannot be told where to stop")
+        _require_askable(blueprint, request)
         system, turns = read_messages(request.messages)
         provider = blueprint.spec.agent
         config = self.probes.config(provider)
@@ -110,6 +110,13 @@ class AgentRuns:
         return gate
 
 
+def _require_askable(blueprint: AgentBlueprint, request: GenerateRequest) -> None:
+    """Raises CallerFault."""
+    if request.sampling.stop:
+        raise CallerFault(f"`stop`: {blueprint.name} cannot be told where to stop")
+    require_within_limits(request.messages)
+
+
 class _Way(NamedTuple):
     """To a run's upstream, and what that had to say against it."""
 
@@ -133,6 +140,7 @@ class AgentRoute:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
         """One run. Raises RequestError, BackendFault where its program cannot be used."""
+        _require_askable(self._blueprint, request)  # before anything is looked at
         run = self._runs.generate(self._blueprint, request)
         async with self._runtime.holding(), aclosing(run) as batches:
             async for batch in batches:

@@ -5,13 +5,9 @@ import json
 import pytest
 
 from inferd_daemon.backends.base import Capabilities
+from inferd_daemon.engines.agents.prompt_limits import MAX_MESSAGES, MAX_PROMPT_BYTES
 from inferd_daemon.errors import CallerFault
-from inferd_daemon.fronts.http.agent_request import (
-    MAX_MESSAGES,
-    MAX_PROMPT_BYTES,
-    AgentAsked,
-    read_agent_request,
-)
+from inferd_daemon.fronts.http.agent_request import AgentAsked, read_agent_request
 from inferd_proto import Text
 
 CAN = Capabilities(thinking=True)
