@@ -244,6 +244,20 @@ def test_requests_may_come_all_at_once(daemon: RunningDaemon) -> None:
     assert data.index(b"tok1") < data.index(b"there is nothing") < data.index(b"data: ")
 
 
+def test_a_target_may_be_a_whole_url(daemon: RunningDaemon) -> None:
+    """As RFC 9112 has it: the host in it counts."""
+    assert ask(daemon, get("http://127.0.0.1:1/health", host="x")).status == 200
+    assert ask(daemon, get("HTTP://localhost?x")).status == 404
+    evil = ask(daemon, get("http://evil.example/health"))
+    assert (evil.status, evil.error["code"]) == (403, "invalid_host")
+
+
+def test_an_encoded_body_is_refused_by_its_name(daemon: RunningDaemon) -> None:
+    answer = ask(daemon, chat("mock", "Content-Encoding: gzip"))
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_content_encoding")
+    assert ask(daemon, chat("mock", "Content-Encoding: identity")).status == 200
+
+
 def test_an_upgrade_is_not_taken_up(daemon: RunningDaemon) -> None:
     offers = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
     assert ask(daemon, chat("mock", *offers)).status == 200
@@ -272,13 +286,46 @@ def test_who_does_not_read_is_dropped(daemon: RunningDaemon) -> None:
 def test_too_many_connections_are_turned_away() -> None:
     with http_daemon("max_connections = 4") as daemon:
         held = [connect(daemon) for _ in range(4)]
+        for sock in held:
+            sock.sendall(chat("slow", stream=True))
+            read_until(sock, b"tok0")
         with connect(daemon) as sock:
             answer = read_answer(sock)
-            assert answer.status == 503
-            assert answer.error["code"] == "queue_full"
+            assert answer.status == 429
+            assert (answer.error["code"], answer.error["type"]) == (
+                "queue_full",
+                "rate_limit_error",
+            )
+            assert answer.headers["retry-after"] == "1"
         for sock in held:
             sock.close()
         wait_until(lambda: connects(daemon), 5, "a free place")
+
+
+def test_who_rests_for_longest_makes_room() -> None:
+    """Not who has just come, nor who is answered."""
+    with (
+        http_daemon("max_connections = 3") as daemon,
+        connect(daemon) as busy,
+        connect(daemon) as first,
+        connect(daemon) as second,
+    ):
+        busy.sendall(chat("slow", stream=True))
+        read_until(busy, b"tok0")
+        for sock in (first, second):
+            sock.sendall(get("/health"))
+            assert read_answer(sock).status == 200
+            time.sleep(0.05)
+        with connect(daemon) as early:
+            assert read_answer(early).status == 429
+        time.sleep(1.2)
+        with connect(daemon) as late:
+            late.sendall(get("/health"))
+            assert read_answer(late).status == 200
+            assert ended(first)
+            second.sendall(get("/health"))
+            assert read_answer(second).status == 200
+            read_until(busy, b"tok1")
 
 
 def connects(daemon: RunningDaemon) -> bool:

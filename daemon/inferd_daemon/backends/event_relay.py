@@ -31,7 +31,11 @@ _STARTS = (b"\ndata:", b"\nevent:")
 _USAGE = b'"usage":'  # not within a text, where quotes are escaped
 _USAGE_BYTES = 512
 _REASON = re.compile(rb'"finish_reason":\s?"[^"]')  # some servers have "" in every chunk
-_TOKENS = re.compile(rb'"(prompt|input|completion|output)_tokens":\s*(\d{1,15})\b')
+_TOKENS = re.compile(
+    rb'"(prompt|completion|(?:cache_read_|cache_creation_)?input|output)_tokens":\s*(\d{1,15})\b'
+)
+_CACHED = (b"cache_read_input", b"cache_creation_input")
+"""Anthropic's `input_tokens` are those that were neither read from a cache nor written to it."""
 
 
 class _Protocol(NamedTuple):
@@ -276,8 +280,9 @@ def read_usage(*parts: bytes) -> Usage | None:
             counts |= {name: int(count) for name, count in figures}
     if not counts:
         return None
+    asked = counts.get(b"input", 0) + sum(counts.get(name, 0) for name in _CACHED)
     return Usage(
-        counts.get(b"prompt", counts.get(b"input", 0)),
+        counts.get(b"prompt", asked),
         counts.get(b"completion", counts.get(b"output", 0)),
     )
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from inferd_daemon.backends.chat_completions import Redactor
 from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
-from inferd_daemon.backends.event_relay import EventRelay
+from inferd_daemon.backends.event_relay import EventRelay, read_usage
 from inferd_daemon.backends.sse import MAX_EVENT_BYTES
+from inferd_proto import Usage
 
 CHAT = "/v1/chat/completions"
 KEY = "k3y-0123456789"
@@ -277,3 +278,17 @@ def test_splits_change_nothing(data: st.DataObject) -> None:
         assert split.data == together.data
     else:
         assert together.data.startswith(split.data[: len(together.data)])
+
+
+@pytest.mark.parametrize(
+    ("figures", "usage"),
+    [
+        (b'"cache_read_input_tokens":25,"input_tokens":1,"output_tokens":3', (26, 3)),
+        (b'"input_tokens":1,"cache_creation_input_tokens":4,"output_tokens":3', (5, 3)),
+        (b'"input_tokens":9,"input_tokens_details":{"cached_tokens":7},"output_tokens":3', (9, 3)),
+        (b'"prompt_tokens":9,"cache_read_input_tokens":7,"completion_tokens":3', (9, 3)),
+    ],
+)
+def test_what_a_cache_saved_was_asked_too(figures: bytes, usage: tuple[int, int]) -> None:
+    """Anthropic leaves it out of `input_tokens`, OpenAI does not."""
+    assert read_usage(b'{"usage":{%b}}' % figures) == Usage(*usage)

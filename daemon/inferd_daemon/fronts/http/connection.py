@@ -7,6 +7,7 @@ between two requests can be handed over to the daemon's next self.
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import cast
 
 import trio
@@ -65,6 +66,8 @@ class Connection(TCPServer):
         self._on_change = on_change
         self._paused = False
         self._resting = False
+        self.retired = False
+        """It was told to end in favour of another one."""
         self._wait = trio.CancelScope()
 
     @property
@@ -89,6 +92,18 @@ class Connection(TCPServer):
         """Read no further requests; what runs goes on."""
         self._paused = True
         self._wait.cancel()
+
+    @property
+    def idle_since(self) -> float:
+        """When it came to be between two requests, by trio's clock; inf where it is not."""
+        http = self._http
+        rests = http is not None and http.at_rest and not self.retired and not self._client.writing
+        return http.waits_since if http is not None and rests else inf
+
+    def retire(self) -> None:
+        """End it between two requests."""
+        self.retired = True
+        self._client.abort()
 
     def hand_over(self) -> int:
         """The descriptor of the resting client's socket, which is its next owner's from now on."""

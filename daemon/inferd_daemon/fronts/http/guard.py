@@ -133,6 +133,10 @@ class Guard:
         if self._context.view.draining and not under_way:
             fault = BackendFault("the daemon is stopping and takes no new requests")
             return shape.response(fault)
+        if any(
+            name == b"content-encoding" and value.lower() != b"identity" for name, value in headers
+        ):
+            return _refused(_ENCODED, shape)
         return None
 
 
@@ -147,6 +151,11 @@ _NO_KEY = Refusal(
     401,
     "this needs the key of a configured client, as `Authorization: Bearer …` or `x-api-key`",
     "invalid_api_key",
+)
+
+
+_ENCODED = Refusal(
+    415, "bodies are taken without Content-Encoding only", "unsupported_content_encoding"
 )
 
 

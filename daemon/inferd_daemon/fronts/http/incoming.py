@@ -4,6 +4,7 @@ Counts what a head may cost while it is still coming, and what comes around a bo
 refused before it is held.
 """
 
+import re
 from collections import deque
 
 import httptools
@@ -13,6 +14,7 @@ MAX_TARGET_BYTES = 8192
 AROUND_BYTES = 16
 """For each byte of a body: a chunk of one byte takes five more, and few clients give extensions."""
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([/?]?.*)", re.IGNORECASE | re.DOTALL)
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -57,6 +59,17 @@ class Incoming:
         self.received = 0
         """Bytes of the body so far."""
         self.complete = False
+
+    def take_origin_form(self) -> None:
+        """A target that is a whole URL, as it is for proxies: its host counts, not the header's."""
+        found = _ABSOLUTE.fullmatch(self.target)
+        if found is None:
+            return
+        authority, rest = found.groups()
+        self.target = rest if rest.startswith(b"/") else b"/" + rest
+        self.headers = [
+            (name, authority if name == b"host" else value) for name, value in self.headers
+        ]
 
     def take(self) -> bytes:
         """What there is of the body."""
@@ -170,6 +183,7 @@ class RequestParser:
         incoming.method = parser.get_method()
         incoming.version = parser.get_http_version()
         incoming.keep_alive = parser.should_keep_alive()
+        incoming.take_origin_form()
         if incoming.method not in METHODS:
             raise BadRequest(405, "this method is not served")
         if incoming.version not in ("1.1", "1.0"):

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from inferd_proto import ErrorCode
+from inferd_proto import Codec, ErrorCode
 
 from ...backends.thread import in_thread
 from ...config.http_rules import is_loopback
-from ...errors import CallerFault, RequestError
+from ...errors import RequestError
 from ...supervision.leases.entrance import Entry
 from ...supervision.leases.relay import away
 from ...supervision.leasing import Leasing
@@ -25,6 +25,7 @@ from ...supervision.runtimes.machine import SERVING
 from .lease_answer import RelayedAnswer
 from .lease_errors import WrongModel, refusal
 from .openai.failures import shape_of
+from .openai.json_body import decode_body
 
 if TYPE_CHECKING:
     from .context import HttpContext
@@ -48,6 +49,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 class _Asked(Struct):
     model: str | None = None
+
+
+_ASKED: Codec[_Asked] = Codec(_Asked)
 
 
 def routes() -> list[Route]:
@@ -168,10 +172,7 @@ def _token(request: Request) -> str | None:
 
 def _require_model(body: bytes, pinned: str) -> None:
     """Raises CallerFault for a body that is no JSON object, or asks for another model."""
-    try:
-        asked = msgspec.json.decode(body, type=_Asked).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallerFault("the body must be a JSON object, and `model` in it a string") from None
+    asked = decode_body(_ASKED, body).model
     if asked and pinned and asked != pinned:
         raise WrongModel(asked, pinned)
 

@@ -63,7 +63,8 @@ class Http1(H11Protocol):
         """Nothing more is read from the client."""
         self._on_change = on_change
         self._idle_timeout_s = idle_timeout_s
-        self._waits_since = trio.current_time()
+        self.waits_since = trio.current_time()
+        """When its last answer ended, or what comes in now began."""
         self._moved = trio.Event()
         self._chunked = False
         self._left_to_send: int | None = None
@@ -84,10 +85,10 @@ class Http1(H11Protocol):
         receiving = self.parser.receiving
         if receiving is not None:
             allowed_s = receiving.received / SLOWEST_BODY_BYTES_PER_S
-            return self._waits_since + self._idle_timeout_s + allowed_s
+            return self.waits_since + self._idle_timeout_s + allowed_s
         if self.stream is not None and not self.parser.began:
             return inf
-        return self._waits_since + self._idle_timeout_s
+        return self.waits_since + self._idle_timeout_s
 
     async def handle(self, event: ConnectionEvent) -> None:
         """Bytes from the client, or its end. Raises BadRequest."""
@@ -102,7 +103,7 @@ class Http1(H11Protocol):
     async def _receive(self, data: bytes) -> None:
         parser = self.parser
         if parser.at_rest:
-            self._waits_since = trio.current_time()
+            self.waits_since = trio.current_time()
         try:
             parser.feed(data)
         except BadRequest as error:
@@ -200,7 +201,7 @@ class Http1(H11Protocol):
         self.stream = None
         stream.closed = True
         stream.let_go()
-        self._waits_since = trio.current_time()
+        self.waits_since = trio.current_time()
         if self.parser.arrived and not self.closing:
             await self._begin_next()
         self._moved.set()

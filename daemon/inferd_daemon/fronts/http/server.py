@@ -30,11 +30,17 @@ if TYPE_CHECKING:
 
 HALF_REQUEST_S = 1.0
 """A whole request of a client that means it is here by then; the next one waits."""
-BUSY = (
-    b"HTTP/1.1 503 \r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: 116\r\n"
-    b'connection: close\r\n\r\n{"error":{"message":"too many connections; try again later",'
-    b'"type":"server_error","param":null,"code":"queue_full"}}'
+_TOO_MANY = (
+    b'{"error":{"message":"too many connections; try again later",'
+    b'"type":"rate_limit_error","param":null,"code":"queue_full"}}'
 )
+BUSY = (
+    b"HTTP/1.1 429 \r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: %d\r\n"
+    b"connection: close\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
+)
+RESTED_S = 1.0
+"""Who has asked for nothing for so long may lose its connection to who comes when all are taken:
+every HTTP client opens another one."""
 _log = structlog.get_logger(__name__)
 
 
@@ -189,10 +195,21 @@ class HttpServer:
         await self._load()
         while True:
             sock = await acceptor.accept()
-            if len(self._connections) >= self._max_connections:
-                self._turn_away(sock, door)
-            else:
+            if len(self._connections) < self._max_connections or self._make_room():
                 self._begin(nursery, sock, door)
+            else:
+                self._turn_away(sock, door)
+
+    def _make_room(self) -> bool:
+        """Whether the place of a connection that rests could be had: that of the longest rest."""
+        leaving = sum(connection.retired for connection in self._connections)
+        if len(self._connections) - leaving < self._max_connections:
+            return True
+        rested = min(self._connections, key=lambda connection: connection.idle_since)
+        if rested.idle_since > trio.current_time() - RESTED_S:
+            return False
+        rested.retire()
+        return True
 
     def _begin(self, nursery: trio.Nursery, sock: socket.socket, door: HttpDoor) -> None:
         from .client_stream import ClientStream

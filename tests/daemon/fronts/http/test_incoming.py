@@ -80,6 +80,20 @@ def test_trailers_are_counted_and_not_shown() -> None:
         parse(start + b"X: " + b"a" * 5000 + b"\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "becomes"),
+    [
+        (b"http://box.lan:1/a?b", b"box.lan:1", b"/a?b"),
+        (b"HTTPS://box.lan", b"box.lan", b"/"),
+        (b"http://box.lan?x", b"box.lan", b"/?x"),
+        (b"/http://box.lan/", b"localhost", b"/http://box.lan/"),
+    ],
+)
+def test_a_whole_url_as_target(target: bytes, host: bytes, becomes: bytes) -> None:
+    (request,) = parse(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+    assert (request.target, request.headers) == (becomes, [(b"host", host)])
+
+
 CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -5,6 +5,7 @@ Bodies are parsed here or, where they are large, in a worker thread; mapping is 
 
 import time
 from collections.abc import Callable
+from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from .chat_answer import ChatAnswer
 from .chat_request import parse_chat
 from .completion_answer import CompletionAnswer
 from .completion_request import parse_completion
+from .completion_words import CompletionWords
 from .endpoint import Endpoint
 from .failures import ANTHROPIC, OPENAI, RESPONSES
 from .generation import CHAT, find_route, generate, relay
@@ -85,7 +87,10 @@ class Api:
         route = find_route(reply.view.router, asked.model)
         request = route.presets.apply(asked.generate)
         if any(COMPLETIONS in (backend.capabilities.apis or ()) for backend in route.backends):
-            await relay(reply, route, raw_completion(asked, request))
+            reword = partial(
+                CompletionWords, stream=asked.stream, include_usage=asked.include_usage
+            )
+            await relay(reply, route, raw_completion(asked, request), reword)
             return
 
         def answer() -> CompletionAnswer:

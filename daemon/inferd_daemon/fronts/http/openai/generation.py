@@ -13,7 +13,7 @@ import trio
 
 from inferd_proto import Usage
 
-from ....backends.base import Batch, GenerateRequest, Relayed, RelayRequest
+from ....backends.base import Batch, GenerateRequest, Pieces, Relayed, RelayRequest
 from ....errors import RequestError, UpstreamFault
 from ....routing.dispatch import Dispatch
 from ....routing.router import Route, Router
@@ -80,10 +80,19 @@ async def generate(
         await reply.whole(whole)
 
 
-async def relay(reply: Reply, route: Route, request: RelayRequest) -> None:
-    """Answer `request` in the words of a backend that serves its API. Raises RequestError."""
+async def relay(
+    reply: Reply,
+    route: Route,
+    request: RelayRequest,
+    reword: Callable[[Pieces], Pieces] | None = None,
+) -> None:
+    """Answer `request` in the words of a backend that serves its API, but for what `reword` does to
+    them. Raises RequestError.
+    """
     dispatch = Dispatch(route, request, reply.caller.peer)
     async with dispatch as backend, backend.relay(request) as relayed:
+        if reword is not None:
+            relayed = relayed._replace(pieces=reword(relayed.pieces))
         if request.stream:
             last = await send_pieces(reply, relayed, dispatch.answered)
         else:
