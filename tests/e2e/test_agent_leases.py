@@ -187,6 +187,13 @@ def test_who_needs_tools_is_refused_before_anything_is_looked_at(
             ensure(client, OPUS, consumer=consumer)
         assert refused.value.code == "incompatible"
         assert refused.value.details["compatibility"]["compatible"] is False
+    for tools in ({"tools": [1]}, {"tool_choice": "required"}, {"tool_choice": {}}):
+        with pytest.raises(Refused, match=f"`{next(iter(tools))}`") as refused:
+            ensure(client, OPUS, **tools)
+        assert refused.value.code == "invalid_request"
+    assert leases(client) == []
+    none = {"tools": [], "tool_choice": "none"}
+    ensure(client, {**OPUS, **none}, **none)
     optional = {"optional_capabilities": {"tool_calling": True, "streaming": True}}
     fits = ensure(client, OPUS, consumer=optional)["compatibility"]
     assert fits["warnings"] == ["tool_calling"]

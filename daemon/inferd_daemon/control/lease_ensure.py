@@ -4,7 +4,7 @@ import msgspec
 
 from inferd_proto import ErrorCode, LeaseEnsure
 
-from ..errors import RequestError
+from ..errors import CallerFault, RequestError
 from ..supervision.runtimes.blueprint import Blueprint
 from .arguments import read_arguments
 from .call import Call
@@ -19,8 +19,19 @@ async def lease_ensure(call: Call) -> object:
             ErrorCode.BACKEND_UNAVAILABLE, "the daemon is stopping and grants no leases"
         )
     blueprint = _target(call, asked)
+    if blueprint.kind == "agent":
+        _refuse_tools(call, blueprint.name)
     ensured = await call.view.leases.ensure.ensure(blueprint, asked, owner_of(call))
     return msgspec.to_builtins(ensured)
+
+
+def _refuse_tools(call: Call, name: str) -> None:
+    """They may stand beside the target as well as in it. Raises CallerFault."""
+    # Loaded where somebody asks for agents.
+    from ..engines.agents.spec import tool_mistakes
+
+    for field, why in tool_mistakes(call.arguments):
+        raise CallerFault(f"`{field}` {why} ({name})")
 
 
 def _target(call: Call, asked: LeaseEnsure) -> Blueprint:

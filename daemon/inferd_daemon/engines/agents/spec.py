@@ -23,6 +23,8 @@ from .request import OWN_MODEL
 
 Short = Annotated[str, Meta(min_length=1, max_length=256)]
 Mistakes = list[tuple[str, str]]
+_TOOL_FIELDS = ("tools", "tool_choice")
+_NO_TOOLS = "asks for what no CLI agent's endpoint has: it completes and streams, without tools"
 
 
 class _Fields(Struct, kw_only=True):
@@ -82,9 +84,9 @@ def normalise_agent(
     data = {name: value for name, value in raw.items() if value is not None}
     if "agent" not in data and "provider" in data:
         data["agent"] = data.pop("provider")
-    mistakes: Mistakes = []
-    if data.pop("tools", None):
-        mistakes.append(("tools", "are none of a CLI agent's endpoint: it completes and streams"))
+    mistakes = tool_mistakes(data)
+    for name in _TOOL_FIELDS:
+        data.pop(name, None)
     fields, wrong = check(data, _Fields)
     mistakes += [(dotted(path), text) for path, text in wrong]
     if fields is None:
@@ -99,6 +101,17 @@ def normalise_agent(
         upstream=fields.upstream,
         metadata=fields.metadata,
     )
+
+
+def tool_mistakes(asked: Mapping[str, object]) -> Mistakes:
+    """What of `asked` wants tools; without any, or with "none", nothing is wanted."""
+    tools, choice = (asked.get(name) for name in _TOOL_FIELDS)
+    found: Mistakes = []
+    if tools:
+        found.append(("tools", _NO_TOOLS))
+    if choice not in (None, "none"):
+        found.append(("tool_choice", _NO_TOOLS))
+    return found
 
 
 def _with_defaults(fields: _Fields, configured: Mapping[str, AgentConfig]) -> _Fields:

@@ -25,6 +25,7 @@ CONFIGURED = {
         ({"agent": "codex", "model": "gpt"}, "gpt", None),
         ({"agent": "gemini"}, "default", None),
         ({"agent": "gemini", "model": "default"}, "default", None),
+        ({"agent": "gemini", "tools": [], "tool_choice": "none"}, "default", None),
     ],
 )
 def test_right_specs(raw: dict[str, object], model: str | None, upstream: str | None) -> None:
@@ -47,6 +48,8 @@ def test_right_specs(raw: dict[str, object], model: str | None, upstream: str | 
         ({"agent": "gemini", "model": "a\nb"}, ["model"]),
         ({"agent": "gemini", "model": "a", "upstream": "r"}, ["upstream"]),
         ({"agent": "claude", "tools": [{}], "modell": 1}, ["modell", "tools"]),
+        ({"agent": "claude", "tool_choice": "auto"}, ["tool_choice"]),
+        ({"agent": "claude", "tools": [{}], "tool_choice": {}}, ["tool_choice", "tools"]),
         ({"agent": "claude", "upstream": []}, ["upstream"]),
     ],
 )
