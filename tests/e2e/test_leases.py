@@ -319,6 +319,40 @@ def test_kill_9_of_the_daemon_costs_nothing_but_a_moment(server: Path) -> None:
         daemon.stop()
 
 
+_HOLDS = """
+import sys, time
+from inferd_client.blocking import Client
+with Client(sys.argv[1]) as client, client.lease("endless", ttl=3600) as lease:
+    print(lease.ref, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_who_died_with_the_daemon_keeps_its_lease_for_a_moment_only(server: Path) -> None:
+    config = ENDLESS_ROUTE.format(model=MODEL, idle_ttl="forever")
+    with leasing_daemon(config, server=server) as daemon:
+        with (
+            subprocess.Popen(
+                [sys.executable, "-c", _HOLDS, daemon.socket], stdout=subprocess.PIPE, text=True
+            ) as owner,
+            connected(daemon.socket) as client,
+        ):
+            assert owner.stdout is not None
+            lost = owner.stdout.readline().strip()
+            lives = ensure(client, "endless", ttl_ms=3_600_000)["lease"]["lease_ref"]
+            daemon.process.kill()
+            owner.kill()
+            daemon.process.wait()
+        start_again(daemon, server)
+        with connected(daemon.socket) as client:
+            left = {
+                ref: ask(client, "lease.get", lease_ref=ref)["left_ms"] for ref in (lost, lives)
+            }
+        assert left[lost] <= 30_000
+        assert left[lives] > 3_500_000
+        daemon.stop()
+
+
 def test_an_orderly_stop_keeps_leases_with_time_left(server: Path) -> None:
     with leasing_daemon("", server=server) as daemon:
         with connected(daemon.socket) as client:

@@ -39,7 +39,7 @@ from .leases.placing import Placing
 from .leases.relay import Relay
 from .leases.revival import Revival
 from .leases.socket_access import SocketAccess
-from .processes.identity import read_boot_id, read_start_ticks
+from .processes.identity import is_gone, read_boot_id, read_start_ticks
 from .runtimes.leftovers import Leftovers
 from .runtimes.registry import Managed, Runtimes
 from .succession.handover import Handover
@@ -47,7 +47,8 @@ from .succession.reaper import INSTANCE_VARIABLE, reap
 from .succession.takeover import end, take_over
 
 RETURN_GRACE_S = 30.0
-"""After the daemon's own crash: time for owners of leases without a TTL to come back and renew."""
+"""After the daemon's own crash: time for owners of leases without a TTL to come back and renew, and
+for others in place of those that ended meanwhile."""
 _log = structlog.get_logger(__name__)
 
 
@@ -224,7 +225,8 @@ class Leasing:
             key = entry.lease.instance_key
             lease = lease_of(entry, clocks)
             back = key in wanted or (lease.alive(clocks.monotonic) and self._revive(runtimes, key))
-            if back and self.keeper.restore(lease, RETURN_GRACE_S, self._living):
+            ended = entry.boot_id != self.boot_id or (lease.pid is not None and is_gone(lease.pid))
+            if back and self.keeper.restore(lease, RETURN_GRACE_S, self._living, owner_ended=ended):
                 wanted.setdefault(key, lease.uid)
             else:
                 self.keeper.forget(entry.key)

@@ -213,13 +213,19 @@ class LeaseKeeper:
                 self.on_unheld(instance_key)
 
     def restore(
-        self, lease: Lease, grace_s: float, connections: Container[int] = ()
+        self,
+        lease: Lease,
+        grace_s: float,
+        connections: Container[int] = (),
+        *,
+        owner_ended: bool = False,
     ) -> Lease | None:
         """Take in a lease of the daemon's former run; None where its time is over.
 
-        `connections` are those that live on from that run.
+        `connections` are those that live on from that run; `owner_ended` where the program that
+        took it is known to be gone.
         """
-        return self.table.restore(self.now(), lease, grace_s, connections)
+        return self.table.restore(self.now(), lease, grace_s, connections, owner_ended=owner_ended)
 
     def end_orphans(self) -> None:
         """After all were restored: end the leases whose parent was not."""

@@ -138,12 +138,19 @@ class LeaseTable:
         return lease
 
     def restore(
-        self, now: float, lease: Lease, grace_s: float, connections: Container[int] = ()
+        self,
+        now: float,
+        lease: Lease,
+        grace_s: float,
+        connections: Container[int] = (),
+        *,
+        owner_ended: bool = False,
     ) -> Lease | None:
         """Take in a lease of the daemon's former run; None where its time is over.
 
         Its connection is gone, unless it is among `connections`. One that lived by it alone gets
-        `grace_s` for its owner to come back and renew. One with a parent lives by that.
+        `grace_s` for its owner to come back and renew, and so does any that was bound to one of a
+        program that is known to have ended: no more than that. One with a parent lives by that.
         """
         if not lease.alive(now) or lease.implicit:
             return None
@@ -151,7 +158,10 @@ class LeaseTable:
         if lives_on or lease.parent is not None:
             self._insert(lease)
             return lease
-        deadline = now + grace_s if lease.deadline is None else lease.deadline
+        deadline = now + grace_s
+        if lease.deadline is not None:
+            lost = lease.bind == "connection" and owner_ended
+            deadline = min(lease.deadline, deadline) if lost else lease.deadline
         lease = replace(lease, connection=None, deadline=deadline)
         self._insert(lease)
         return lease

@@ -1,5 +1,6 @@
 """What makes a process this one and no other: its start time, and the boot it started in."""
 
+import os
 from pathlib import Path
 
 
@@ -16,3 +17,20 @@ def read_start_ticks(pid: int) -> int:
         return 0
     # The second field is the program's name in brackets and may hold anything.
     return int(stat.rpartition(")")[2].split()[19])
+
+
+def is_gone(pid: int) -> bool:
+    """Whether certainly no process bears the number: false also where it cannot be told.
+
+    True of none that lives; a number may be borne by another one by now. Sees processes that
+    /proc may hide.
+    """
+    if pid <= 0:
+        return False  # of a process that this namespace does not see
+    try:
+        os.close(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -194,6 +194,25 @@ def test_a_bound_owner_that_does_not_come_back_loses_it() -> None:
     assert [lease.lease_ref for lease in table.expire(6)] == ["b"]
 
 
+def test_a_bound_lease_outlives_its_program_by_the_grace_alone() -> None:
+    former = LeaseTable()
+    asked = _ensure(bind="connection", ttl_ms=60_000)
+    for ref in ("ended", "lives", "kept", "back"):
+        former.grant(0, ref, "k", asked, ALICE)
+    former.grant(0, "short", "k", _ensure(bind="connection", ttl_ms=5_000), ALICE)
+    former.grant(0, "free", "k", _ensure(bind="none", ttl_ms=60_000), ALICE)
+    table = LeaseTable()
+    for lease in former:
+        gone = lease.lease_ref != "lives"
+        living = [1] if lease.lease_ref == "kept" else []
+        table.restore(4, lease, 2, living, owner_ended=gone)
+    left = {lease.lease_ref: lease.left_ms(4) for lease in table}
+    rest = dict.fromkeys(("lives", "kept", "free"), 56_000)
+    assert left == {"ended": 2_000, "back": 2_000, "short": 1_000, **rest}
+    table.renew(5, "back", 60_000, ALICE._replace(connection=9))
+    assert {lease.lease_ref for lease in table.expire(7)} == {"ended", "short"}
+
+
 def test_renewing_over_another_connection_does_not_move_a_bound_lease() -> None:
     table = LeaseTable()
     table.grant(0, "b", "k", _ensure(bind="connection"), ALICE)

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from inferd_daemon.engines.base import EngineFailure, Launch
-from inferd_daemon.supervision.processes.identity import read_start_ticks
+from inferd_daemon.supervision.processes.identity import is_gone, read_start_ticks
 from inferd_daemon.supervision.processes.process import (
     EXEC_STUB,
     UNKNOWN_STATUS,
@@ -250,3 +250,12 @@ async def test_a_hundred_children_leave_no_descriptor(start: Spawn) -> None:
 def test_start_ticks_tell_processes_apart() -> None:
     assert read_start_ticks(os.getpid()) > 0
     assert read_start_ticks(2**30) == 0
+
+
+def test_only_what_is_certainly_gone_counts_as_gone() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert not is_gone(child.pid)
+        child.kill()
+    assert is_gone(child.pid)
+    assert not is_gone(0)
+    assert not is_gone(1)
