@@ -132,6 +132,8 @@ def test_who_asks_is_told_the_place_and_its_changes(
             other.generate(model="slow", queue_events=True)
             if number:
                 assert place(other.hear()) == number
+            else:
+                wait_until(lambda: routes(client)["slow"]["active"] == 1, 5, "the first one's turn")
         client.generate(model="slow", queue_events=True)
         assert place(client.hear()) == 3
         others[1].sock.close()
