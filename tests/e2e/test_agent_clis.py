@@ -201,7 +201,7 @@ async def test_codex_is_stopped_where_it_cannot_be_told(tmp_path: Path) -> None:
         with trio.fail_after(1):
             await upstream.gone.wait()
     assert answer.text == "word " * 7
-    assert answer.end == Finished("max_tokens", Usage(0, 7))
+    assert answer.end == Finished("max_tokens", Usage(0, 7), counted=False)
 
 
 @BOTH

@@ -123,11 +123,16 @@ class ToolCall(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The end of a generation: always the last event, exactly once."""
+    """The end of a generation: always the last event, exactly once.
+
+    `counted`: `usage` is the engine's own count. Where it is not, that is the best there is for
+    wires that must have figures, and others leave it out.
+    """
 
     stop_reason: StopReason
     usage: Usage
     tool_choice_unsatisfied: bool = False
+    counted: bool = True
 
 
 GenerateEvent = TextDeltas | ThinkingDeltas | ToolCall | Finished

@@ -45,6 +45,7 @@ class AmpProfile(AgentProfile):
     switches: ClassVar[Mapping[str, str]] = {"AMP_LOG_FILE": "/dev/null"}
     login_hint = "set AMP_API_KEY in the daemon's environment"
     own_models = frozenset(("low", "medium", "high", "ultra"))
+    pieces_are_short = False
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
         """Raises CallerFault for a model that is no mode."""
@@ -142,7 +143,7 @@ class AmpDialogue(AgentDialogue):
     def _concludes(self, result: _Result) -> list[AgentEvent]:
         if result.is_error:
             return [Failed(result.error or result.result or "it does not say why")]
-        finished = Finished("end_turn", Usage(0, 0))
+        finished = Finished("end_turn", Usage(0, 0), counted=False)
         if not self._spoke and result.result:
             return [TextDeltas([result.result]), finished]
         return [finished]

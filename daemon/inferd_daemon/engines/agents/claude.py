@@ -138,6 +138,11 @@ class _Counts(Struct, frozen=True):
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
 
+    @property
+    def told(self) -> bool:
+        """Whether there is a count at all."""
+        return self.output_tokens is not None
+
     def total_input(self) -> int:
         """What is read from a cache is part of the input as well."""
         cached = (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
@@ -213,7 +218,8 @@ class ClaudeDialogue(AgentDialogue):
         elif event.type == "message_delta" and delta.stop_reason in _AT_LIMIT:
             self.cut = True
             given = event.usage.total_input() or self._input_tokens
-            return [Finished("max_tokens", Usage(given, event.usage.output_tokens or 0))]
+            usage = Usage(given, event.usage.output_tokens or 0)
+            return [Finished("max_tokens", usage, counted=event.usage.told)]
         return []
 
     def _concludes(self, result: _Result) -> AgentEvent:
@@ -227,4 +233,5 @@ class ClaudeDialogue(AgentDialogue):
         reason: StopReason = "end_turn"
         if result.stop_reason == "stop_sequence":
             reason = "stop_sequence"
-        return Finished(reason, Usage(result.usage.total_input(), result.usage.output_tokens or 0))
+        usage = Usage(result.usage.total_input(), result.usage.output_tokens or 0)
+        return Finished(reason, usage, counted=result.usage.told)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from inferd_proto import JsonObject, Usage
+from inferd_proto import JsonObject, StopReason, Usage
 
 from ...backends.base import Finished, TextDeltas, ThinkingDeltas
 from .conversation import render_prompt
@@ -108,7 +108,7 @@ class CodexDialogue(AgentDialogue):
         self._history, self._prompt = _split(turns)
         self._thread_id = ""
         self._turn_id = ""
-        self._usage = Usage(0, 0)
+        self._usage: Usage | None = None
         self._requests = 0
         self._awaited: dict[int | str | None, str] = {}
         """Methods of our requests that have no answer yet, by id."""
@@ -177,14 +177,17 @@ class CodexDialogue(AgentDialogue):
 
     def _concludes(self, turn: _Turn) -> AgentEvent:
         if turn.status == "completed":
-            return Finished("end_turn", self._usage)
+            return self._finished("end_turn")
         if turn.error is None:
             return Failed(f"its turn ended as {turn.status!r}")
         if AT_LIMIT in turn.error.message:
-            return Finished("max_tokens", self._usage)
+            return self._finished("max_tokens")
         info = turn.error.codexErrorInfo
         status = None if isinstance(info, UnsetType) else _status(info)
         return Failed(turn.error.message, status)
+
+    def _finished(self, reason: StopReason) -> Finished:
+        return Finished(reason, self._usage or Usage(0, 0), counted=self._usage is not None)
 
     def _request(self, method: str, params: JsonObject) -> None:
         self._requests += 1

@@ -139,7 +139,7 @@ class _Stats(Struct, frozen=True):
 class _Result(Struct, frozen=True):
     status: str = ""
     error: _Problem | None = None
-    stats: _Stats = _Stats()
+    stats: _Stats | None = None
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -174,9 +174,9 @@ class GeminiDialogue(AgentDialogue):
 
     def _concludes(self, result: _Result) -> AgentEvent:
         if result.status == "success":
-            return Finished(
-                "end_turn", Usage(result.stats.input_tokens, result.stats.output_tokens)
-            )
+            stats = result.stats or _Stats()
+            usage = Usage(stats.input_tokens, stats.output_tokens)
+            return Finished("end_turn", usage, counted=result.stats is not None)
         said = (result.error.message if result.error else "") or self._complaint
         return Failed(said or "it does not say why", _status(said))
 

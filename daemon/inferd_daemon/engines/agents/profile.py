@@ -117,7 +117,11 @@ class AgentProfile(ABC):
     upstream_protocol: ClassVar[UpstreamProtocol | None] = None
     """What a local upstream must speak; None where it takes none."""
     passes_token_limit: ClassVar[bool] = False
-    """Whether the upstream is told `max_tokens`; else the run is ended once as many pieces came."""
+    """Whether the upstream is told `max_tokens`."""
+    pieces_are_short: ClassVar[bool] = True
+    """Whether a piece of its text is a token or a few. A run whose upstream is not told
+    `max_tokens` is ended once as many pieces came; where they are whole messages, that would mean
+    nothing, and `max_tokens` bounds nothing."""
     own_models: ClassVar[frozenset[str]] = frozenset()
     """All that it can be told to ask for; empty: only its vendor knows."""
     login_variables: ClassVar[tuple[str, ...]] = ()

@@ -229,13 +229,15 @@ class AgentRun:
             self._fail(self._fault(f"its answer is longer than {limit} bytes"))
             return []
         self._pieces += len(event.deltas)
-        allowed = self._request.max_tokens
-        if allowed is None or self._profile.passes_token_limit or self._pieces < allowed:
+        allowed, profile = self._request.max_tokens, self._profile
+        counts = profile.pieces_are_short and not profile.passes_token_limit
+        if allowed is None or not counts or self._pieces < allowed:
             return [event]
         # A piece is at least one token: so many pieces are never less than what was asked for.
         kept = event.deltas[: len(event.deltas) - (self._pieces - allowed)]
         self.over = self._cut = True
-        return [type(event)(kept), Finished("max_tokens", Usage(0, allowed))]
+        # The upstream is stopped before it could tell what it counted.
+        return [type(event)(kept), Finished("max_tokens", Usage(0, allowed), counted=False)]
 
     def _explain(self, failed: Failed) -> RequestError:
         local = self._request.upstream is not None

@@ -80,4 +80,8 @@ def test_a_refusal_stands_on_stderr(stderr: str, failed: Failed) -> None:
 
 def test_a_result_may_bring_the_text() -> None:
     line = b'{"type":"result","is_error":false,"result":"Hello"}\n'
-    assert read(dialogue("amp"), [line]) == (("Hello",), "", Finished("end_turn", Usage(0, 0)))
+    assert read(dialogue("amp"), [line]) == (
+        ("Hello",),
+        "",
+        Finished("end_turn", Usage(0, 0), counted=False),
+    )

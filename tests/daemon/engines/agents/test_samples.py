@@ -54,7 +54,9 @@ EXPECTED = {
     "gemini-sigint": Reading(WORDS[:14], "", Failed(LOST)),
     "gemini-sigterm": Reading(WORDS, "", Failed(LOST)),
     "gemini-e404": Reading((), "", Failed("[API Error: model: no-such-model]")),
-    "amp-made-ok": Reading(("Hello from fake ✓ upstream.",), "", Finished("end_turn", Usage(0, 0))),
+    "amp-made-ok": Reading(
+        ("Hello from fake ✓ upstream.",), "", Finished("end_turn", Usage(0, 0), counted=False)
+    ),
     "amp-made-error": Reading((), "", Failed("Insufficient credit balance")),
     "amp-noauth": Reading((), "", Failed("it wrote a line of 40 bytes that is no event")),
 }

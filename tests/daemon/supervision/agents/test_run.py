@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from inferd_daemon.backends.base import Batch, Finished, TextDeltas
 from inferd_daemon.engines.agents.profile import Place, Plan
@@ -319,7 +320,14 @@ async def test_a_cli_that_is_not_told_a_limit_is_stopped_at_it(bench: Bench) -> 
     request = asked(upstream=upstream, max_tokens=3)
     batches = await answer(bench, f"cat {SAMPLES}/gemini-ok.jsonl; sleep 9", request, "gemini")
     assert text_of(batches) == "Hello from "
-    assert batches[-1][-1] == Finished("max_tokens", Usage(0, 3))
+    assert batches[-1][-1] == Finished("max_tokens", Usage(0, 3), counted=False)
+
+
+async def test_whole_messages_are_no_measure_of_a_limit(bench: Bench) -> None:
+    request = replace(asked(upstream=None, max_tokens=1), model="low")
+    batches = await answer(bench, f"cat {SAMPLES}/amp-made-ok.jsonl", request, "amp")
+    assert text_of(batches) == HELLO
+    assert batches[-1][-1] == Finished("end_turn", Usage(0, 0), counted=False)
 
 
 async def test_closed_output_is_not_waited_for(bench: Bench) -> None:

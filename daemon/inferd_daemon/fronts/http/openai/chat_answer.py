@@ -40,6 +40,7 @@ class ChatAnswer:
         "_between",
         "_bytes",
         "_calls",
+        "_counted",
         "_finish",
         "_head",
         "_include_usage",
@@ -60,6 +61,7 @@ class ChatAnswer:
         self.created = created
         self.finished = False
         self.usage = Usage(0, 0)
+        self._counted = True
         self._include_usage = include_usage
         envelope = _encode(self._envelope("chat.completion.chunk"))[:-1]
         usage = b',"usage":null' if include_usage else b""
@@ -115,7 +117,7 @@ class ChatAnswer:
             return end + DONE
         last = self._envelope("chat.completion.chunk") | {
             "choices": [],
-            "usage": usage_object(self.usage),
+            "usage": usage_object(self.usage, counted=self._counted),
         }
         return b"%bdata: %b\n\n%b" % (end, _encode(last), DONE)
 
@@ -156,7 +158,7 @@ class ChatAnswer:
         }
         whole = self._envelope("chat.completion") | {
             "choices": [choice],
-            "usage": usage_object(self.usage),
+            "usage": usage_object(self.usage, counted=self._counted),
         }
         return encode_value(whole)
 
@@ -180,6 +182,7 @@ class ChatAnswer:
     def _note_finish(self, end: Finished) -> None:
         self._finish = FINISH_REASONS[end.stop_reason]
         self.usage = end.usage
+        self._counted = end.counted
         self.finished = True
 
     def _envelope(self, kind: str) -> JsonObject:
@@ -192,8 +195,10 @@ class ChatAnswer:
         }
 
 
-def usage_object(usage: Usage) -> JsonObject:
-    """As OpenAI counts."""
+def usage_object(usage: Usage, *, counted: bool = True) -> JsonObject | None:
+    """As OpenAI counts; null where nobody did."""
+    if not counted:
+        return None
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,

@@ -28,6 +28,7 @@ class CompletionAnswer:
     __slots__ = (
         "_between",
         "_bytes",
+        "_counted",
         "_envelope",
         "_finish",
         "_head",
@@ -55,6 +56,7 @@ class CompletionAnswer:
         self._texts: list[str] = []
         self._bytes = 0
         self.usage = Usage(0, 0)
+        self._counted = True
         self._finish: FinishReason = "stop"
 
     def encode(self, batch: Batch) -> bytes:
@@ -101,12 +103,13 @@ class CompletionAnswer:
             "logprobs": None,
             "finish_reason": self._finish,
         }
-        usage = usage_object(self.usage)
+        usage = usage_object(self.usage, counted=self._counted)
         return encode_value(self._envelope | {"choices": [choice], "usage": usage})
 
     def _note_finish(self, end: Finished) -> None:
         self._finish = FINISH_REASONS[end.stop_reason]
         self.usage = end.usage
+        self._counted = end.counted
         self.finished = True
 
     def _closing(self) -> bytes:
@@ -114,6 +117,6 @@ class CompletionAnswer:
         chunks: list[JsonObject] = [self._envelope | {"choices": [choice]}]
         if self._include_usage:
             chunks[0]["usage"] = None
-            usage = usage_object(self.usage)
+            usage = usage_object(self.usage, counted=self._counted)
             chunks.append(self._envelope | {"choices": [], "usage": usage})
         return b"".join(b"data: %b\n\n" % _encode(chunk) for chunk in chunks) + DONE

@@ -150,6 +150,17 @@ def test_finish_reasons(ours: StopReason, theirs: str) -> None:
     assert events(completion().encode(end))[-1]["choices"][0]["finish_reason"] == theirs
 
 
+def test_figures_that_nobody_counted_are_left_out() -> None:
+    """Null, in a stream and in an object alike."""
+    end: Batch = [Finished("max_tokens", Usage(0, 3), counted=False)]
+    for made in (answer, completion):
+        whole = made()
+        whole.add(end)
+        assert json.loads(whole.object())["usage"] is None
+    streamed = (answer(include_usage=True), completion(include_usage=True))
+    assert [events(made.encode(end))[-1]["usage"] for made in streamed] == [None, None]
+
+
 def test_half_a_character_is_replaced() -> None:
     """No JSON can carry it, and it must not end the answer."""
     batch: Batch = [TextDeltas(["a\ud800", "b"]), ToolCall("c", "f", {"x": ["\udc00"]}), END]
