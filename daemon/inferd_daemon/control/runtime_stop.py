@@ -5,6 +5,7 @@ import trio
 from inferd_proto import ErrorCode, JsonObject, RuntimeRef
 
 from ..errors import RequestError
+from ..supervision.runtimes.machine import State
 from ..supervision.runtimes.registry import Managed
 from .arguments import read_arguments
 from .call import Call
@@ -13,12 +14,16 @@ from .runtime_sight import find_runtime
 
 
 async def runtime_stop(call: Call) -> JsonObject:
-    """The runtime, stopped. `force` ends its leases as well, and calls off its start."""
+    """The runtime, stopped. `force` ends its leases as well, and calls off its start; of one that
+    is being stopped already, its patience.
+    """
     asked = read_arguments(call.arguments, RuntimeRef)
     runtime = find_runtime(call.view, require_admin(call), asked.instance_key)
     refuse_held(call, runtime, force=asked.force)
     leases = call.view.leases
     leases.keeper.runtime_gone(runtime.key)
+    if asked.force and runtime.state is State.DRAINING:
+        runtime.kill()
     leases.runtimes.stop(runtime, _called_off(runtime) if asked.force else None)
     with trio.move_on_after(runtime.end_allowance_s):
         await leases.runtimes.wait_stopped(runtime)

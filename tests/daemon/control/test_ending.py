@@ -77,6 +77,20 @@ async def test_who_stops_what_is_being_restarted_has_the_last_word(
     assert blueprint.engine.starts == 1
 
 
+async def test_a_second_stop_by_force_ends_the_patience(
+    view: DaemonView, whole: Leasing, tmp_path: Path
+) -> None:
+    blueprint = slow_to_end("a", tmp_path, 60)
+    await have(whole, blueprint)
+    await trio.sleep(0.1)  # until the shell has set its trap
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime_stop, call(view, instance_key="a", force=True))
+            await until_state(whole, "a", State.DRAINING)
+            await runtime_stop(call(view, instance_key="a", force=True))
+    assert state_of(whole, "a") is State.STOPPED
+
+
 async def test_a_leased_runtime_that_was_left_stopped_is_started_again(
     whole: Leasing, tmp_path: Path
 ) -> None:

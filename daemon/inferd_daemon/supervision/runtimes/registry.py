@@ -85,7 +85,8 @@ class Managed:
         return RequestError(
             ErrorCode.TIMEOUT,
             f"{self.blueprint.name}{which} was asked to end and has not after "
-            f"{self.end_allowance_s:g} s: stop it once more, or see what its process waits for",
+            f"{self.end_allowance_s:g} s: stop it once more, by force, or see what its process "
+            "waits for",
         )
 
     @property
@@ -94,6 +95,12 @@ class Managed:
         process = self.supervisor.process
         seen = resident_bytes(process.pid) if process is not None else 0
         return max(seen, self.estimated_bytes or 0)
+
+    def kill(self) -> None:
+        """SIGKILL to its process; its supervisor has it reaped."""
+        process = self.supervisor.process
+        if process is not None:
+            process.signal_group(signal.SIGKILL)
 
     def to_wire(self, leases: int, idle_left_s: float | None) -> WireRuntime:
         """What `runtime.list` shows."""
@@ -292,9 +299,7 @@ class Runtimes:
     def kill(self) -> None:
         """SIGKILL to every process; who stops one has it reaped the sooner."""
         for runtime in self:
-            process = runtime.supervisor.process
-            if process is not None:
-                process.signal_group(signal.SIGKILL)
+            runtime.kill()
 
     async def _own(self, runtime: Managed) -> None:
         with runtime.scope:
