@@ -157,8 +157,8 @@ async def test_what_does_not_end_is_waited_for_no_longer_than_it_may_take(
         with trio.fail_after(2), pytest.raises(RequestError, match=told) as refused:
             await have(whole, wanted, 2)
         assert refused.value.code is ErrorCode.TIMEOUT
+    whole.keeper.connection_closed(1)
     with pytest.raises(RequestError, match=told):
-        whole.keeper.connection_closed(1)
         await runtime_stop(call(view, instance_key="a"))
     whole.runtimes.kill()
     await until_state(whole, "a", State.STOPPED)
