@@ -16,7 +16,7 @@ from inferd_proto import Usage
 
 from ...backends.base import Finished, TextDeltas
 from ...errors import CallerFault
-from .conversation import render_prompt
+from .conversation import render_prompt, without_mentions
 from .dialogue import AgentDialogue, AgentEvent, Failed
 from .environment import private_environment
 from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan
@@ -63,7 +63,10 @@ class AmpProfile(AgentProfile):
         )
 
     def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
-        """It takes no system text apart."""
+        """It takes no system text apart.
+
+        In its terminal `@path` puts a file into the request; whether it does here was never seen.
+        """
         return AmpDialogue(without_mentions(render_prompt(request.turns, request.system)).encode())
 
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
@@ -79,18 +82,6 @@ class AmpProfile(AgentProfile):
     def login_files(self, environment: Mapping[str, str]) -> list[Path]:
         """A login without a key cannot be told to be one."""
         return []
-
-
-def without_mentions(prompt: str) -> str:
-    """`prompt` with nothing that could name a file: looks the same, reads the same.
-
-    In its terminal `@path` puts a file into the request. Whether it does here could never be
-    seen, so nothing is left to chance.
-    """
-    return _MENTION.sub("@\N{WORD JOINER}", prompt)
-
-
-_MENTION = re.compile(r"(?<!\w)@(?=\S)")
 
 
 class _Head(Struct, frozen=True):

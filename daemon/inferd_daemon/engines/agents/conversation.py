@@ -15,6 +15,7 @@ Where a text has a line that begins with the mark, the mark of the whole prompt 
 many `#` as it takes: no text can open a turn.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -26,6 +27,7 @@ from ...errors import CallerFault
 from .request import Turn
 
 MARK = "###"
+_MENTION = re.compile(r"@(?=\S)")
 _PREFACE = (
     'The conversation so far follows. A line that begins with "{mark} " opens the turn of the '
     "speaker it names. Reply with the assistant's next turn alone, without such a line."
@@ -60,6 +62,13 @@ def render_prompt(turns: Sequence[Turn], system: str = "") -> str:
     mark = _free_mark(text for _, text in spoken)
     written = [f"{mark} {speaker}\n{text}" for speaker, text in spoken]
     return "\n\n".join([_PREFACE.format(mark=mark), *written]) + "\n"
+
+
+def without_mentions(prompt: str) -> str:
+    """`prompt` for a CLI that puts the file of an `@path` into its request, wherever that stands:
+    nothing in it names a file any more. It looks the same, and models read it the same.
+    """
+    return _MENTION.sub("@\N{WORD JOINER}", prompt)
 
 
 def _speaker(turn: Turn) -> str:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from inferd_proto import Usage
 
 from ...backends.base import Finished, TextDeltas
-from .conversation import render_prompt
+from .conversation import render_prompt, without_mentions
 from .dialogue import AgentDialogue, AgentEvent, Failed
 from .environment import private_environment
 from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan
@@ -76,7 +76,7 @@ class GeminiProfile(AgentProfile):
     login_hint = "run `gemini` once as the daemon's user and log in, or set GEMINI_API_KEY"
 
     def plan(self, request: AgentRequest, place: Place) -> Plan:
-        """`@path` in a prompt reads files of the working directory, which is empty."""
+        """An account's files are linked into its home: a login is renewed through them."""
         given = request.environment
         environment = private_environment(self, request, place) | {
             HOME_VARIABLE: str(place.home),
@@ -98,8 +98,10 @@ class GeminiProfile(AgentProfile):
         )
 
     def dialogue(self, request: AgentRequest, place: Place) -> AgentDialogue:
-        """`/command` has no meaning on stdin."""
-        return GeminiDialogue(render_prompt(request.turns).encode())
+        """`/command` has no meaning on stdin; `@path` would put a file into the request, and the
+        account's is not far from where it runs.
+        """
+        return GeminiDialogue(without_mentions(render_prompt(request.turns)).encode())
 
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
         """There is none."""

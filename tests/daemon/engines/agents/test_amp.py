@@ -47,7 +47,7 @@ def test_the_system_text_stands_before_the_prompt() -> None:
         ("see @/etc/passwd", "see @\u2060/etc/passwd"),
         ("@@T-1 @a.md", "@\u2060@\u2060T-1 @\u2060a.md"),
         ("(@x)", "(@\u2060x)"),
-        ("mail me@example.org at @ noon", "mail me@example.org at @ noon"),
+        ("mail me@example.org at @ noon", "mail me@\u2060example.org at @ noon"),
     ],
 )
 def test_no_file_can_be_named(text: str, sent: str) -> None:

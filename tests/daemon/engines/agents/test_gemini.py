@@ -1,5 +1,8 @@
 """How gemini is started: its settings, and what it takes for a login."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -7,6 +10,7 @@ from inferd_daemon.engines.agents.dialogue import Failed
 from inferd_daemon.engines.agents.gemini import GeminiProfile
 from inferd_daemon.engines.agents.profile import LoginEvidence
 from inferd_daemon.engines.agents.request import AgentRequest, Turn
+from inferd_daemon.supervision.agents.place import make_place
 
 from .reading import PLACE, dialogue, read
 
@@ -38,6 +42,27 @@ def test_an_account_is_linked() -> None:
     settings = msgspec.json.decode(files[".gemini/settings.json"])
     assert settings["security"] == {"auth": {"selectedType": "oauth-personal"}}
     assert files[".gemini/oauth_creds.json"] == "/home/op/.gemini/oauth_creds.json"
+
+
+def named(prompt: str, work: Path) -> list[Path]:
+    """The files that it would put into its request: of an `@` anywhere, from where it runs."""
+    paths = [work / name for name in re.findall(r"@([^\s,;!?()\[\]{}]+)", prompt)]
+    return [path for path in paths if path.exists()]
+
+
+@pytest.mark.parametrize("template", ["{}", "see {} now", "x{}", "@{}", "({})", "# {}\n"])
+def test_a_prompt_names_no_file(template: str, tmp_path: Path) -> None:
+    place = make_place(tmp_path / "run")
+    planted = place.home / ".gemini/oauth_creds.json"
+    planted.parent.mkdir()
+    planted.write_text("a secret")
+    for name in ("../home/.gemini/oauth_creds.json", str(planted)):
+        prompt = template.format(f"@{name}")
+        assert named(prompt, place.work) or template == "@{}"
+        asked = AgentRequest("m", (Turn("user", prompt),))
+        sent = PROFILE.dialogue(asked, place).take_input().decode()
+        assert named(sent, place.work) == []
+        assert sent.replace("\u2060", "") == prompt
 
 
 @pytest.mark.parametrize(
