@@ -13,7 +13,7 @@ import httpx
 import trio
 
 from ..config import LibllamaConfig
-from ..errors import BackendFault, OperatorError
+from ..errors import BackendFault, OperatorError, UpstreamFault
 from .base import (
     Backend,
     Batch,
@@ -193,5 +193,5 @@ class LibllamaBackend(Backend):
         if readiness.ready:
             raise fault
         if not isinstance(broken, httpx.ConnectError):
-            raise BackendFault(f"lost in the middle of a request: {readiness.reason}") from broken
+            raise UpstreamFault(f"lost in the middle of a request: {readiness.reason}") from broken
         await self._wait_ready()
