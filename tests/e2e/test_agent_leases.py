@@ -59,6 +59,12 @@ def runs(daemon: RunningDaemon) -> Path:
     return daemon.directory / "run" / "state" / "agents"
 
 
+def counted(client: WireClient, name: str) -> dict[tuple[str, ...], int]:
+    """The samples of one metric by the values of their labels."""
+    (family,) = (one for one in ask(client, "metrics")["metrics"] if one["name"] == name)
+    return {tuple(one["labels"].values()): one["value"] for one in family["samples"]}
+
+
 def nothing_runs(daemon: RunningDaemon) -> bool:
     """No process but the daemon's own, and no directory of a run."""
     left = runs(daemon)
@@ -372,8 +378,15 @@ def test_more_than_may_run_wait_and_more_than_may_wait_are_refused(tmp_path: Pat
                     if agent["provider"] == "claude"
                 ]
                 assert (claude["running"], claude["max_runs"]) == (1, 1)
+                assert counted(client, "inferd_agent_runs")[("claude",)] == 1
                 first.close()
                 read_until(second, b"waited")
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
+        ended = counted(client, "inferd_agent_requests")
+        assert ended["claude", "cancelled"] == 1
+        assert ended["claude", "ok"] >= 1
+        assert ended["claude", "queue_full"] >= 2
+        assert counted(client, "inferd_agent_runs")[("claude",)] == 0
 
 
 def test_two_owners_share_a_runtime_and_each_has_a_route_of_its_own(

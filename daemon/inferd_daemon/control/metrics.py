@@ -12,6 +12,7 @@ from inferd_proto import JsonObject
 from ..metrics import Family, Histogram, RouteCounts, Sample
 from ..routing.breaker import BreakerState
 from ..routing.router import Route
+from ..supervision.agent_room import AgentRoom
 from ..supervision.processes.memory import resident_bytes
 from .call import Call
 from .view import DaemonView
@@ -31,6 +32,8 @@ def measure(view: DaemonView) -> Iterator[Family]:
     yield from _of_backends(view)
     if view.leasing is not None:
         yield from _of_runtimes(view)
+    if view.agents is not None:
+        yield from _of_agents(view.agents)
     yield from _of_fronts(view)
     yield from _of_process(view)
 
@@ -145,6 +148,28 @@ def _of_runtimes(view: DaemonView) -> Iterator[Family]:
     )
     leases = sum(1 for lease in view.leases.keeper.table if not lease.implicit)
     yield Family("gauge", "inferd_leases", "Live leases.", [Sample(leases)])
+
+
+def _of_agents(room: AgentRoom) -> Iterator[Family]:
+    """Nothing is counted before somebody asks an agent."""
+    runs = room.runs_so_far
+    running = {} if runs is None else runs.all_running()
+    ended = {} if runs is None else runs.requests
+    yield Family(
+        "gauge",
+        "inferd_agent_runs",
+        "Runs of CLI agents that are under way.",
+        [Sample(count, {"provider": provider}) for provider, count in running.items()],
+    )
+    yield Family(
+        "counter",
+        "inferd_agent_requests",
+        "Requests to CLI agents that ended, by the code they ended with.",
+        [
+            Sample(count, {"provider": provider, "outcome": outcome})
+            for (provider, outcome), count in ended.items()
+        ],
+    )
 
 
 def _of_fronts(view: DaemonView) -> Iterator[Family]:

@@ -73,6 +73,12 @@ class AgentRoom:
         host = AgentHost(self._directory, marks, self._scratch)
         return AgentRuns(self._leasing, self.probes, host)
 
+    @property
+    def runs_so_far(self) -> "AgentRuns | None":
+        """None while nobody has wanted any: to ask for that loads nothing."""
+        known: AgentRuns | None = self.__dict__.get("runs")
+        return known
+
     def read(self, spec: JsonObject, _admin: bool) -> Blueprint:
         """What an agent spec means. Raises CallerFault, with every mistake by its field."""
         from .agents.blueprint import read_blueprint

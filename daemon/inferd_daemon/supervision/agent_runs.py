@@ -3,15 +3,12 @@
 A run that its caller lets go of is killed. What it may use of this daemon it may use while it runs.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import trio
-
-from inferd_proto import ErrorCode
-
-from ..backends.base import Batch, Capabilities, GenerateRequest, Readiness
+from ..backends.base import Batch, Capabilities, Finished, GenerateRequest, Readiness
 from ..backends.chat_completions.failures import said
 from ..engines.agents.conversation import read_messages
 from ..engines.agents.dialogue import Failed
@@ -20,8 +17,10 @@ from ..engines.agents.request import AgentLimits, AgentRequest, AgentUpstream
 from ..engines.secret import Secret
 from ..errors import BackendFault, CallerFault, RequestError
 from .agents.blueprint import AgentBlueprint
+from .agents.gate import Gate
 from .agents.host import AgentHost
 from .agents.run import UpstreamRefusal, run_agent
+from .agents.run_queue import Party
 from .leasing import Leasing
 from .on_demand import ROOM_PATIENCE_S, OnDemand
 
@@ -36,24 +35,47 @@ class AgentRuns:
         self.probes = probes
         self._leasing = leasing
         self._host = host
-        self._gates: dict[str, _Gate] = {}
+        self._gates: dict[str, Gate] = {}
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Ended ones by provider and how: `ok`, `cancelled`, or the code of the error."""
+
+    def all_running(self) -> dict[str, int]:
+        """How many run now, by provider; of those that were asked for at all."""
+        return {provider: gate.running for provider, gate in self._gates.items()}
 
     def running(self, provider: str) -> int:
         """How many of a provider's run now."""
         return self._gate(provider).running
 
     async def generate(
-        self, blueprint: AgentBlueprint, request: GenerateRequest
+        self, blueprint: AgentBlueprint, request: GenerateRequest, party: Party = None
     ) -> AsyncGenerator[Batch, None]:
         """One run's answer, `Finished` last. Use it within `contextlib.aclosing`.
 
-        The caller holds the agent's runtime, and it is ready. Raises RequestError.
+        `party` is the uid of who asks by a lease; None where a route does. The caller holds the
+        agent's runtime, and it is ready. Raises RequestError.
         """
+        outcome = "cancelled"
+        try:
+            async with aclosing(self._run(blueprint, request, party)) as batches:
+                async for batch in batches:
+                    if batch and isinstance(batch[-1], Finished):
+                        outcome = "ok"
+                    yield batch
+        except RequestError as error:
+            outcome = error.code.value
+            raise
+        finally:
+            self.requests[blueprint.spec.agent, outcome] += 1
+
+    async def _run(
+        self, blueprint: AgentBlueprint, request: GenerateRequest, party: Party
+    ) -> AsyncGenerator[Batch, None]:
         _require_askable(blueprint, request)
         system, turns = read_messages(request.messages)
         provider = blueprint.spec.agent
         config = self.probes.config(provider)
-        async with self._gate(provider).turn(), self._upstream(blueprint) as way:
+        async with self._gate(provider).turn(party), self._upstream(blueprint) as way:
             binary = await self.probes.binary(provider)
             if binary is None:
                 raise BackendFault(f"{provider} is not installed any more")
@@ -102,11 +124,11 @@ class AgentRuns:
                 finally:
                     self._leasing.calls.end(given.ref)
 
-    def _gate(self, provider: str) -> "_Gate":
+    def _gate(self, provider: str) -> Gate:
         gate = self._gates.get(provider)
         if gate is None:
             config = self.probes.config(provider)
-            gate = self._gates[provider] = _Gate(provider, config.max_runs, config.max_waiting)
+            gate = self._gates[provider] = Gate(provider, config.max_runs, config.max_waiting)
         return gate
 
 
@@ -145,34 +167,3 @@ class AgentRoute:
         async with self._runtime.holding(), aclosing(run) as batches:
             async for batch in batches:
                 yield batch
-
-
-class _Gate:
-    """At most `max_runs` at once; `max_waiting` more wait."""
-
-    def __init__(self, provider: str, max_runs: int, max_waiting: int) -> None:
-        self._provider = provider
-        self._limiter = trio.CapacityLimiter(max_runs)
-        self._max_waiting = max_waiting
-
-    @property
-    def running(self) -> int:
-        return self._limiter.borrowed_tokens
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Raises RequestError (`queue_full`)."""
-        limiter = self._limiter
-        waiting = limiter.statistics().tasks_waiting
-        if not limiter.available_tokens and waiting >= self._max_waiting:
-            raise RequestError(
-                ErrorCode.QUEUE_FULL,
-                f"{limiter.total_tokens} runs of {self._provider} are under way and {waiting} "
-                "requests wait: try later",
-            )
-        borrower = object()
-        await limiter.acquire_on_behalf_of(borrower)
-        try:
-            yield
-        finally:
-            limiter.release_on_behalf_of(borrower)

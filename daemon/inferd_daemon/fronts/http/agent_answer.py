@@ -50,7 +50,9 @@ class AgentAnswer(LeaseAnswer):
             int(time.time()),
             self._asked.include_usage,
         )
-        run = self._runs.generate(self._blueprint, self._asked.generate)
+        lease = self._leasing.keeper.table.find(self._entry.ref)
+        party = None if lease is None else lease.uid
+        run = self._runs.generate(self._blueprint, self._asked.generate, party)
         async with aclosing(run) as batches:
             async for batch in batches:
                 # The end is sent when it is known: clearing up after the run is not waited for.
