@@ -35,6 +35,7 @@ from tests.support.lease_client import (
     start_again,
 )
 from tests.support.llama_server import llama_server_path
+from tests.support.processes import is_alive
 from tests.support.wire_client import Answer, WireClient, connected
 
 OPUS = {"agent": "claude", "model": "opus"}
@@ -280,6 +281,22 @@ def test_a_daemon_that_a_cli_leaves_is_ended_with_its_run(
     endpoint = ensure(client, OPUS)["endpoint"]
     assert ask_agent(endpoint, "fork").text == "forked"
     wait_until(lambda: nothing_runs(daemon), 1, "the end of all that it started")
+
+
+def test_what_left_its_session_and_its_environment_is_ended_with_its_run(
+    daemon: RunningDaemon, client: WireClient, tmp_path: Path
+) -> None:
+    endpoint = ensure(client, OPUS)["endpoint"]
+    for kept in ("answered", "dropped"):
+        note = tmp_path / kept
+        if kept == "answered":
+            assert ask_agent(endpoint, f"escape {note}").text == "escaped"
+        else:
+            with begin(endpoint, f"linger {note}") as connection:
+                read_until(connection, b"escaped")
+        pid = int(note.read_text())
+        wait_until(lambda pid=pid: not is_alive(pid), 1, "the end of what escaped")
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of the run")
 
 
 def test_a_cli_that_is_missing_or_logged_out_is_told_at_once(tmp_path: Path) -> None:

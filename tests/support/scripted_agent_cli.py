@@ -158,10 +158,25 @@ def ask_upstream(path: str, messages: object) -> tuple[int, str]:
 
 def escape(pid_file: str) -> int:
     """It leaves a process in a session of its own, with nothing in its environment."""
-    command = f"env -i setsid sleep 300 & echo $! > {shlex.quote(pid_file)}"
-    os.system(command)
-    delta("escaped")
+    let_escape(pid_file)
     return end()
+
+
+def linger(pid_file: str) -> int:
+    """The same, and then silence."""
+    let_escape(pid_file)
+    while True:
+        time.sleep(60)
+
+
+def let_escape(pid_file: str) -> None:
+    """Its pid is noted in the file before a word is said."""
+    started = f"env -i setsid sleep 60 >/dev/null 2>&1 & echo $! > {shlex.quote(pid_file)}"
+    os.system(started)
+    comm = Path("/proc", Path(pid_file).read_text().strip(), "comm")
+    while comm.read_text() != "sleep\n":
+        time.sleep(0.01)
+    delta("escaped")
 
 
 def delta(text: str) -> None:
@@ -198,7 +213,7 @@ SCRIPTS = {
     script.__name__: script
     for script in (
         *(say, garbage, half, never, drip, long, fork, failed, surroundings, upstream, canned),
-        escape,
+        *(escape, linger),
     )
 }
 
