@@ -125,18 +125,13 @@ class LlamaServerBackend(Backend):
     @asynccontextmanager
     async def relay(self, request: RelayRequest) -> AsyncGenerator[Relayed, None]:
         """As the interface says."""
-        from .relaying_client import RenamedModel
-
         async with (
             self._runtime.holding(),
             self._turns.relay(
                 self._open, request, lambda: self.capabilities, self._wait_replaced
             ) as relayed,
         ):
-            pieces = relayed.pieces
-            if self._config.alias is None:
-                pieces = RenamedModel(pieces, self.name)
-            yield relayed._replace(pieces=pieces)
+            yield relayed
 
     async def run(self) -> None:
         """Watch over its turns until cancelled."""

@@ -3,7 +3,6 @@
 What it passes on are whole lines, so that whoever adds an error at the end adds it in its place.
 """
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from math import inf
@@ -28,7 +27,6 @@ upstream lives (`Dialect.progress`) would be seen by the client where nothing is
 OBJECT_END_BYTES = 4096
 """Of an answer that is one object: its figures stand at the end."""
 # no text can hold that, for there quotes are escaped
-_MODEL_PATH = re.compile(rb'"model":\s?"(?:[^"\\]|\\.)*[/\\](?:[^"\\]|\\.)*"')
 _ABSENT = frozenset((404, 405, 501))
 
 
@@ -182,22 +180,6 @@ class RelayedEvents(Pieces):
         if self._deadline >= self._end:
             return self._client._unended(self._course)
         return BackendSilence(too_late("did not go on with its answer"))
-
-
-class RenamedModel(Pieces):
-    """`pieces` of an upstream that calls its model by the path of a file, which is nobody's
-    business: the model is called `name` instead.
-    """
-
-    def __init__(self, pieces: Pieces, name: str) -> None:
-        self._pieces = pieces
-        self._named = b'"model":' + msgspec.json.encode(name)
-
-    async def __anext__(self) -> bytes:
-        """Raises as `pieces` does."""
-        piece = await self._pieces.__anext__()
-        self.over, self.usage = self._pieces.over, self._pieces.usage
-        return _MODEL_PATH.sub(lambda _: self._named, piece)
 
 
 def can_be_relayed(request: GenerateRequest, dialect: Dialect) -> bool:

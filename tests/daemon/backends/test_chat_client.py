@@ -20,8 +20,9 @@ from inferd_daemon.backends.base import (
     Sampling,
     TextDeltas,
 )
-from inferd_daemon.backends.chat_client import ChatClient, Deadlines
+from inferd_daemon.backends.chat_client import ChatClient
 from inferd_daemon.backends.chat_completions import DIALECTS
+from inferd_daemon.backends.deadlines import Deadlines
 from inferd_daemon.backends.transport import PlainTransport
 from inferd_daemon.errors import (
     AnswerTooLong,

@@ -17,9 +17,9 @@ from inferd_daemon.backends.base import (
     RelayRequest,
     Sampling,
 )
-from inferd_daemon.backends.chat_client import Deadlines
 from inferd_daemon.backends.chat_completions import DIALECTS
-from inferd_daemon.backends.relaying_client import RelayingClient, RenamedModel, can_be_relayed
+from inferd_daemon.backends.deadlines import Deadlines
+from inferd_daemon.backends.relaying_client import RelayingClient, can_be_relayed
 from inferd_daemon.backends.transport import PlainTransport
 from inferd_daemon.config import UpstreamKind
 from inferd_daemon.errors import (
@@ -232,18 +232,6 @@ async def test_an_answer_that_said_why_it_ended_is_not_waited_for(
         started = trio.current_time()
         assert await relayed(client) == (TEXT + last + DONE, 2)
         assert trio.current_time() - started == pytest.approx(1, abs=0.05)
-
-
-async def test_a_path_is_not_told(tmp_path: Path) -> None:
-    """Where it stands as the model's name, and only there."""
-    event = b'data: {"model":"/m/x.gguf","text":"\\"model\\":\\"/m/x.gguf\\""}\n\n'
-    script: Script = [EVENTS_HEAD, chunk(event + DONE) + CHUNKS_END]
-    async with connected(tmp_path, script) as (client, _), client.relay(CHAT, CAN) as answer:
-        renamed = RenamedModel(answer.pieces, "x")
-        assert [piece async for piece in renamed] == [
-            event.replace(b'"model":"/m/x.gguf"', b'"model":"x"') + DONE
-        ]
-        assert renamed.over
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,12 @@ class LlamaServerEngine(Engine):
             self.endpoint = self._claim_port()
         return Launch(
             argv=render_argv(
-                self.spec, command, self.endpoint, slot_save_path=self._make_slot_directory()
+                self.spec,
+                command,
+                self.endpoint,
+                # With a comma it would be taken for several.
+                served_name=self.name.replace(",", "_"),
+                slot_save_path=self._make_slot_directory(),
             ),
             environment=render_environment(self.spec, self._environment, self._key, {}),
             directory=self._own.directory,

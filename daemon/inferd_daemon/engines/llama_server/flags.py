@@ -50,14 +50,18 @@ def render_argv(
     command: Sequence[str],
     endpoint: Endpoint,
     *,
+    served_name: str | None = None,
     slot_save_path: Path | None = None,
 ) -> list[str]:
-    """The command line. `command` is the program with what must follow it; `slot_save_path` is
-    the directory for saved slots.
+    """The command line. `command` is the program with what must follow it; `served_name` is what
+    answers name as their model where no alias does, else that is the file's path; `slot_save_path`
+    is the directory for saved slots.
     """
     argv = [*command, *spec.launcher_args]
     for name in _PLAIN:
-        value = _served_name(spec) if name == "alias" else getattr(spec, name)
+        value = getattr(spec, name)
+        if name == "alias" and value is None:
+            value = served_name
         if value is None or value is False:
             continue
         argv += [FIELD_FLAGS[name][0]] if name in NO_VALUE else [FIELD_FLAGS[name][0], str(value)]
@@ -70,13 +74,6 @@ def render_argv(
     if slot_save_path is not None:
         argv += ["--slot-save-path", str(slot_save_path)]
     return argv + spec.extra_args
-
-
-def _served_name(spec: BootSpec) -> str | None:
-    """What its answers name as their model: without an alias it would be the file's path."""
-    if spec.alias is None and "," in spec.model_identity:
-        return None  # it would be taken for several names
-    return spec.alias or spec.model_identity
 
 
 def render_environment(

@@ -203,7 +203,7 @@ async def test_a_free_port_is_found_kept_and_prefixed(
         assert base_url(engine.endpoint) == f"http://127.0.0.1:{port}/llm/v1"
         assert _tcp_ports(running.process.pid) == {("127.0.0.1", port)}
         (model,) = (await running.get("/v1/models")).json()["data"]
-        assert model["id"] == engine.spec.model_identity
+        assert model["id"] == engine.name
         await running.process.stop(5)
         async with _ready(engine, tmp_path / "log"):
             assert engine.endpoint.port == port

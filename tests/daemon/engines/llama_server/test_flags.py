@@ -35,6 +35,7 @@ def _argv(given_fields: dict[str, Any], endpoint: Endpoint = SOCKET) -> list[str
     [
         ({}, []),
         ({"mmproj": "/p"}, ["--mmproj", "/p"]),
+        ({"alias": "x"}, ["--alias", "x"]),
         ({"ctx_size": 0}, ["--ctx-size", "0"]),
         ({"gpu_layers": 0}, ["--gpu-layers", "0"]),
         ({"gpu_layers": "auto"}, ["--gpu-layers", "auto"]),
@@ -54,26 +55,15 @@ def _argv(given_fields: dict[str, Any], endpoint: Endpoint = SOCKET) -> list[str
     ],
 )
 def test_fields(given_fields: dict[str, Any], rendered: list[str]) -> None:
-    before = ["llama-server", "--model", MODEL, *rendered[: 2 * ("--mmproj" in rendered)]]
-    after = rendered[2 * ("--mmproj" in rendered) :]
-    expected = [*before, "--alias", "a", *after, "--host", "/run/rt/a.sock"]
+    expected = ["llama-server", "--model", MODEL, *rendered, "--host", "/run/rt/a.sock"]
     assert _argv(given_fields) == expected
 
 
-@pytest.mark.parametrize(
-    ("given_fields", "rendered"),
-    [
-        ({"alias": "x"}, ["--alias", "x"]),
-        ({"model_identity": "qwen"}, ["--alias", "qwen"]),
-        ({"alias": "x", "model_identity": "qwen"}, ["--alias", "x"]),
-        ({"model_identity": "a, b"}, []),
-    ],
-)
-def test_answers_name_the_model_and_not_its_file(
-    given_fields: dict[str, Any], rendered: list[str]
-) -> None:
-    argv = _argv(given_fields)
-    assert argv[argv.index(MODEL) + 1 : argv.index("--host")] == rendered
+@pytest.mark.parametrize(("alias", "named"), [("x", "x"), (None, "qwen")])
+def test_answers_name_the_model_and_not_its_file(alias: str | None, named: str) -> None:
+    spec = normalise({"model": MODEL} | ({} if alias is None else {"alias": alias}))
+    argv = render_argv(spec, ["llama-server"], SOCKET, served_name="qwen")
+    assert argv[argv.index(MODEL) + 1 : argv.index("--host")] == ["--alias", named]
 
 
 def test_order_of_the_command_line() -> None:
@@ -85,18 +75,8 @@ def test_order_of_the_command_line() -> None:
         spec, ["python3"], tcp_endpoint(spec, 4711, None), slot_save_path=Path("/var/kv")
     )
     assert argv == [
-        *("python3", "x.py", "--model", MODEL, "--alias", "a"),
-        *(
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "4711",
-            "--api-prefix",
-            "/llm",
-            "--slot-save-path",
-            "/var/kv",
-            "--no-warmup",
-        ),
+        *("python3", "x.py", "--model", MODEL, "--host", "127.0.0.1", "--port", "4711"),
+        *("--api-prefix", "/llm", "--slot-save-path", "/var/kv", "--no-warmup"),
     ]
 
 
