@@ -405,6 +405,48 @@ async def test_a_probe_tells_version_and_login(provider: str, tmp_path: Path) ->
     assert (keyed.logged_in, keyed.reason) == (True, "")
 
 
+def everything(directory: Path) -> list[Path]:
+    """What is below it."""
+    return sorted(directory.rglob("*"))
+
+
+LOGINS = {
+    "claude": [
+        (
+            ".claude/.credentials.json",
+            '{"claudeAiOauth":{"accessToken":"sk-ant-oat01-no",'
+            '"refreshToken":"sk-ant-ort01-no","expiresAt":4102444800000,"scopes":["user:inference"]}}',
+        ),
+        (".claude.json", '{"primaryApiKey":"sk-ant-api03-none"}'),
+    ],
+    "codex": [(".codex/auth.json", '{"OPENAI_API_KEY":"sk-none"}')],
+}
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "text"),
+    [(provider, *login) for provider, logins in LOGINS.items() for login in logins],
+)
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_probe_sees_a_login_and_writes_nothing_beside_it(
+    provider: str, name: str, text: str, moved: bool, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    place = home / name
+    if moved:
+        place = tmp_path / "moved" / place.name
+        environment[PROFILES[provider].home_variables[0]] = str(place.parent)
+    home.mkdir()
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+    before = everything(tmp_path)
+    found = await probe(PROFILES[provider], environment, str(cli_path(provider)))
+    assert (found.logged_in, found.reason) == (True, "")
+    assert everything(tmp_path) == before
+    assert place.read_text() == text
+
+
 @BOTH
 def test_with_loopback_alone(provider: str, tmp_path: Path) -> None:
     """In a network namespace of its own nothing but the upstream can be reached, and nothing is."""

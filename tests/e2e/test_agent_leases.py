@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def counted(client: WireClient, name: str) -> dict[tuple[str, ...], int]:
     """The samples of one metric by the values of their labels."""
     (family,) = (one for one in ask(client, "metrics")["metrics"] if one["name"] == name)
     return {tuple(one["labels"].values()): one["value"] for one in family["samples"]}
+
+
+def is_gone(pid: int) -> bool:
+    """Nothing runs by that number."""
+    return not is_alive(pid)
 
 
 def nothing_runs(daemon: RunningDaemon) -> bool:
@@ -194,7 +200,12 @@ def test_who_needs_tools_is_refused_before_anything_is_looked_at(
             ensure(client, OPUS, consumer=consumer)
         assert refused.value.code == "incompatible"
         assert refused.value.details["compatibility"]["compatible"] is False
-    for tools in ({"tools": [1]}, {"tool_choice": "required"}, {"tool_choice": {}}):
+    wanted: tuple[Json, ...] = (
+        {"tools": [1]},
+        {"tool_choice": "required"},
+        {"tool_choice": {}},
+    )
+    for tools in wanted:
         with pytest.raises(Refused, match=f"`{next(iter(tools))}`") as refused:
             ensure(client, OPUS, **tools)
         assert refused.value.code == "invalid_request"
@@ -295,7 +306,7 @@ def test_what_left_its_session_and_its_environment_is_ended_with_its_run(
             with begin(endpoint, f"linger {note}") as connection:
                 read_until(connection, b"escaped")
         pid = int(note.read_text())
-        wait_until(lambda pid=pid: not is_alive(pid), 1, "the end of what escaped")
+        wait_until(partial(is_gone, pid), 1, "the end of what escaped")
         wait_until(lambda: nothing_runs(daemon), 1, "the end of the run")
 
 

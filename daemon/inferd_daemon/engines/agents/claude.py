@@ -16,7 +16,7 @@ from ...backends.base import Finished, TextDeltas, ThinkingDeltas
 from .conversation import render_prompt
 from .dialogue import AgentDialogue, AgentEvent, Failed
 from .environment import private_environment
-from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan
+from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan, ProbeHome
 from .request import AgentRequest
 
 SYSTEM_FILE = "system.md"
@@ -25,6 +25,9 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 CONFIG_VARIABLE = "CLAUDE_CONFIG_DIR"
+CREDENTIALS_FILE = ".credentials.json"
+STATE_FILE = ".claude.json"
+"""Holds a key that was made for it by a login, besides much else."""
 LOGGED_OUT = "Not logged in"
 """So it begins to say that there is nobody whose login it could use; no upstream was asked."""
 ARGUMENTS = (
@@ -110,6 +113,19 @@ class ClaudeProfile(AgentProfile):
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
         """`auth status` is offline. `doctor` hangs."""
         return ["auth", "status"]
+
+    def probe_home(self, environment: Mapping[str, str], home: Path) -> ProbeHome:
+        """It would write its state anew, and keep a copy of the old one, each time."""
+        own = environment.get("HOME", "")
+        moved = environment.get(CONFIG_VARIABLE)
+        state = Path(moved or own, STATE_FILE)
+        credentials = Path(moved or f"{own}/.claude", CREDENTIALS_FILE)
+        return ProbeHome(
+            {CONFIG_VARIABLE: str(home / "config")},
+            directories=("config",),
+            links={f"config/{CREDENTIALS_FILE}": credentials},
+            copies={f"config/{STATE_FILE}": state},
+        )
 
     def judge_login(self, evidence: LoginEvidence) -> Login:
         """It answers with JSON that says `loggedIn`."""

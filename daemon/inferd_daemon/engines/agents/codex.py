@@ -14,7 +14,7 @@ from inferd_proto import JsonObject
 from .codex_dialogue import CodexDialogue
 from .dialogue import AgentDialogue
 from .environment import private_environment
-from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan
+from .profile import AgentProfile, Feature, Login, LoginEvidence, Place, Plan, ProbeHome
 from .request import AgentRequest
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -104,6 +104,14 @@ class CodexProfile(AgentProfile):
     def login_command(self, environment: Mapping[str, str]) -> list[str] | None:
         """It does not see the key in its own environment."""
         return None if environment.get(API_KEY_VARIABLE) else ["login", "status"]
+
+    def probe_home(self, environment: Mapping[str, str], home: Path) -> ProbeHome:
+        """With the login alone, as a run has it."""
+        return ProbeHome(
+            {HOME_VARIABLE: str(home / "codex"), DATABASES_VARIABLE: str(home / "databases")},
+            directories=("codex", "databases"),
+            links={f"codex/{path.name}": path for path in self.login_files(environment)},
+        )
 
     def judge_login(self, evidence: LoginEvidence) -> Login:
         """By the exit code."""

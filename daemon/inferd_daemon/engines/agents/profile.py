@@ -62,6 +62,19 @@ class Plan(Struct, frozen=True):
     links: Mapping[str, Path] = {}
 
 
+class ProbeHome(NamedTuple):
+    """What keeps a CLI that is asked about itself from writing to the operator's home.
+
+    `variables` are set; `links` and `copies` of the operator's files, where they are there, are
+    placed by path below the private home, whose subdirectories `directories` are made.
+    """
+
+    variables: Mapping[str, str] = {}
+    directories: tuple[str, ...] = ()
+    links: Mapping[str, Path] = {}
+    copies: Mapping[str, Path] = {}
+
+
 class Login(NamedTuple):
     """Whether a CLI has an account to work with; `reason` says why not and what to do.
 
@@ -164,6 +177,10 @@ class AgentProfile(ABC):
     @abstractmethod
     def login_files(self, environment: Mapping[str, str]) -> list[Path]:
         """Files of which one is there where an account has logged in; empty: not told by files."""
+
+    def probe_home(self, environment: Mapping[str, str], home: Path) -> ProbeHome:
+        """For asking it its version and login. `environment` is the operator's."""
+        return ProbeHome()
 
     @property
     def publication(self) -> dict[str, bool]:

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ...engines.agents.profile import Place, Plan
+from ...engines.agents.profile import Place, Plan, ProbeHome
 
 DIRECTORY_MODE = 0o700
 SCRATCH_BYTES = 16 << 20
@@ -54,6 +54,18 @@ def fill_place(place: Place, plan: Plan) -> None:
             path = place.home / name
             path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             path.symlink_to(target.absolute())
+
+
+def fill_probe_home(home: Path, plan: ProbeHome) -> None:
+    """`home` is there. What of the operator's cannot be read is left out. Raises OSError."""
+    for name in plan.directories:
+        (home / name).mkdir(mode=DIRECTORY_MODE)
+    for name, target in plan.links.items():
+        if target.exists():
+            (home / name).symlink_to(target.absolute())
+    for name, source in plan.copies.items():
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            shutil.copyfile(source, home / name)
 
 
 def remove_place(root: Path) -> None:

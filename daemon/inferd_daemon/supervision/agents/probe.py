@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import trio
 
+from ...backends.thread import in_thread
 from ...engines.agents.binary import find_binary
 from ...engines.agents.dialogue import last_line
 from ...engines.agents.environment import probe_environment, secrets_of
@@ -22,6 +23,7 @@ from ...errors import BackendFault
 from ..processes.process import Process, spawn
 from ..processes.stdio import Stdio
 from ..processes.tie import known_tie
+from .place import fill_probe_home
 
 PROBE_TIMEOUT_S = 15.0
 """The slowest takes a second and a half to say its version, on an idle machine."""
@@ -42,7 +44,10 @@ async def probe(
     try:
         # Some unpack a part of themselves there, and would take what somebody else put there.
         with tempfile.TemporaryDirectory(prefix="inferd-probe-") as directory:
+            home = profile.probe_home(environment, Path(directory))
+            await in_thread(fill_probe_home, None, Path(directory), home)
             inner = probe_environment(profile, environment) | {"TMPDIR": directory}
+            inner.update(home.variables)
             return await _examine(profile, binary, environment, inner)
     except OSError as error:
         why = f"{profile.name}: cannot be asked: {error.strerror}"
