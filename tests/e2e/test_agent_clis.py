@@ -116,7 +116,7 @@ async def test_a_disconnect_before_any_answer(provider: str, tmp_path: Path) -> 
     ("status", "code", "says"),
     [
         (401, ErrorCode.BACKEND_UNAVAILABLE, "refused the key of this run"),
-        (429, ErrorCode.BACKEND_UNAVAILABLE, "try later"),
+        (429, ErrorCode.QUEUE_FULL, "try later"),
         (500, ErrorCode.BACKEND_UNAVAILABLE, "answered 500"),
     ],
 )

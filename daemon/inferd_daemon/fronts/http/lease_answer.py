@@ -13,7 +13,7 @@ from ...errors import RequestError
 from ...supervision.leases.entrance import FIRST_REFUSAL, MAX_REFUSAL_BYTES, Entry
 from ...supervision.leases.lease import not_found
 from ...supervision.leasing import Leasing
-from .errors import STATUSES
+from .errors import http_status
 from .lease_errors import refusal
 from .openai.failures import ErrorShape, shape_of
 
@@ -120,5 +120,5 @@ class RelayedAnswer(LeaseAnswer):
                     await out.piece(piece)
                 await out.end()
         except RequestError as error:
-            note(ref, STATUSES[error.code], error.message.encode())
+            note(ref, http_status(error), error.message.encode())
             raise
