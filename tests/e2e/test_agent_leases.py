@@ -390,13 +390,15 @@ def test_more_than_may_run_wait_and_more_than_may_wait_are_refused(tmp_path: Pat
     with agent_daemon(tmp_path, agents=limits) as daemon, connected(daemon.socket) as client:
         endpoint = ensure(client, OPUS)["endpoint"]
         other = ensure(client, {"agent": "claude", "model": "haiku"})["endpoint"]
+
+        def number(name: str) -> int:
+            return counted(client, name)["claude",]
+
         with begin(endpoint, "drip") as first:
             read_until(first, b"drip")
             with begin(other, "say waited") as second:
+                wait_until(lambda: number("inferd_agent_queued") == 1, 2, "the second in the line")
                 reply = ask_agent(endpoint)
-                deadline = time.monotonic() + 2
-                while reply.status != 429 and time.monotonic() < deadline:
-                    reply = ask_agent(endpoint)
                 assert ask_agent(other).status == 429  # whichever lease: the bound is the program's
                 assert (reply.status, reply.error) == (429, "queue_full")
                 assert int(reply.headers["retry-after"]) >= 1
@@ -406,17 +408,13 @@ def test_more_than_may_run_wait_and_more_than_may_wait_are_refused(tmp_path: Pat
                     if agent["provider"] == "claude"
                 ]
                 assert (claude["running"], claude["max_runs"]) == (1, 1)
-                assert counted(client, "inferd_agent_runs")[("claude",)] == 1
+                assert number("inferd_agent_runs") == 1
                 first.close()
                 read_until(second, b"waited")
         wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
         assert ask_agent(other).status == 200
         wait_until(lambda: nothing_runs(daemon), 1, "the end of that run, too")
-
-        def running() -> int:
-            return counted(client, "inferd_agent_runs")["claude",]
-
-        wait_until(lambda: running() == 0, 1, "the last turn's end")
+        wait_until(lambda: number("inferd_agent_runs") == 0, 1, "the last turn's end")
         ended = counted(client, "inferd_agent_requests")
         assert ended["claude", "cancelled"] >= 1
         assert ended["claude", "ok"] >= 1

@@ -154,12 +154,19 @@ def _of_agents(room: AgentRoom) -> Iterator[Family]:
     """Nothing is counted before somebody asks an agent."""
     runs = room.runs_so_far
     running = {} if runs is None else runs.all_running()
+    waiting = {} if runs is None else runs.all_waiting()
     ended = {} if runs is None else runs.requests
     yield Family(
         "gauge",
         "inferd_agent_runs",
         "Runs of CLI agents that are under way.",
         [Sample(count, {"provider": provider}) for provider, count in running.items()],
+    )
+    yield Family(
+        "gauge",
+        "inferd_agent_queued",
+        "Requests to CLI agents that wait for a run.",
+        [Sample(count, {"provider": provider}) for provider, count in waiting.items()],
     )
     yield Family(
         "counter",

@@ -43,6 +43,10 @@ class AgentRuns:
         """How many run now, by provider; of those that were asked for at all."""
         return {provider: gate.running for provider, gate in self._gates.items()}
 
+    def all_waiting(self) -> dict[str, int]:
+        """How many requests wait for a run, by provider."""
+        return {provider: gate.waiting for provider, gate in self._gates.items()}
+
     def running(self, provider: str) -> int:
         """How many of a provider's run now."""
         return self._gate(provider).running

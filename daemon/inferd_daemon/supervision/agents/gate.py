@@ -24,6 +24,11 @@ class Gate:
         """How many run now."""
         return self._queue.running
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._queue.waiting
+
     @asynccontextmanager
     async def turn(self, party: Party) -> AsyncIterator[None]:
         """Raises RequestError (`queue_full`), at once or once others need the place more."""
