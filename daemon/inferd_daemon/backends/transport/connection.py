@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import trio
 
-from .readiness_hub import ReadinessHub, Watched
+from .readiness_hub import TRICKLE_BYTES, ReadinessHub, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -72,6 +72,7 @@ class Connection:
             except BlockingIOError:
                 watched.readable = False
                 continue
+            watched.trickles = len(data) < TRICKLE_BYTES
             if len(data) < RECEIVE_BYTES and not watched.ended:
                 watched.readable = False  # that was all; what comes later is told anew
             return data

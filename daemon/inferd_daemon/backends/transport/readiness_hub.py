@@ -14,10 +14,14 @@ import trio
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-SHARE_S = 0.000_5
-"""What each waking is allowed of the loop's time, some ten times what it takes. With more wakings
-than that the hub rests, so that of streams that are quick or many each has several tokens to be
-read; an engine on the same machine needs the processor more than the first of them does."""
+SHARE_S = 0.000_03
+"""What each waking is allowed of the loop's time, about what it takes. With more wakings than that
+the hub rests, so that of many streams each has several tokens to be read."""
+TRICKLE_SHARE_S = 0.000_5
+"""The same where little is read at once: an engine on the same machine needs the processor more
+than the first of those tokens does."""
+TRICKLE_BYTES = 2_048
+"""Some ten tokens."""
 REST_S = (0.001, 0.003)
 """From shortest to longest: timers know nothing shorter, and a longer one would be noticed."""
 AWAITED_S = 0.005
@@ -28,15 +32,25 @@ be a rest later still."""
 class Watched:
     """One socket at a hub; made by `ReadinessHub.add`.
 
-    Whoever reads clears `readable` when it has read all that there was. After `ended` there is
-    always something to read, if only the end.
+    Whoever reads clears `readable` when it has read all that there was, and says whether that was
+    little: it `trickles`. After `ended` there is always something to read, if only the end.
     """
 
-    __slots__ = ("awaited_until", "closed", "deadline", "ended", "fd", "readable", "task")
+    __slots__ = (
+        "awaited_until",
+        "closed",
+        "deadline",
+        "ended",
+        "fd",
+        "readable",
+        "task",
+        "trickles",
+    )
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.readable = False
+        self.trickles = False
         self.ended = False
         self.closed = False
         self.awaited_until: float | None = None
@@ -198,8 +212,9 @@ class ReadinessHub:
         due = max(self._look_at, now)
         for fd, events in epolls.all.poll(0):
             if fd in self._sockets:  # else it is the epoll of the awaited
-                self._tell(self._sockets[fd], events)
-                due += SHARE_S
+                watched = self._sockets[fd]
+                self._tell(watched, events)
+                due += TRICKLE_SHARE_S if watched.trickles else SHARE_S
         self._look_at = min(due, now + REST_S[1])
 
     def _tell(self, watched: Watched, events: int) -> None:

@@ -15,9 +15,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.backends.transport import Connection, ReadinessHub
 from inferd_daemon.backends.transport.connection import RECEIVE_BYTES
-from inferd_daemon.backends.transport.readiness_hub import AWAITED_S, REST_S, SHARE_S
+from inferd_daemon.backends.transport.readiness_hub import (
+    AWAITED_S,
+    REST_S,
+    SHARE_S,
+    TRICKLE_BYTES,
+    TRICKLE_SHARE_S,
+)
 
 MANY = int(REST_S[1] / SHARE_S) + 1
+FEW = int(REST_S[1] / TRICKLE_SHARE_S) + 1
 
 
 class Crowd:
@@ -176,6 +183,23 @@ async def test_many_wakings_bring_a_rest(
         for peer in them.peers[:2]:
             peer.send(b"x")
         await wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize(("read", "rest_s"), [(TRICKLE_BYTES - 1, REST_S[1]), (TRICKLE_BYTES, 0.0)])
+async def test_few_bring_a_rest_where_they_trickle(
+    nursery: trio.Nursery, autojump_clock: MockClock, read: int, rest_s: float
+) -> None:
+    with crowd(FEW) as them:
+        for _ in range(2):
+            await waiting(nursery, them, *range(FEW))
+            for peer in them.peers:
+                peer.send(bytes(read))
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+        await waiting(nursery, them, 0)
+        them.peers[0].send(b"x")
+        await trio.sleep(1)
+        assert them.got[0][-1][0] - began == pytest.approx(rest_s, abs=0.000_5)
 
 
 @pytest.mark.parametrize("asks", [0, 1])
