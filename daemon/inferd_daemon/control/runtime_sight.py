@@ -4,7 +4,7 @@ from inferd_proto import ErrorCode
 
 from ..errors import RequestError
 from ..supervision.leases.lease import Claimant
-from ..supervision.runtimes.registry import Managed
+from ..supervision.runtimes.managed import Managed
 from .view import DaemonView
 
 

@@ -6,7 +6,7 @@ from inferd_proto import ErrorCode, JsonObject, RuntimeRef
 
 from ..errors import RequestError
 from ..supervision.runtimes.machine import State
-from ..supervision.runtimes.registry import Managed
+from ..supervision.runtimes.managed import Managed
 from .arguments import read_arguments
 from .call import Call
 from .claimant import require_admin

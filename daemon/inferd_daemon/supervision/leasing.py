@@ -41,7 +41,8 @@ from .leases.revival import Revival
 from .leases.socket_access import SocketAccess
 from .processes.identity import is_gone, read_boot_id, read_start_ticks
 from .runtimes.leftovers import Leftovers
-from .runtimes.registry import Managed, Runtimes
+from .runtimes.managed import Managed
+from .runtimes.registry import Runtimes
 from .succession.handover import Handover
 from .succession.reaper import INSTANCE_VARIABLE, reap
 from .succession.takeover import end, take_over

@@ -18,7 +18,7 @@ from .leases.journal_file import JournalUnavailable
 from .leasing import Leasing
 from .runtimes.blueprint import Blueprint
 from .runtimes.machine import SERVING, State
-from .runtimes.registry import Managed
+from .runtimes.managed import Managed
 
 NOTICE_S = 0.5
 """The kernel tells of a process's end within milliseconds; this is for a loaded machine."""

@@ -16,7 +16,7 @@ from inferd_daemon.engines.base import Health
 from inferd_daemon.errors import RequestError
 from inferd_daemon.supervision.leases.revival import Revival
 from inferd_daemon.supervision.leasing import Leasing
-from inferd_daemon.supervision.runtimes import registry
+from inferd_daemon.supervision.runtimes import managed
 from inferd_daemon.supervision.runtimes.machine import State
 from inferd_proto import ErrorCode
 from tests.daemon.control.test_leasing import call
@@ -142,7 +142,7 @@ async def test_a_forced_stop_calls_off_a_start(
 async def test_what_does_not_end_is_waited_for_no_longer_than_it_may_take(
     view: DaemonView, whole: Leasing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "END_SLACK_S", -4.8)  # long before the SIGKILL
+    monkeypatch.setattr(managed, "END_SLACK_S", -4.8)  # long before the SIGKILL
     blueprint, other = slow_to_end("a", tmp_path, 5.0), SleepBlueprint("b", tmp_path)
     await have(whole, blueprint)
     await trio.sleep(0.1)  # until the shell has set its trap

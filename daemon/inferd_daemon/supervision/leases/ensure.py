@@ -23,7 +23,8 @@ from ...engines.failures import Cause, failure
 from ...errors import BackendFault, RequestError
 from ..runtimes.blueprint import Blueprint
 from ..runtimes.machine import SERVING, State
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from ..runtimes.start_failure import start_failure
 from .compatibility import explain, incompatible, match
 from .endpoint import describe_endpoint

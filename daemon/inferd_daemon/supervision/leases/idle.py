@@ -6,7 +6,8 @@ A runtime that is held is never stopped here.
 import structlog
 import trio
 
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from .keeper import LeaseKeeper
 
 _log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from inferd_proto import CompatibilityResult
 
 from ...errors import BackendFault
 from ..runtimes.blueprint import Blueprint
-from ..runtimes.registry import Managed
+from ..runtimes.managed import Managed
 from .compatibility import incompatible
 from .relay import Relay
 

@@ -15,7 +15,8 @@ from ...engines.base import EngineFailure
 from ...engines.failures import Cause, failure
 from ..runtimes.blueprint import Blueprint
 from ..runtimes.machine import State
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from ..runtimes.start_failure import start_failure
 from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, refusal, to_wire
 from .keeper import LeaseKeeper

@@ -19,7 +19,8 @@ from ...backends.thread import in_thread
 from ...engines.llama_server.address import root_url
 from ...errors import BackendFault, RequestError, UpstreamFault
 from ..runtimes.machine import SERVING, State
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from .endpoint import pinned_model
 from .entrance import Entry
 

@@ -11,7 +11,8 @@ import trio
 
 from ...errors import RequestError
 from ..runtimes.machine import SETTLED, State
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from .keeper import LeaseKeeper
 from .lease import Claimant
 from .placing import Placing

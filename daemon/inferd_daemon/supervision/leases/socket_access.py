@@ -12,7 +12,7 @@ from ...engines.base import Engine
 from ...engines.runtime_socket import RuntimeSocket
 from ...engines.secret import Secret
 from ..runtimes.blueprint import Former
-from ..runtimes.registry import Managed
+from ..runtimes.managed import Managed
 from .compatibility import incompatible
 from .lease import Claimant
 

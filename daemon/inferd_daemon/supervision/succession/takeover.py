@@ -15,7 +15,8 @@ from ..leases.blueprints import Blueprints, kept_address
 from ..leases.ensure import runtime_entry
 from ..processes.process import Process
 from ..runtimes.machine import SERVING
-from ..runtimes.registry import Managed, Runtimes
+from ..runtimes.managed import Managed
+from ..runtimes.registry import Runtimes
 from ..runtimes.supervisor import Supervisor
 from .handover import HandedProcess, HandedRuntime
 
