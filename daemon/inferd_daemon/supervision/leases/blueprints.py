@@ -3,8 +3,10 @@
 Normalises and checks; starts nothing.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 from msgspec import ValidationError
 
 from inferd_proto import ErrorCode, JsonObject, TargetKind, target_kind
@@ -19,6 +21,9 @@ from ..runtimes.blueprint import Blueprint, Former
 from ..runtimes.boot_blueprint import BootBlueprint, Site
 from .journal import RuntimeEntry
 
+KEPT_SPECS = 32
+MAX_KEPT_BYTES = 16 * 1024
+"""Of one of them."""
 SpecReader = Callable[[JsonObject, bool], Blueprint]
 """A spec, and whether its author is an administrator; raises CallerFault."""
 SpecReaders = dict[TargetKind, SpecReader]
@@ -76,12 +81,23 @@ def kept_address(entry: RuntimeEntry) -> Former:
 
 
 def boot_reader(site: Site, *, idle_ttl_s: float | None, allow_remote: bool) -> SpecReader:
-    """Reads boot specs."""
+    """Reads boot specs; those that are asked for again and again only once."""
+    kept: OrderedDict[bytes, BootBlueprint] = OrderedDict()
 
     def read(spec: JsonObject, admin: bool) -> Blueprint:
-        boot = normalise(spec, allow_remote=allow_remote)
-        _require_right(boot.privileged(), admin)
-        return BootBlueprint(boot, site, idle_ttl_s=idle_ttl_s)
+        text = msgspec.json.encode(spec)
+        blueprint = kept.get(text)
+        if blueprint is None:
+            boot = normalise(spec, allow_remote=allow_remote)
+            blueprint = BootBlueprint(boot, site, idle_ttl_s=idle_ttl_s)
+            if len(text) <= MAX_KEPT_BYTES:
+                kept[text] = blueprint
+        else:
+            kept.move_to_end(text)
+        while len(kept) > KEPT_SPECS:
+            kept.popitem(last=False)
+        _require_right(blueprint.spec.privileged(), admin)
+        return blueprint
 
     return read
 

@@ -95,7 +95,8 @@ class Ensure:
             # An agent takes nothing itself; the model that it runs on does.
             return await self._placing.tell(blueprint.needs or blueprint, owner.claimant)
         for one in filter(None, (blueprint, blueprint.needs)):
-            self._keeper.require_room(_spec_entry(one), owner.claimant)
+            if not self._keeper.knows(f"runtime/{one.instance_key}"):
+                self._keeper.require_room(_spec_entry(one), owner.claimant)
         uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with ExitStack() as pins:
