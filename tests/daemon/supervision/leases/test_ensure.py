@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause, failure
@@ -196,6 +197,7 @@ async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
     tmp_path: Path,
 ) -> None:
     blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
+    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=1.0)
     async with leasing(tmp_path) as whole:
         await have(whole, blueprint)
         whole.keeper.connection_closed(1)
@@ -221,6 +223,7 @@ async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
 
 async def test_all_who_wait_for_one_on_its_way_out_get_it_anew(tmp_path: Path) -> None:
     blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
+    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=1.0)
     async with leasing(tmp_path) as whole:
         await have(whole, blueprint)
         whole.keeper.connection_closed(1)
