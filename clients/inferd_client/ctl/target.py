@@ -49,6 +49,9 @@ def _spec(word: str) -> JsonObject | None:
     """None for a route."""
     if word.startswith("@"):
         return dict(read_object(word[1:]))
+    if word.startswith("{"):
+        # It may hold a key, and here every user of this machine sees it.
+        raise click.UsageError("a whole spec is given in @FILE, or on standard input with @-")
     if word.startswith(("http://", "https://")):
         return {"root_url": word}
     if word.endswith(".gguf"):

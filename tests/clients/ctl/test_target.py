@@ -51,6 +51,11 @@ def test_a_spec_comes_from_a_file(tmp_path: Path) -> None:
     }
 
 
+def test_a_spec_does_not_stand_on_the_command_line() -> None:
+    with pytest.raises(click.UsageError, match="@FILE"):
+        parse_target('{"model": "/m.gguf"}', [])
+
+
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
