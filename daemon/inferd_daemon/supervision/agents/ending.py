@@ -41,11 +41,13 @@ async def end_run(
             stdio.close()
         if process is not None and process.returncode is not None:
             process.close()
+        with contextlib.suppress(OSError):
+            left = await end_orphans(mark)
         try:
-            left = await in_thread(_clean, None, mark, roots)
+            left += await in_thread(_clean, None, mark, roots)
         except OSError:
             # No thread can be had: a moment's halt is better than what stays for ever.
-            left = _clean(mark, roots)
+            left += _clean(mark, roots)
     return left
 
 
@@ -71,7 +73,6 @@ def _clean(mark: bytes, roots: Sequence[Path]) -> list[int]:
     ended: list[int] = []
     with contextlib.suppress(OSError):
         ended = end_marked(mark)
-        ended += end_orphans(mark)
     for root in roots:
         remove_place(root)
     return ended

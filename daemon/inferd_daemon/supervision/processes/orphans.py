@@ -11,8 +11,10 @@ import os
 import select
 import signal
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
+from ...backends.thread import in_thread
 from .marked import hold, read_variables
 from .process import children
 
@@ -44,16 +46,22 @@ def orphans() -> list[int]:
     return [pid for pid in _all_children() if pid not in known and _session(pid) != session]
 
 
-def end_orphans(mark: bytes) -> list[int]:
+async def end_orphans(mark: bytes) -> list[int]:
     """SIGKILL those that bear `mark`, NAME=VALUE in their environment, or that lost all such marks,
-    with what they started; their pids. Reaps whatever ended by itself. Blocking: for a thread.
+    with what they started; their pids. Reaps whatever ended by itself.
+
+    In the main thread, which spawns: what is being spawned is no orphan, though nobody knows of it
+    yet. Raises OSError where there is no descriptor, or no thread, to do it with.
     """
     ended: list[int] = []
     for _ in range(ROUNDS):
-        running = [pid for pid in orphans() if not _reap(pid)]
-        found = [pid for pid in running if _is_ours_to_end(pid, mark)]
-        for pid in found:
-            _end(pid)
+        with ExitStack() as descriptors:
+            held: list[tuple[int, int]] = []
+            for pid in orphans():
+                if (pidfd := hold(pid)) is not None:
+                    descriptors.callback(os.close, pidfd)
+                    held.append((pid, pidfd))
+            found = await in_thread(_end, None, held, mark) if held else []
         ended += found
         if not found:
             break
@@ -97,22 +105,23 @@ def _is_ours_to_end(pid: int, mark: bytes) -> bool:
     return mark in variables or not any(one.startswith(OURS) for one in variables)
 
 
-def _reap(pid: int) -> bool:
-    """False where it runs."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
-    except ChildProcessError:
-        return True
-
-
-def _end(pid: int) -> None:
-    """Nobody else reaps it, so the pid is still its own."""
-    if (pidfd := hold(pid)) is None:
-        return
-    try:
+def _end(held: Sequence[tuple[int, int]], mark: bytes) -> list[int]:
+    """By pid and pidfd: where the number is another's by now, the signal reaches nobody."""
+    ended: list[int] = []
+    for pid, pidfd in held:
+        if _reap(pidfd) or not _is_ours_to_end(pid, mark):
+            continue
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             select.select([pidfd], [], [], REAP_TIMEOUT_S)
-            _reap(pid)
-    finally:
-        os.close(pidfd)
+            _reap(pidfd)
+            ended.append(pid)
+    return ended
+
+
+def _reap(pidfd: int) -> bool:
+    """False where it runs."""
+    try:
+        return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True

@@ -14,13 +14,12 @@ import structlog
 import trio
 
 from ...backends.runtime import ModelFacts
-from ...backends.thread import in_thread
 from ...engines.base import Engine, EngineFailure, Health
 from ...engines.failures import Cause, Failure, describe_exit, failure
 from ..kv.keeper import KvKeeper
 from ..processes.logs import RuntimeLog
 from ..processes.marked import RUNTIME_VARIABLE
-from ..processes.orphans import end_orphans, orphans
+from ..processes.orphans import end_orphans
 from ..processes.process import Process, spawn
 from ..processes.tie import known_tie, learn_tie
 from ..processes.work import Work
@@ -173,11 +172,9 @@ class Supervisor(RuntimeLife):
 
     async def _end_orphans(self) -> None:
         """What it started in other sessions does not outlive it."""
-        if not orphans():
-            return
         mark = f"{RUNTIME_VARIABLE}={self._marks.get(RUNTIME_VARIABLE, '')}".encode()
         with trio.CancelScope(shield=True), contextlib.suppress(OSError):
-            left = await in_thread(end_orphans, None, mark)
+            left = await end_orphans(mark)
             if left:
                 _log.warning("runtime left processes", runtime=self.engine.name, ended=left)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.processes import is_alive, until
 
 DAEMON = """
-import os, sys, subprocess, time
+import os, sys, subprocess, trio
 from inferd_daemon.engines.base import Launch
 from inferd_daemon.supervision.processes.orphans import adopt_orphans, end_orphans, orphans
 from inferd_daemon.supervision.processes.process import spawn
@@ -30,7 +30,7 @@ sys.stdin.readline()
 os.waitpid(ours.pid, 0)
 ours.returncode = 0
 print("orphans", len(orphans()), flush=True)
-print("ended", len(end_orphans(b"INFERD_RUN_T=a")), flush=True)
+print("ended", len(trio.run(end_orphans, b"INFERD_RUN_T=a")), flush=True)
 print("left", len(orphans()), flush=True)
 sys.stdin.readline()
 mine.kill()
