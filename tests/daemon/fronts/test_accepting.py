@@ -38,7 +38,8 @@ async def test_who_comes_together_is_taken_together() -> None:
 
 
 async def test_a_flood_lets_others_run() -> None:
-    assert await turns_for(3 * AT_A_TIME) >= 3
+    # Of the last of its turns nobody knows whether it comes before theirs.
+    assert await turns_for(4 * AT_A_TIME) >= 3
 
 
 async def test_it_waits_for_the_next_client_and_can_be_cancelled() -> None:
