@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support.daemon import (
     temporary_directory,
     wait_until,
 )
+from tests.support.lease_client import boot, ensure
 from tests.support.wire_client import connected
 
 SLOW = """\
@@ -224,11 +226,15 @@ def _worker_of(daemon: RunningDaemon) -> int:
     return worker
 
 
-def test_a_signal_while_a_backend_does_not_stop_kills_it() -> None:
-    with running_daemon(config=STUBBORN) as daemon:
-        daemon.wait_for("runtime ready", 15)
-        worker = _worker_of(daemon)
-        os.kill(worker, signal.SIGSTOP)  # it heeds no SIGINT
+def test_a_signal_while_a_backend_does_not_stop_kills_it(tmp_path: Path) -> None:
+    deaf = tmp_path / "engine"
+    server = f'"{sys.executable}" -m inferd_daemon.engines.llama_server.bundled_server "$@"'
+    deaf.write_text(f"#!/bin/sh\ntrap '' INT\n{server} &\nwhile :; do sleep 1; done\n")
+    deaf.chmod(0o755)
+    with running_daemon(config=STUBBORN) as daemon, connected(daemon.socket) as client:
+        spec = boot(binary_path=str(deaf), stop_timeout_ms=30_000, ready_timeout_ms=20_000)
+        ensure(client, spec, ttl_ms=60_000)
+        left = [pid for pid in daemon.processes() if pid != daemon.pid]
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopping")
         time.sleep(0.3)
@@ -239,7 +245,7 @@ def test_a_signal_while_a_backend_does_not_stop_kills_it() -> None:
         assert daemon.process.wait(5) == 0
         assert time.monotonic() - started < 2.0
         assert "killing what still runs" in daemon.events()
-        assert not Path(f"/proc/{worker}").exists()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
 def test_a_second_signal_in_the_drain_kills_what_would_not_stop() -> None:
