@@ -38,8 +38,8 @@ from tests.clients.scripted_daemon import Asked, ScriptedDaemon
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 GONE = refuse(ErrorCode.NOT_FOUND, "there is no lease; ensure again")
-SHORT_S = 0.3
-"""A ttl that is renewed every 100 ms; the scripted daemon does not mind."""
+SHORT_S = 0.9
+"""A ttl that is renewed every 300 ms; the scripted daemon does not mind."""
 
 
 async def hold(client: Client, ttl: float = SHORT_S, renewable: bool = True) -> None:
@@ -52,7 +52,7 @@ async def hold_on(client: Client, error: Exception | None = None) -> None:
     """A block that does not notice a loss, and ends with `error`."""
     async with client.lease("qwen3", ttl=SHORT_S):
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.4)
+            await anyio.sleep(0.6)
         if error is not None:
             raise error
 
@@ -73,8 +73,8 @@ def test_it_is_held_renewed_and_given_back(run: Run, daemon: ScriptedDaemon) -> 
 
     run(main)
     asked = arguments(daemon, "lease.ensure")
-    assert asked == {"target": "qwen3", "owner_ref": "me", "ttl_ms": 300}
-    assert arguments(daemon, "lease.renew") == {"lease_ref": "lease-abc", "ttl_ms": 300}
+    assert asked == {"target": "qwen3", "owner_ref": "me", "ttl_ms": 900}
+    assert arguments(daemon, "lease.renew") == {"lease_ref": "lease-abc", "ttl_ms": 900}
 
 
 def test_every_option_arrives(run: Run, daemon: ScriptedDaemon) -> None:
@@ -253,7 +253,7 @@ def test_a_daemon_that_stays_away_is_a_loss_when_the_time_is_up(
         async with Client(daemon.path) as client:
             with pytest.raises(LeaseLost):
                 await hold(client, ttl=0.6)
-        assert 0.55 < anyio.current_time() - start < 3
+        assert 0.55 < anyio.current_time() - start < 20
 
     run(main)
 
@@ -276,7 +276,7 @@ def test_a_passing_failure_is_tried_again(run: Run, daemon: ScriptedDaemon) -> N
     daemon.script = when("lease.renew", first_times(1, full))
 
     async def main() -> None:
-        async with Client(daemon.path) as client, client.lease("qwen3", ttl=0.9):
+        async with Client(daemon.path) as client, client.lease("qwen3", ttl=1.8):
             await until_asked(daemon, "lease.renew", 3)
 
     run(main)
@@ -367,8 +367,8 @@ def test_leases_and_answers_share_a_client(run: Run, daemon: ScriptedDaemon) -> 
     async def main() -> None:
         async with (
             Client(daemon.path) as client,
-            client.lease("a", ttl=SHORT_S),
-            client.lease("b", ttl=SHORT_S),
+            client.lease("a", ttl=1.8),
+            client.lease("b", ttl=1.8),
         ):
             events = []
             for _ in range(20):

@@ -276,7 +276,7 @@ def test_a_run_has_a_deadline_and_an_output_limit(tmp_path: Path) -> None:
         endpoint = ensure(client, OPUS)["endpoint"]
         began = time.monotonic()
         assert ask_agent(endpoint, "never").status == 504
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         streamed = ask_agent(endpoint, "drip", stream=True)
         assert streamed.events[-1]["error"]["code"] == "timeout"
         assert ask_agent(endpoint, f"long {60 * 1024}").status == 200
@@ -538,7 +538,7 @@ def test_leases_and_their_routes_survive_a_crash(tmp_path: Path) -> None:
             assert complete(plain, model="demo").status == 200
             held = set(leases(client))
         os.kill(daemon.pid, signal.SIGKILL)
-        daemon.process.wait(5)
+        daemon.process.wait(15)
         start_again(daemon, server)
         with connected(daemon.socket) as client:
             assert set(leases(client)) == held
@@ -561,7 +561,7 @@ def test_a_crash_of_the_daemon_in_mid_run_leaves_nothing_of_it(
         for connection in (one, two):
             read_until(connection, b"data: ")
         os.kill(daemon.pid, signal.SIGKILL)
-        daemon.process.wait(5)
+        daemon.process.wait(15)
     wait_until(lambda: not daemon.processes(), 1, "the end of all runs")
     assert os.listdir(runs(daemon))
     start_again(daemon, "")

@@ -131,7 +131,7 @@ def test_what_cannot_be_attached_says_why_at_once(client: WireClient) -> None:
         unwelcome = refusal(client, ollama(fake.root_url))
         assert unwelcome.code == "backend_unavailable"
         assert "refuses the key" in unwelcome.message
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     # Nobody listens: that may change, so it waits as long as the spec allows.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"

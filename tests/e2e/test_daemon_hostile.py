@@ -96,8 +96,9 @@ def wild_bytes(rng: random.Random) -> bytes:
     )
 
 
-def hears_the_last_answer(client: WireClient) -> bool:
-    """False where the daemon closed instead."""
+def hears_the_last_answer(client: WireClient, within_s: float) -> bool:
+    """False where the daemon closed instead, or waits for the rest of something."""
+    client.sock.settimeout(within_s)
     try:
         client.say(op="status", id="last")
         while client.hear_in_any_encoding().get("id") != "last":
@@ -112,16 +113,16 @@ def test_a_hundred_thousand_random_frames(daemon: RunningDaemon) -> None:
     before = daemon.rss_kib
     sent = 0
     while sent < 100_000:
-        with connected(daemon.socket, timeout_s=0.2) as client:
+        with connected(daemon.socket) as client:
             while sent < 100_000:
                 tame = 100
                 client.sock.sendall(b"".join(tame_frame(rng) for _ in range(tame)))
                 sent += tame
-                assert hears_the_last_answer(client)
+                assert hears_the_last_answer(client, 30)
                 if rng.random() < 0.2:
                     client.sock.sendall(wild_bytes(rng))
                     sent += 1
-                    if not hears_the_last_answer(client):
+                    if not hears_the_last_answer(client, 0.2):
                         break
     still_serves(daemon)
     assert daemon.rss_kib - before < 20_000
@@ -216,7 +217,7 @@ def test_an_unstreamed_flood_leaves_the_others_their_turn(daemon: RunningDaemon)
             other.say(op="status", id=str(number))
             other.hear()
             worst = max(worst, time.monotonic() - started)
-        assert worst < 0.25
+        assert worst < 1
         assert greedy.hear_end()["code"] == "frame_too_large"
     still_serves(daemon)
 

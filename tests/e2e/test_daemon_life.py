@@ -83,7 +83,7 @@ def test_a_signal_lets_running_requests_finish_and_refuses_new_ones(
             late.say(op="status", id="s")
             assert late.hear()["value"]["state"] == "draining"
         assert client.hear_end("old")["usage"]["output_tokens"] == 50
-        assert daemon.process.wait(1.0) == 0
+        assert daemon.process.wait(15) == 0
         with pytest.raises(EOFError):
             client.hear()
 
@@ -102,9 +102,9 @@ def test_a_drain_that_takes_too_long_ends_with_error_frames() -> None:
         while len(ends) < 2:
             answer = client.hear()
             ends |= {answer["id"]: answer["code"]} if answer["type"] == "error" else {}
-        assert 0.15 < time.monotonic() - started < 1.5
+        assert 0.15 < time.monotonic() - started < 10
         assert ends == {"a": "backend_unavailable", "b": "backend_unavailable"}
-        assert daemon.process.wait(1.0) == 0
+        assert daemon.process.wait(15) == 0
 
 
 def test_a_second_signal_ends_at_once_even_with_a_reader_that_sleeps() -> None:
@@ -117,7 +117,7 @@ def test_a_second_signal_ends_at_once_even_with_a_reader_that_sleeps() -> None:
         assert daemon.process.poll() is None  # it waits for the reader, as it should
         started = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 8
         assert "stopping at once" in daemon.events()
 
 
@@ -199,7 +199,7 @@ def test_closed_standard_error_does_not_stop_it() -> None:
                     client.say(op="no such verb", id=str(number))
                     assert client.hear()["code"] == "invalid_request"
             process.terminate()
-            assert process.wait(5) == 0
+            assert process.wait(15) == 0
 
 
 STUBBORN = """\
@@ -242,8 +242,8 @@ def test_a_signal_while_a_backend_does_not_stop_kills_it(tmp_path: Path) -> None
         started = time.monotonic()
         for number in (signal.SIGHUP, signal.SIGTERM):  # the first is no stop here
             daemon.process.send_signal(number)
-        assert daemon.process.wait(5) == 0
-        assert time.monotonic() - started < 2.0
+        assert daemon.process.wait(15) == 0
+        assert time.monotonic() - started < 8
         assert "killing what still runs" in daemon.events()
         assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
@@ -258,7 +258,7 @@ def test_a_second_signal_in_the_drain_kills_what_would_not_stop() -> None:
         daemon.wait_for("stopping")
         started = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 8
         assert "stopping at once" in daemon.events()
 
 
@@ -287,7 +287,7 @@ def test_sighup_is_the_end_of_one_that_runs_in_a_terminal() -> None:
                 path = directory / "run" / "inferd.sock"
                 wait_until(lambda: _answers(path), 10, "an answer")
                 process.send_signal(signal.SIGHUP)
-                assert process.wait(5) == 0
+                assert process.wait(15) == 0
                 assert not path.exists()
         finally:
             os.close(ours)
@@ -319,7 +319,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
 
                 wait_until(hear_more, 5, "a line")
             process.terminate()
-            assert process.wait(5) == 0
+            assert process.wait(15) == 0
         assert b'"lines_lost":' in seen
 
 

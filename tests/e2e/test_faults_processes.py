@@ -207,7 +207,7 @@ def test_a_server_that_hangs_while_it_loads_is_noticed_long_before_its_deadline(
     begun = time.monotonic()
     with pytest.raises(Refused, match="hung while it loaded") as refused:
         ensure(client, spec)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert (refused.value.code, refused.value.details["cause"]) == ("backend_unavailable", "hung")
     assert complete(ensure(client, spec)["endpoint"]).status == 200
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -179,6 +178,4 @@ def test_an_interrupted_curl_stops_the_work(serving: HttpModels, *, stream: bool
     ) as process:
         wait_until(lambda: active(serving, "endless") == 1, 5, "the request to run")
         process.kill()
-    left = time.monotonic()
     wait_until(lambda: active(serving, "endless") == 0, 1, "the end of the request")
-    assert time.monotonic() - left < 1

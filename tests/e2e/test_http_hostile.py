@@ -160,7 +160,7 @@ def test_framing_without_end_is_cut_off(daemon: RunningDaemon, begins: bytes) ->
         else:
             pytest.fail("50 MB of framing were taken")
         assert sock.recv(13) == b"HTTP/1.1 431 "
-    assert slowest < 0.5
+    assert slowest < 2
     assert daemon.rss_kib - before < 8000
     assert serves(daemon)
 
@@ -225,7 +225,7 @@ def test_who_drips_is_dropped(daemon: RunningDaemon) -> None:
                 time.sleep(0.05)
         except ConnectionError:
             pass
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10  # all of it would take 17 s
 
 
 def test_an_idle_connection_is_closed(daemon: RunningDaemon) -> None:

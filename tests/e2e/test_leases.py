@@ -307,7 +307,7 @@ def test_kill_9_of_the_daemon_costs_nothing_but_a_moment(server: Path) -> None:
             wanted = {bound["lease"]["lease_ref"], free["lease"]["lease_ref"]}
             assert set(leases(client)) == wanted
             assert (left.exists(), left.parent.exists()) == (False, True)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
             shown = ask(client, "lease.get", lease_ref=free["lease"]["lease_ref"])
             assert 20_000 < shown["left_ms"] < 30_000
             completes_again(bound["endpoint"])
@@ -646,7 +646,7 @@ def test_a_server_killed_in_mid_stream_costs_one_error(endless: RunningDaemon) -
         killed = time.monotonic()
         end = client.hear_end("g")
         assert (end["type"], end["code"]) == ("error", "backend_unavailable")
-        assert time.monotonic() - killed < 0.5
+        assert time.monotonic() - killed < 4
         completes_again(ensured["endpoint"])
         client.generate("h", model="endless", max_tokens=3)
         assert client.hear_end("h")["stop_reason"] == "max_tokens"
@@ -662,7 +662,7 @@ def test_a_forced_end_in_mid_stream_is_swift_and_clean(endless: RunningDaemon, o
         begun = time.monotonic()
         ask(other, op, instance_key=key, force=True)
         # Interrupted in mid-stream, the server would hang until it is interrupted again, after 1 s.
-        assert time.monotonic() - begun < 0.7
+        assert time.monotonic() - begun < 0.95
         end = client.hear_end("g")
         assert (end["type"], end["code"]) == ("error", "backend_unavailable")
         assert '"ended_with":"exit code 0"' in endless.log

@@ -158,7 +158,7 @@ def test_a_full_queue_and_a_long_wait_tell_position_and_estimate(client: WireCli
     began = time.monotonic()
     client.generate("full", model="slow")
     full = client.hear_end("full")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert (full["code"], full["details"]) == ("queue_full", {"position": 4, "estimate_ms": None})
     assert full["message"] == (
         "route slow is full (3 waiting, 1 at once); position 4 would be next"

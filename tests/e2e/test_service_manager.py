@@ -65,7 +65,7 @@ def test_it_tells_its_life_from_start_over_upgrades_to_stop(manager: socket.sock
             assert hear(manager, watchdog=True) == {"WATCHDOG": "1"}
         daemon.process.terminate()
         assert hear(manager)["STOPPING"] == "1"
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(15) == 0
 
 
 def test_a_manager_that_is_gone_stops_nothing() -> None:
@@ -102,7 +102,7 @@ def test_a_socket_of_the_service_manager_outlives_the_daemon() -> None:
                 with connected(path, WITHIN_S) as client:
                     assert ask(client, "status")["upgrades"] == 1
                 process.terminate()
-                assert process.wait(5) == 0
+                assert process.wait(15) == 0
             finally:
                 process.kill()
                 process.wait()

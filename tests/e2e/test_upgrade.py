@@ -163,7 +163,7 @@ def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDa
     assert all(map(is_alive, living))
     daemon.process.kill()
     wait_until(lambda: not any(map(is_alive, living)), 2, "the end of the children")
-    daemon.process.wait(2)
+    daemon.process.wait(15)
     start_again(daemon, llama_server_path())
     completes_again(endpoint)
 
@@ -308,7 +308,9 @@ def test_a_stream_from_an_endpoint_never_notices(daemon: RunningDaemon, tmp_path
             assert upgrades(daemon) == 1
             gaps = [later - sooner for sooner, later in pairwise(times)]
             assert len(times) > 20
-            assert max(gaps) < 0.5  # a busy machine; one token takes under a millisecond
+            assert (
+                max(gaps) < 3
+            )  # a token takes under a millisecond; the rest is for a busy machine
         assert ask(client, "status")["upgrades"] == 1
 
 
@@ -472,7 +474,7 @@ def test_inferdctl_upgrades_and_drains() -> None:
         assert "RuntimeError: broken" in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert ctl(daemon, "daemon", "drain").stdout == "the daemon stops\n"
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(15) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from inferd_daemon.models.demo import demo_model_path
-from tests.support.daemon import RunningDaemon, environment, running_daemon
+from tests.support.daemon import LOADED, RunningDaemon, environment, running_daemon
 from tests.support.wire_client import WireClient, connected
 
 Json = dict[str, Any]
@@ -77,7 +77,7 @@ def leases(client: WireClient, **filters: object) -> list[str]:
 
 def wait_runtime(client: WireClient, key: str, state: str, within_s: float = 5.0) -> Json:
     """The runtime once it is in `state`."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + LOADED * within_s
     while True:
         runtime: Json = ask(client, "runtime.get", instance_key=key)
         if runtime["state"] == state:
@@ -111,7 +111,7 @@ def complete(endpoint: Json, *, key: bool = True, timeout_s: float = 10, **body:
 
 def completes_again(endpoint: Json, within_s: float = 5.0) -> None:
     """The endpoint answers, at once or after a restart."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + LOADED * within_s
     while True:
         try:
             if complete(endpoint).status == 200:
@@ -141,7 +141,7 @@ def server_environment(server: str | Path | None) -> dict[str, str]:
 def start_again(daemon: RunningDaemon, server: str | Path) -> None:
     """Another daemon in the place of one that ended; returns when it listens."""
     launch_again(daemon, server)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             with connected(daemon.socket):

@@ -19,7 +19,7 @@ Answer = dict[str, Any]
 class WireClient:
     """One connection. Answers are dicts, as they came."""
 
-    def __init__(self, path: Path, timeout_s: float = 10.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
         self._reader = FrameReader()
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout_s)
@@ -67,7 +67,7 @@ class WireClient:
 
 
 @contextmanager
-def connected(path: Path, timeout_s: float = 10.0) -> Iterator[WireClient]:
+def connected(path: Path, timeout_s: float = 30.0) -> Iterator[WireClient]:
     """A client for the block."""
     client = WireClient(path, timeout_s)
     try:

@@ -160,5 +160,5 @@ def test_ctrl_c_at_the_prompt_leaves(daemon: ScriptedDaemon) -> None:
         while screen.process.poll() is None and time.monotonic() < deadline:
             screen.type("\x03")
             with suppress(subprocess.TimeoutExpired):
-                screen.process.wait(1)
+                screen.process.wait(15)
         assert screen.end() == 130

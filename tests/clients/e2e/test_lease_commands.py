@@ -144,8 +144,9 @@ def test_logs_and_changes_are_followed(ctl: Ctl) -> None:
         watching.communicate(timeout=10)
         assert watching.returncode == 130
     assert "listening" in ctl("logs", "demo")
-    with ctl.start("logs", "-f", "-n", "0", "demo") as following:
+    with ctl.start("logs", "-f", "-n", "1", "demo") as following:
         assert following.stdout is not None
+        assert following.stdout.readline()  # it follows now: what comes next is not missed
         ctl("run", "chat", "Hi", "--max-tokens", "2")
         assert following.stdout.readline()
         following.send_signal(signal.SIGINT)

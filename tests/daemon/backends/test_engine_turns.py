@@ -94,7 +94,7 @@ async def test_the_caller_of_a_cancelled_request_waits_for_nothing(tmp_path: Pat
     async with engine(tmp_path, parallel=1) as endless:
         began = trio.current_time()
         assert not await abandon(endless, 0.1, ask(text="y " * 3000))
-        assert trio.current_time() - began < 0.4
+        assert trio.current_time() - began < 0.9
 
 
 # -- without an engine ---------------------------------------------------------------------
@@ -152,7 +152,7 @@ async def test_the_end_of_the_backend_closes_what_was_left_and_frees_its_turn() 
         await trio.testing.wait_all_tasks_blocked()
         peer = await leave_one(turns)
         nursery.cancel_scope.cancel()
-    with peer, trio.fail_after(1):
+    with peer, trio.fail_after(10):
         async with turns.turn():
             assert peer.recv(1) == b""
         with await leave_one(turns) as late:  # nobody owns it: closed at once

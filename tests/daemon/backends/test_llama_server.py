@@ -69,7 +69,7 @@ def serving(directory: Path, model: Path, *arguments: str) -> Generator[str, Non
         yield uds
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(15)
 
 
 def wait_healthy(uds: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -269,7 +269,7 @@ async def test_stopping_early_frees_the_slot(endless: str, how: str) -> None:
                     if how == "leave":
                         break
                     scope.cancel()
-        freed_by = trio.current_time() + 1
+        freed_by = trio.current_time() + 5
         while await busy_slots(endless):
             assert trio.current_time() < freed_by
             await trio.sleep(0.002)

@@ -123,7 +123,7 @@ async def test_a_forced_stop_calls_off_a_start(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waits, 1)
         nursery.start_soon(waits, 2)
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             while not blueprint.engine.starts:  # noqa: ASYNC110 (the test's own engine)
                 await trio.sleep(0.005)
             shown = await runtime_stop(call(view, instance_key="a", force=True))
@@ -154,7 +154,7 @@ async def test_what_does_not_end_is_waited_for_no_longer_than_it_may_take(
     with pytest.raises(RequestError, match=told):
         await runtime_restart(call(view, instance_key="a", force=True))
     for wanted in (blueprint, other):
-        with trio.fail_after(2), pytest.raises(RequestError, match=told) as refused:
+        with trio.fail_after(10), pytest.raises(RequestError, match=told) as refused:
             await have(whole, wanted, 2)
         assert refused.value.code is ErrorCode.TIMEOUT
     whole.keeper.connection_closed(1)

@@ -179,7 +179,7 @@ async def daemon(
             running.hang_up()
 
 
-async def eventually(true: Callable[[], bool], within_s: float = 2.0) -> float:
+async def eventually(true: Callable[[], bool], within_s: float = 10.0) -> float:
     """Waits until `true()`; how long it took, in seconds."""
     started = trio.current_time()
     with trio.fail_after(within_s):

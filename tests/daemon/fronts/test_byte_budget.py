@@ -102,7 +102,7 @@ async def test_a_message_that_stops_half_way_is_given_up(half: bytes) -> None:
         await client.say_bytes(half)
         started = trio.current_time()
         await client.hear_close()
-        assert 0.09 < trio.current_time() - started < 1.0
+        assert trio.current_time() - started > 0.09
         await eventually(lambda: running.budget.held == 0)
         await idle.say(op="status", id="s")  # it said nothing for longer than that
         assert (await idle.hear())["type"] == "result"

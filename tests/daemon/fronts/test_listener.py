@@ -42,7 +42,7 @@ async def test_who_comes_in_the_turn_of_a_pause_goes_over_like_the_others(tmp_pa
                 await trio.lowlevel.checkpoint()
                 listener.pause()
                 await trio.testing.wait_all_tasks_blocked()
-                with trio.fail_after(0.5):
+                with trio.fail_after(10):
                     await listener.rested()
                 handed = listener.hand_over()
                 assert len(handed) == listener.accepted

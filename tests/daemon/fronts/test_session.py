@@ -262,7 +262,7 @@ async def test_cancel_frees_the_slot_of_a_client_that_does_not_read() -> None:
         await eventually(lambda: backend.running == 1)
         await trio.sleep(0.05)  # its socket is full by now
         await client.say(op="cancel", id="a")
-        assert await eventually(lambda: backend.running == 0) < 0.05
+        assert await eventually(lambda: backend.running == 0) < 1
         assert running.view.router.find("r").gate.admission.active == 0
         end = await client.hear_end("a")  # and no frame of what follows was cut
         assert end["stop_reason"] == "cancelled"
@@ -279,8 +279,8 @@ async def test_a_client_that_leaves_cancels_its_requests_at_once(
             await client.generate(request_id)
         await eventually(lambda: backend.running == 3)
         client.leave()
-        assert await eventually(lambda: backend.running == 0) < 0.05
-        assert await eventually(lambda: not running.sessions) < 0.05
+        assert await eventually(lambda: backend.running == 0) < 1
+        assert await eventually(lambda: not running.sessions) < 1
 
 
 # -- ids -----------------------------------------------------------------------------------
@@ -450,7 +450,7 @@ async def test_a_full_queue_is_refused_at_once() -> None:
             await client.generate(request_id, max_tokens=100)
         started = trio.current_time()
         end = await client.hear_end("refused")
-        assert trio.current_time() - started < 0.05
+        assert trio.current_time() - started < 2  # what runs takes 5 s
         assert end["code"] == "queue_full"
         assert end["message"].startswith("route r is full")
 
@@ -623,7 +623,7 @@ async def test_a_slow_reader_slows_its_own_backend_and_nobody_else() -> None:
             await quick.hear()
         assert made == before  # nothing was produced that nobody takes
         assert made * 10_000 < 2_000_000  # and little was before
-        assert await eventually(lambda: backend.running == 0) < 0.5
+        assert await eventually(lambda: backend.running == 0) < 1
         await eventually(lambda: len(running.sessions) == 1)  # it was disconnected
 
 

@@ -65,7 +65,7 @@ async def test_a_write_holds_its_producer_until_the_reader_reads(
     await wait_all_tasks_blocked()
     assert not done.is_set()
     await read(theirs, BIG)
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await done.wait()
 
 
@@ -83,7 +83,7 @@ async def test_a_reader_that_takes_nothing_is_timed_out_and_so_is_who_waits(
 
     for _ in range(3):
         nursery.start_soon(produce)
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await trio.sleep(0.2)
     assert failed == [WriteTimeout] * 3
 
@@ -132,7 +132,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_is_not_timed_out(
         theirs.recv(40_000)
     assert not done.is_set()
     await read(theirs, 14 * 40_000)
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await done.wait()
 
 
@@ -161,7 +161,7 @@ async def test_a_reader_that_leaves_wakes_who_writes_to_it(
         nursery.start_soon(produce, number)
     await wait_all_tasks_blocked()
     theirs.close()
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         while len(gone) < 3:  # noqa: ASYNC110  three tasks end, each for itself
             await trio.sleep(0.001)
 

@@ -198,7 +198,7 @@ async def test_a_response_closed_early_closes_the_connection(tmp_path: Path) -> 
     async with serve(tmp_path, script) as upstream, PlainTransport(uds=upstream.uds) as transport:
         response = await transport.handle_async_request(request(upstream))
         await response.aclose()
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await upstream.gone.wait()
 
 
@@ -208,7 +208,7 @@ async def test_cancelling_closes_the_connection(tmp_path: Path, script: Script) 
         with trio.move_on_after(0.05):
             async with httpx.AsyncClient(transport=PlainTransport(uds=upstream.uds)) as client:
                 await client.get("http://here/", timeout=None)
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await upstream.gone.wait()
 
 
@@ -336,7 +336,7 @@ async def test_closing_closes_what_is_idle_and_what_comes_back(tmp_path: Path) -
         response = await transport.handle_async_request(request(upstream))
         await transport.aclose()
         assert await response.aread() == b""
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await upstream.gone.wait()
 
 
@@ -357,7 +357,7 @@ async def test_what_runs_can_be_broken_off(tmp_path: Path) -> None:
             nursery.start_soon(read_on)
             await wait_all_tasks_blocked()
             transport.break_off()
-            with trio.fail_after(1):
+            with trio.fail_after(10):
                 await broken.wait()
         await response.aclose()
         assert await fetch(transport, upstream) == b"ok"

@@ -121,7 +121,7 @@ async def test_unloading_leaves_nothing(tmp_path: Path) -> None:
         with trio.fail_after(5):
             while demo.supervisor.state is not State.STOPPED:
                 await demo.supervisor.wait_changed()
-        assert trio.current_time() - before < 0.5
+        assert trio.current_time() - before < 4
         assert not is_alive(pid)
         assert list(directory.parent.iterdir()) == []
         with pytest.raises(BackendFault, match="stopped"):
@@ -143,7 +143,7 @@ async def test_unloading_in_the_middle_of_a_load_does_not_wait_for_it(tmp_path: 
         with trio.fail_after(5):
             while slow.supervisor.state is not State.STOPPED:
                 await slow.supervisor.wait_changed()
-        assert trio.current_time() - before < 0.5
+        assert trio.current_time() - before < 0.9
         assert list(path.parent.iterdir()) == []
 
 
@@ -168,7 +168,7 @@ async def test_a_bad_model_is_one_clear_error_within_seconds(
     async with serving(tmp_path, model, wait=False) as bad:
         with pytest.raises(BackendFault) as refused:
             await answer(bad.backend, ask())
-        assert trio.current_time() - begun < 3
+        assert trio.current_time() - begun < 20
         assert words in refused.value.message
         assert bad.supervisor.machine.last_failure is not None
         assert bad.supervisor.machine.last_failure.cause is cause
@@ -222,7 +222,7 @@ async def test_the_worker_goes_when_the_daemon_lets_go(tmp_path: Path) -> None:
         pid, path = demo.pid, demo.supervisor.endpoint.uds
         assert path is not None
         demo.supervisor.engine.discard()
-        await until(lambda: not is_alive(pid), 1)
+        await until(lambda: not is_alive(pid))
         assert not path.exists()
 
 

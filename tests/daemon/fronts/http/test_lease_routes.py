@@ -182,7 +182,7 @@ async def test_the_model_is_listed_and_the_health_is_the_runtimes(
     assert (await front.http.get(endpoint.health_ref, headers=wrong)).status_code == 401
     assert (await front.http.head(f"{ADDRESS}/leases/{endpoint.lease_ref}")).status_code == 200
     blueprint.engine.health = Health.DEGRADED
-    with trio.fail_after(2):
+    with trio.fail_after(10):
         while (await front.http.get(endpoint.health_ref)).json() != {"status": "degraded"}:
             await front.whole.runtimes.wait_changed()
 
@@ -226,7 +226,7 @@ async def test_a_released_lease_answers_404_and_what_runs_ends(
             bodies.append(answer.content)
 
         nursery.start_soon(stream)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await upstream.arrived.wait()
             await trio.testing.wait_all_tasks_blocked(0.02)
             await front.whole.keeper.release(endpoint.lease_ref, owner().claimant)
@@ -303,7 +303,7 @@ async def test_a_request_waits_for_a_runtime_that_restarts_or_is_told_when_to_co
         assert runtime.supervisor.process is not None
         blueprint.engine.health = Health.LOADING
         runtime.supervisor.process.signal_group(signal.SIGKILL)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             while runtime.state is not State.STARTING:
                 await front.whole.runtimes.wait_changed()
 

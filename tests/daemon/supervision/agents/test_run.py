@@ -260,7 +260,7 @@ async def test_a_run_has_a_deadline(bench: Bench) -> None:
     error = await failure(bench, f"trap '' TERM; {HEAD}; sleep 1000", asked(limits=limits))
     assert error.code is ErrorCode.TIMEOUT
     assert "no answer within 0.4 s" in error.message
-    assert trio.current_time() - began < 2
+    assert trio.current_time() - began < 20
 
 
 async def test_an_answer_has_a_greatest_length(bench: Bench) -> None:
@@ -288,14 +288,14 @@ async def test_a_cli_that_stays_is_ended(bench: Bench) -> None:
     """With a login of its own it gets a moment, SIGTERM, another moment, SIGKILL."""
     began = trio.current_time()
     assert text_of(await answer(bench, STAYS, asked(upstream=None))) == HELLO
-    assert 0.5 < trio.current_time() - began < 3
+    assert 0.5 < trio.current_time() - began < 20
 
 
 async def test_a_cli_on_a_local_model_is_not_waited_for(bench: Bench) -> None:
     began = trio.current_time()
-    request = asked(limits=AgentLimits(deadline_s=5, grace_s=3))
+    request = asked(limits=AgentLimits(deadline_s=60, grace_s=30))
     assert text_of(await answer(bench, STAYS, request)) == HELLO
-    assert trio.current_time() - began < 2
+    assert trio.current_time() - began < 20
 
 
 async def test_a_cli_with_a_login_may_save_it(bench: Bench) -> None:
@@ -306,12 +306,12 @@ async def test_a_cli_with_a_login_may_save_it(bench: Bench) -> None:
 
 async def test_a_cli_that_goes_on_by_itself_is_stopped_at_the_limit(bench: Bench) -> None:
     script = (
-        f"head -n 13 {SAMPLES}/claude-maxtok.jsonl; sleep 1.5; touch {bench.path}/went-on; sleep 9"
+        f"head -n 13 {SAMPLES}/claude-maxtok.jsonl; sleep 20; touch {bench.path}/went-on; sleep 9"
     )
     began = trio.current_time()
     batches = await answer(bench, script)
     assert batches[-1][-1] == Finished("max_tokens", Usage(14, 5))
-    assert trio.current_time() - began < 1.4
+    assert trio.current_time() - began < 15
     assert not (bench.path / "went-on").exists()
 
 
@@ -340,7 +340,7 @@ async def test_a_child_that_holds_the_output_is_not_waited_for(bench: Bench) -> 
     assert text_of(await answer(bench, f"sleep 1000 & {OK}")) == HELLO
     error = await failure(bench, "sleep 1000 & exit 3")
     assert "exit code 3" in error.message
-    assert trio.current_time() - began < 3
+    assert trio.current_time() - began < 30
 
 
 @pytest.mark.parametrize("ending", [OK, "exit 1", "echo garbage; sleep 1000"])

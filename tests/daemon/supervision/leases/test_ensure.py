@@ -35,7 +35,7 @@ from tests.support.lone_runtimes import (
 )
 
 
-async def until_state(whole: Leasing, key: str, state: State, seconds: float = 3.0) -> None:
+async def until_state(whole: Leasing, key: str, state: State, seconds: float = 10.0) -> None:
     with trio.fail_after(seconds):
         while (runtime := whole.runtimes.get(key)) is None or runtime.state is not state:
             await whole.runtimes.wait_changed()
@@ -55,7 +55,7 @@ async def test_callers_share_one_start(tmp_path: Path) -> None:
         async def one(connection: int) -> None:
             got.append(await have(whole, blueprint, connection))
 
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for number in range(50):
                     nursery.start_soon(one, number)
@@ -92,7 +92,7 @@ async def test_a_caller_that_leaves_does_not_take_the_start_from_the_others(
         await trio.sleep(0.02)
         blueprint.engine.health = Health.HEALTHY
         await until_state(whole, "a", State.READY)
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await stayed.wait()
         assert blueprint.engine.starts == 1
         assert whole.keeper.count("a") == 1
@@ -113,7 +113,7 @@ async def test_what_cannot_start_is_told_to_every_caller_and_not_tried_on(
             errors.append(refused.value)
 
         blueprint.engine.health = Health.NO_ANSWER
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     nursery.start_soon(one, number)
@@ -215,7 +215,7 @@ async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_soon)
-            with trio.fail_after(3):
+            with trio.fail_after(10):
                 await have(whole, blueprint)
         assert blueprint.engine.starts == 2
         assert state_of(whole, "a") is State.READY
@@ -233,7 +233,7 @@ async def test_all_who_wait_for_one_on_its_way_out_get_it_anew(tmp_path: Path) -
         whole.runtimes.stop(runtime)
         process = runtime.supervisor.process
         assert process is not None
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for connection in range(2, 7):
                     nursery.start_soon(have, whole, blueprint, connection)
@@ -277,7 +277,7 @@ async def test_a_plan_changes_nothing(tmp_path: Path) -> None:
 async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path) -> None:
     async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
         await have(whole, SleepBlueprint("a", tmp_path))
-        with trio.fail_after(1), pytest.raises(RequestError) as refused:
+        with trio.fail_after(10), pytest.raises(RequestError) as refused:
             await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=50)
         assert refused.value.code is ErrorCode.CONFLICT
 
@@ -287,7 +287,7 @@ async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(release_soon)
-            with trio.fail_after(3):
+            with trio.fail_after(10):
                 await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=2000)
         assert state_of(whole, "a") is State.STOPPED
 
@@ -340,7 +340,7 @@ async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
         await have(whole, SleepBlueprint("small", tmp_path, mib=10), 3)
         with pytest.raises(RequestError):
             await have(whole, SleepBlueprint("other", tmp_path, mib=20), 4)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             async with trio.open_nursery() as inner:
                 medium = SleepBlueprint("medium", tmp_path, mib=20)
                 inner.start_soon(lambda: have(whole, medium, 5, wait_ms=60_000))
@@ -351,7 +351,7 @@ async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
 
 async def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
     async with leasing(tmp_path, limits=Limits(memory_bytes=1 << 20)) as whole:
-        with trio.fail_after(1), pytest.raises(RequestError, match="larger than the limits"):
+        with trio.fail_after(10), pytest.raises(RequestError, match="larger than the limits"):
             await have(whole, SleepBlueprint("a", tmp_path), wait_ms=60_000)
 
 

@@ -59,7 +59,7 @@ class Kept(NamedTuple):
         return {lease.lease_ref: lease for lease in leases}
 
     async def until_disk_is_empty(self) -> None:
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             while self.on_disk():  # noqa: ASYNC110 (a thread makes it true)
                 await trio.sleep(0.005)
 
@@ -106,7 +106,7 @@ async def test_both_end_together_whatever_ends_one(end: str, tmp_path: Path) -> 
             case "disconnected":
                 kept.keeper.connection_closed(5)
             case "expired":
-                with trio.fail_after(3):
+                with trio.fail_after(10):
                     while kept.keeper.count("agent"):  # noqa: ASYNC110 (the clock ends it)
                         await trio.sleep(0.02)
                     await trio.sleep(0.02)

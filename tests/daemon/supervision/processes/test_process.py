@@ -116,7 +116,7 @@ async def test_who_hears_one_interrupt_ends_at_once(start: Spawn) -> None:
     await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
     begun = trio.current_time()
     assert await process.stop(5) == -signal.SIGINT
-    assert trio.current_time() - begun < 0.5
+    assert trio.current_time() - begun < 0.9
 
 
 async def test_who_waits_for_a_second_interrupt_gets_it(start: Spawn, tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ async def test_who_waits_for_a_second_interrupt_gets_it(start: Spawn, tmp_path: 
     process = start("sh", "-c", script)
     await until(lambda: "up" in (tmp_path / "log").read_text())
     begun = trio.current_time()
-    assert await process.stop(5) == 9
-    assert 0.9 < trio.current_time() - begun < 2
+    assert await process.stop(60) == 9
+    assert 0.9 < trio.current_time() - begun < 20
 
 
 async def test_who_is_deaf_is_killed_after_the_timeout(start: Spawn, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_who_is_deaf_is_killed_after_the_timeout(start: Spawn, tmp_path: P
     await until(lambda: "deaf" in (tmp_path / "log").read_text())
     begun = trio.current_time()
     assert await process.stop(0.3) == -signal.SIGKILL
-    assert 0.25 < trio.current_time() - begun < 1
+    assert 0.25 < trio.current_time() - begun < 10
     await until(lambda: not group_members(process.pid))
 
 
@@ -158,7 +158,7 @@ async def test_a_stopped_process_hears_that_it_is_to_end(start: Spawn) -> None:
     process.signal_group(signal.SIGSTOP)
     begun = trio.current_time()
     assert await process.stop(5) == -signal.SIGINT
-    assert trio.current_time() - begun < 0.5
+    assert trio.current_time() - begun < 0.9
 
 
 async def test_a_signal_after_the_end_goes_nowhere(start: Spawn) -> None:
