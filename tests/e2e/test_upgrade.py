@@ -148,7 +148,7 @@ def test_everything_is_kept(daemon: RunningDaemon) -> None:
 
 def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client:
-        ensured = ensure(client, boot())
+        ensured = ensure(client, boot(), bind="none", ttl_ms=60_000)
         key, endpoint = ensured["lease"]["instance_key"], ensured["endpoint"]
         upgrade(daemon)
         upgrade(daemon)
