@@ -201,7 +201,7 @@ def test_ten_thousand_waiters_are_asked_their_places_and_give_up_in_no_time() ->
             line.admission.withdraw(ticket)
         assert line.admission.waiting == 0
         # a count for each would take minutes; the bound leaves room for a loaded machine
-        assert time.process_time() - began < 5
+        assert time.process_time() - began < 15
 
 
 def test_places_of_a_long_queue_are_of_a_moment_ago() -> None:
