@@ -72,5 +72,5 @@ async def busy_slots(client: "ChatClient", api_prefix: str = "") -> int | None:
         if status != 200:
             return None
         return sum(slot.is_processing for slot in msgspec.json.decode(body, type=list[_Slot]))
-    except (BackendFault, msgspec.DecodeError):
+    except (BackendFault, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from .host_names import is_host
 from .lines import Path
 
 Table = Mapping[str, object]
@@ -16,7 +17,7 @@ Mistakes = Iterator[tuple[Path, str]]
 MAX_URL_CHARS = 4096
 API_PREFIXES: Mapping[str, str] = {"openrouter": "/api"}
 """What stands before `/v1`, for the kinds of upstream that have something there."""
-_HOST = re.compile(r"[^\x00-\x20\x7f\"#%/:<>?@\[\\\]^`{|}]+|\[[0-9A-Fa-f:.]+\]")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VALUE = re.compile(r"[!-~]([ !-~]*[!-~])?")
@@ -61,8 +62,10 @@ def base_url_mistake(base_url: str, api_prefix: str = "") -> str | None:
     authority = url.netloc.rpartition("@")
     if authority[1]:
         return "must hold no user or password; use api_key_file"
-    if not _HOST.fullmatch(re.sub(r":[0-9]*\Z", "", authority[2])):
+    if not _AUTHORITY.fullmatch(authority[2]):
         return form
+    if not is_host(host):
+        return "must name a host that can be looked up: an address, or a name in ASCII"
     path = url.path.lower().rstrip("/").removesuffix("/v1")
     if path not in ("", api_prefix) or "?" in base_url or "#" in base_url:
         kinds = [kind for kind, prefix in API_PREFIXES.items() if prefix == path]

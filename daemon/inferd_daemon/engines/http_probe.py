@@ -60,7 +60,7 @@ async def exchange(
                         raise ProbeError(f"{path}: the reply is too long")
             finally:
                 await response.aclose()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, UnicodeError) as error:  # a host that DNS cannot even be asked for
         raise ProbeError(f"{path}: {error}") from error
     return response.status_code, bytes(body)
 

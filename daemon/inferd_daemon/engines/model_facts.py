@@ -32,8 +32,12 @@ class _Props(Struct, frozen=True):
     chat_template_caps: _TemplateCaps = _TemplateCaps()
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that someone else wrote."""
+
+
 def parse_props(body: bytes) -> ModelFacts:
-    """The facts in a `/props` body. Raises msgspec.DecodeError."""
+    """The facts in a `/props` body. Raises what is `UNREADABLE`."""
     props = msgspec.json.decode(body, type=_Props)
     caps = props.chat_template_caps
     return ModelFacts(

@@ -26,6 +26,11 @@ def mistakes(text: str) -> list[str]:
         (REMOTE + 'base_url = ""', f"line 3: backends.a.{FORM}"),
         (REMOTE + 'base_url = "http://x:port"', f"line 3: backends.a.{FORM}"),
         (REMOTE + 'base_url = "http://[::1"', f"line 3: backends.a.{FORM}"),
+        (
+            REMOTE + 'base_url = "http://gpu..lan:8000"',
+            "line 3: backends.a.base_url: must name a host that can be looked up: "
+            "an address, or a name in ASCII",
+        ),
         (REMOTE + 'base_url = "http://x\\ny"', f"line 3: backends.a.{FORM}"),
         (
             REMOTE + 'base_url = "http://u:secret@x"',

@@ -161,6 +161,8 @@ async def connect(
             sock = await (_connect_tcp(host, port) if uds is None else _connect_unix(uds))
         except OSError as error:
             raise httpx.ConnectError(error.strerror or str(error)) from error
+        except UnicodeError as error:  # of looking up what is no name
+            raise httpx.ConnectError(f"{host!r} is no host name") from error
     return Connection(sock, hub)
 
 

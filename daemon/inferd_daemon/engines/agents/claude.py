@@ -131,7 +131,7 @@ class ClaudeProfile(AgentProfile):
         """It answers with JSON that says `loggedIn`."""
         try:
             status = msgspec.json.decode(evidence.output.encode(), type=_AuthStatus)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return Login(None, "`claude auth status` did not say whether it is logged in")
         return Login(True) if status.loggedIn else Login(False, f"logged out: {self.login_hint}")
 

@@ -11,6 +11,7 @@ from ...backends.runtime import ModelFacts
 from ..base import Health
 from ..failures import Cause
 from ..http_probe import ProbeError, missed
+from ..model_facts import UNREADABLE
 from .service import AttachedService, Sight
 
 CAPABILITIES = {
@@ -80,7 +81,7 @@ class OllamaService(AttachedService):
         status, body = await self.ask("/api/ps")
         try:
             found = msgspec.json.decode(body, type=_Processes) if status == 200 else _Processes()
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         for one in found.models or []:
             if same_model(one.model or one.name, self._model):
@@ -105,7 +106,7 @@ class OllamaService(AttachedService):
             return Sight(Health.NO_ANSWER, words)
         try:
             shown = msgspec.json.decode(body, type=_Shown)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             shown = _Shown()
         self.facts = ModelFacts(model=self._model, capabilities=_told(shown.capabilities))
         return None

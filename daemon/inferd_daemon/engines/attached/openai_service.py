@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from ...backends.runtime import ModelFacts
 from ..base import Health
 from ..http_probe import ProbeError, missed
+from ..model_facts import UNREADABLE
 from .service import AttachedService, Sight
 
 
@@ -47,7 +48,7 @@ class OpenAIService(AttachedService):
             return Sight(health, f"{root}/v1/models answers {status}", settled=lacks)
         try:
             models = msgspec.json.decode(body, type=_Models).data
-        except msgspec.DecodeError:
+        except UNREADABLE:
             words = f"{root}/v1/models answers, but with no list of models"
             return Sight(Health.NO_ANSWER, words, settled=True)
         if not models and self.spec.model_identity is None:

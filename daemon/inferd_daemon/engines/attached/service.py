@@ -18,7 +18,7 @@ from ...backends.runtime import Endpoint, ModelFacts
 from ...backends.thread import in_thread
 from ..base import EngineFailure, Health, Service, Timing
 from ..failures import Cause, failure
-from ..http_probe import exchange
+from ..http_probe import ProbeError, exchange
 from ..key_file import KeyFileError, read_key_file
 from ..secret import Secret
 from .spec import AttachSpec
@@ -108,12 +108,12 @@ class AttachedService(Attachable):
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
-        request = httpx.Request(
-            "GET" if body is None else "POST",
-            f"{self.spec.root_url}{path}",
-            headers=headers,
-            content=content,
-        )
+        method = "GET" if body is None else "POST"
+        url = f"{self.spec.root_url}{path}"
+        try:
+            request = httpx.Request(method, url, headers=headers, content=content)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ProbeError(f"{path}: {error}") from error
         return await exchange(self._transport(), request)
 
     def refused(self, status: int) -> Sight | None:

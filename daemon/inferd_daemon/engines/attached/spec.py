@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from inferd_proto import JsonObject
 
 from ...config.checking import check, dotted
+from ...config.host_names import is_host
 from ...errors import CallerFault
 from ..llama_server.boot_rules import is_loopback
 from ..secret import Secret
@@ -179,6 +180,8 @@ def _url_mistakes(text: str, allow_remote: bool) -> list[tuple[str, str]]:
         return wrong("is not a URL")
     if url.scheme not in DEFAULT_PORTS or not host:
         return wrong("must be an http or https URL with a host, such as http://127.0.0.1:11434")
+    if not is_host(host):
+        return wrong(f"{host!r} is no host: neither an address nor a name in ASCII")
     if url.username is not None or url.password is not None:
         return wrong("must not hold credentials; use `api_key` or `headers`")
     if url.query or url.fragment:

@@ -22,7 +22,7 @@ from ...models.demo import demo_model_path
 from ..base import Belongings, Engine, EngineFailure, Health, Launch, Timing
 from ..failures import Cause, Failure, classify, failure
 from ..http_probe import ProbeError, fetch, look
-from ..model_facts import parse_props
+from ..model_facts import UNREADABLE, parse_props
 from ..runtime_socket import RuntimeSocket
 from ..secret import Secret
 from .control import (
@@ -116,7 +116,7 @@ class LibllamaEngine(Engine):
             self._own.set_mode()
             _, body = await fetch(self.endpoint, "/props")
             facts = parse_props(body)
-        except (OSError, ProbeError, msgspec.DecodeError) as error:
+        except (OSError, ProbeError, *UNREADABLE) as error:
             raise EngineFailure(
                 failure(Cause.EXITED, f"the engine does not describe its model: {error}")
             ) from error

@@ -20,7 +20,7 @@ from ..base import Belongings, Engine, EngineFailure, Health, Launch, Timing
 from ..failures import Cause, failure
 from ..http_probe import ProbeError, fetch, look
 from ..key_file import KeyFileError, read_key_file
-from ..model_facts import parse_props
+from ..model_facts import UNREADABLE, parse_props
 from ..runtime_socket import RuntimeSocket
 from ..secret import Secret
 from .address import socket_endpoint, tcp_endpoint
@@ -116,7 +116,7 @@ class LlamaServerEngine(Engine):
                 self.socket.set_mode()
             _, body = await fetch(self.endpoint, "/props")
             facts = parse_props(body)
-        except (OSError, ProbeError, msgspec.DecodeError) as error:
+        except (OSError, ProbeError, *UNREADABLE) as error:
             raise EngineFailure(
                 failure(Cause.EXITED, f"the engine does not describe its model: {error}")
             ) from error

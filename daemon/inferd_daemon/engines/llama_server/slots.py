@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ...backends.runtime import Endpoint
 from ..http_probe import ProbeError, fetch
+from ..model_facts import UNREADABLE
 
 
 class SlotError(Exception):
@@ -81,5 +82,5 @@ async def _ask(endpoint: Endpoint, path: str, reply: type[Reply], body: object =
         if status != 200:
             raise SlotRefused(f"{path} answers {status}: {text[:200].decode(errors='replace')}")
         return msgspec.json.decode(text, type=reply)
-    except (ProbeError, msgspec.DecodeError) as error:
+    except (ProbeError, *UNREADABLE) as error:
         raise SlotError(f"{path}: {error}") from error

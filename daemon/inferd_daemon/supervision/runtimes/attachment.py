@@ -20,6 +20,7 @@ RETRIES = RestartPolicy(first_s=0.5, longest_s=10.0, limit=10_000)
 """While it is held, for ever: nothing is started by another try."""
 SLOWEST_LOOK_S = 1.0
 """Between two looks at a service that is not there (yet), however long its health interval."""
+UNFORESEEN = "internal error in looking at it; the daemon's log has the details"
 SILENT = Sight(Health.NO_ANSWER, "it does not answer in time")
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ class Attachment(RuntimeLife):
     engine: Attachable
     slowest_look_s = SLOWEST_LOOK_S
     _detached = trio.Event()
+    _seen: Sight | None = None
 
     async def _live(self) -> None:
         self._detached = trio.Event()
@@ -42,6 +44,11 @@ class Attachment(RuntimeLife):
                 if why is None:
                     await self._watch()
                 nursery.cancel_scope.cancel()
+        except* Exception:
+            # What nobody foresaw in one service must not end the others.
+            _log.exception("service failed unexpectedly", runtime=self.engine.name)
+            self._seen = SILENT._replace(words=UNFORESEEN)
+            why = failure(Cause.SERVICE_UNAVAILABLE, UNFORESEEN)
         finally:
             if why is None and self.state is not State.DRAINING:  # cancelled from outside
                 self._do(self.machine.stop())
@@ -55,10 +62,9 @@ class Attachment(RuntimeLife):
     def status(self) -> RuntimeStatus:
         """A snapshot; `last_error` is what is wrong with it now."""
         shown = super().status()
-        sight = self.engine.sight
-        if shown.last_error is None and sight is not None and self.state is not State.STOPPED:
-            return replace(shown, last_error=sight.words or None)
-        return shown
+        if self._seen is None or self.state is State.STOPPED:
+            return shown
+        return replace(shown, last_error=self._seen.words or None)
 
     async def _cancel_when_detached(self, scope: trio.CancelScope) -> None:
         if self.state is not State.DRAINING:
@@ -106,7 +112,7 @@ class Attachment(RuntimeLife):
         await look(self.engine, timeout_s)
         if self.engine.sight is None:
             self.engine.sight = SILENT
-        sight = self.engine.sight
+        self._seen = sight = self.engine.sight
         if before is None or before != sight:
             self.log.note(f"{sight.health.value}: {sight.words}" if sight.words else "healthy")
         return sight

@@ -156,6 +156,11 @@ class Supervisor(RuntimeLife):
                 nursery.start_soon(learn_tie)  # for the next one
                 await process.wait()
                 nursery.cancel_scope.cancel()
+        except* Exception:
+            # What nobody foresaw in one runtime must not end the others: it counts as a crash.
+            _log.exception("runtime failed unexpectedly", runtime=self.engine.name)
+            with trio.CancelScope(shield=True):
+                await process.kill()
         finally:
             self._life = None
             if process.returncode is not None or not self._lets_go:

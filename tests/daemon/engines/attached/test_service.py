@@ -271,3 +271,15 @@ async def test_which_model(
     asked = await _look_openai(tmp_path, listing(*models), model_identity=identity)
     facts = await asked.learn()
     assert (facts.model, facts.n_ctx, facts.capabilities) == (model, n_ctx, {})
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+@pytest.mark.parametrize("body", [b'{"data":[{"id":"caf\xe9"}]}', b'{"x":' + b"[" * 100_000, b"["])
+async def test_whatever_it_answers_is_a_look_and_no_fault_of_ours(
+    tmp_path: Path, kind: str, body: bytes
+) -> None:
+    script: Script = [whole(200, body)]
+    async with serve(tmp_path, *([script] * 4), tcp=True) as upstream:
+        asked = service(upstream.url, kind)
+        assert await health(asked) in (Health.NO_ANSWER, Health.DEGRADED)
+        assert words(asked)

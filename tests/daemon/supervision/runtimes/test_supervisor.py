@@ -300,6 +300,37 @@ async def test_one_that_is_busy_loading_is_left_alone(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+class FaultyEngine(ScriptEngine):
+    """Serves, but once a look at it fails as nobody foresaw."""
+
+    faults = 1
+
+    async def look(self) -> Health:
+        if self.starts == 1 and self.faults and (self.directory / "fault").exists():
+            self.faults = 0
+            raise LookupError("nobody foresaw it")
+        return await super().look()
+
+
+async def test_a_fault_that_nobody_foresaw_counts_as_a_crash_of_this_one(tmp_path: Path) -> None:
+    engine = FaultyEngine("touch up; exec sleep 1000", tmp_path, health_interval_s=0.05)
+    supervisor = Supervisor(
+        engine, RuntimeLog(tmp_path / "log"), policy=RestartPolicy(first_s=0.05, jitter=0)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        supervisor.start()
+        await until_state(supervisor, State.READY)
+        process = supervisor.process
+        assert process is not None
+        (tmp_path / "fault").touch()
+        await until_state(supervisor, State.RESTARTING)
+        assert not is_alive(process.pid)
+        await until_state(supervisor, State.READY)
+        assert engine.starts == 2
+        nursery.cancel_scope.cancel()
+
+
 async def test_marks_reach_the_process_and_its_log_reaches_the_ring(tmp_path: Path) -> None:
     engine = ScriptEngine("echo mark=$INFERD_INSTANCE; touch up; exec sleep 1000", tmp_path)
     log = RuntimeLog(tmp_path / "log")
