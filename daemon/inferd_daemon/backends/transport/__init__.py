@@ -8,9 +8,10 @@ from .connection import Connection
 from .http import PlainTransport, ResponseBody
 from .idle_pool import IdlePool
 from .readiness_hub import ReadinessHub
-from .response_parser import MAX_HEAD_BYTES, ResponseParser
+from .response_parser import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, ResponseParser
 
 __all__ = [
+    "MAX_FRAMING_BYTES",
     "MAX_HEAD_BYTES",
     "Connection",
     "IdlePool",

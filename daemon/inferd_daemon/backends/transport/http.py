@@ -94,6 +94,9 @@ class ResponseBody(httpx.AsyncByteStream):
                     return None
                 if data:
                     parser.feed(data)
+                    # bytes that are no body come as long as the peer likes
+                    if not (body or parser.complete) and trio.current_time() >= deadline:
+                        return None
                 else:
                     parser.feed_eof()
             except httpx.TransportError:
@@ -258,6 +261,8 @@ async def _send_and_read_head(
         if received:
             silent = False
             parser.feed(received)
+            if not parser.head_complete and trio.current_time() >= deadline:
+                raise _silent(timeout_s)  # interim heads come as long as the peer likes
         elif silent and connection.requests > 1:
             raise StaleConnection
         elif lost is not None:

@@ -9,6 +9,8 @@ import httpx
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers, interim responses included. llhttp itself sets no limit."""
+MAX_FRAMING_BYTES = 64 * 1024
+"""Between two pieces of the body, and behind it: sizes and extensions of chunks, trailers."""
 
 Header = tuple[bytes, bytes]
 
@@ -21,8 +23,8 @@ class ResponseParser:
     """
 
     __slots__ = (
+        "_bytes_between",
         "_delimited",
-        "_head_bytes",
         "_head_only",
         "_parser",
         "body",
@@ -49,7 +51,7 @@ class ResponseParser:
         # llhttp calls straight into the list: no Python frame for each chunk of the body.
         self.on_body = self.body.append
         self._head_only = head_only
-        self._head_bytes = 0
+        self._bytes_between = 0
         self._delimited = False
         # llhttp holds our methods and we hold it: `release` breaks the circle.
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -61,6 +63,7 @@ class ResponseParser:
     def feed(self, data: bytes) -> None:
         """Take what one receive brought. Raises httpx.RemoteProtocolError for a broken head."""
         assert self._parser is not None, "fed after release"
+        pieces, had_head = len(self.body), self.head_complete
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -74,10 +77,22 @@ class ResponseParser:
             self.reusable = False
             self.failure = failure
             return
+        if len(self.body) > pieces or self.head_complete is not had_head:
+            self._bytes_between = 0
+        else:
+            self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        """What came held nothing that anybody waits for."""
+        self._bytes_between += size
         if not self.head_complete:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+            if self._bytes_between > MAX_HEAD_BYTES:
                 raise httpx.RemoteProtocolError(f"head of more than {MAX_HEAD_BYTES} bytes")
+        elif self._bytes_between > MAX_FRAMING_BYTES and not self.complete:
+            self.reusable = False
+            self.failure = httpx.RemoteProtocolError(
+                f"more than {MAX_FRAMING_BYTES} bytes around a chunk of the body"
+            )
 
     def feed_eof(self) -> None:
         """The peer closed. Raises httpx.RemoteProtocolError where the response is not whole."""

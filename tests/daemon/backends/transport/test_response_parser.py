@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_daemon.backends.transport import MAX_HEAD_BYTES, ResponseParser
+from inferd_daemon.backends.transport import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, ResponseParser
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -143,9 +143,45 @@ def test_a_head_is_bounded(piece: bytes) -> None:
 def test_trailers_are_not_kept() -> None:
     parser = ResponseParser()
     parser.feed(CHUNKED + b"0\r\n")
-    for _ in range(100):
+    for _ in range(60):
         parser.feed(b"A: " + b"b" * 1000 + b"\r\n")
+    assert parser.failure is None
     assert len(parser.headers) == 1
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"0\r\n", b"A: " + b"b" * 1000 + b"\r\n"),
+        (b"0\r\nA: ", b"b" * 1000),
+        (b"5;", b"x" * 1000),
+        (b"", b"0" * 1000),
+    ],
+    ids=["trailers", "one trailer", "an extension", "a size"],
+)
+def test_what_is_no_body_is_bounded(begin: bytes, piece: bytes) -> None:
+    parser = ResponseParser()
+    parser.feed(CHUNKED + b"3\r\nhel\r\n" + begin)
+    fed = 0
+    while parser.failure is None and fed < 2 * MAX_FRAMING_BYTES:
+        parser.feed(piece)
+        fed += len(piece)
+    assert parser.failure is not None
+    assert not parser.reusable
+    assert fed <= MAX_FRAMING_BYTES + len(piece)
+    assert parser.body == [b"hel"]
+
+
+def test_the_bound_is_for_each_piece_of_the_body() -> None:
+    parser = ResponseParser()
+    parser.feed(CHUNKED)
+    for _ in range(3):
+        parser.feed(b"1;" + b"x" * (MAX_FRAMING_BYTES - 100))
+        parser.feed(b"\r\na\r\n")
+    parser.feed(b"0\r\n\r\n")
+    assert parser.complete
+    assert parser.reusable
+    assert b"".join(parser.body) == b"aaa"
 
 
 @given(st.binary(max_size=300))
