@@ -453,7 +453,16 @@ backends = ["worker"]
 """
 
 
+@pytest.fixture(params=[0o022, 0o077], ids=["umask 022", "umask 077"])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of all that the test starts."""
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.usefixtures("umask")
 def test_another_user_leases_a_worker_of_the_daemon() -> None:
     with leasing_daemon(WORKER, server="") as daemon, connected(daemon.socket) as client:
         for directory in (daemon.directory, daemon.socket.parent):
@@ -466,7 +475,11 @@ def test_another_user_leases_a_worker_of_the_daemon() -> None:
                 assert complete(endpoint, key=False).status == 401
                 return endpoint
 
+        every_runtime = daemon.socket.parent / "runtimes"
+        wait_until(every_runtime.exists, 10.0, "the directory of runtimes")
+        assert stat.S_IMODE(every_runtime.stat().st_mode) == 0o700
         endpoint = as_user(NOBODY, os.getegid(), as_nobody)
+        assert stat.S_IMODE(every_runtime.stat().st_mode) == 0o711
         (worker,) = runtimes(client)
         assert stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660
         os.kill(worker["pid"], signal.SIGKILL)

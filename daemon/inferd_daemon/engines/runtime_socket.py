@@ -5,13 +5,19 @@ The daemon's user alone, or the members of one group as well. They still need th
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 SOCKET_NAME = "engine.sock"
+PASS = 0o011
 
 
 class RuntimeSocket:
-    """`directory` is the runtime's own: 0700, and 0710 where a group may connect."""
+    """`directory` is the runtime's own: 0700, and 0710 where a group may connect.
+
+    The one above it is shared by all runtimes: 0700, and 0711 as soon as one of them is open to a
+    group, whatever the umask.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
@@ -21,7 +27,9 @@ class RuntimeSocket:
 
     def make_directory(self) -> None:
         """Raises OSError."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `mkdir(parents=True)` makes what is above by the umask alone.
+        self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         self.directory.chmod(0o700 if self.group is None else 0o710)
 
     def open_to(self, group: int) -> None:
@@ -35,7 +43,8 @@ class RuntimeSocket:
             if self.group is None:
                 self.path.chmod(0o600)
                 return
-            # To connect takes the right to pass the directory, not to list it.
+            # To connect takes the right to pass the directories, not to list them.
+            _let_pass(self.directory.parent)
             os.chown(self.directory, -1, self.group)
             self.directory.chmod(0o710)
             os.chown(self.path, -1, self.group)
@@ -45,3 +54,9 @@ class RuntimeSocket:
         """Unlink it: a stale one would make the next start fail."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def _let_pass(directory: Path) -> None:
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & PASS != PASS:
+        directory.chmod(mode | PASS)
