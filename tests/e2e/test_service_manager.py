@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import without_chown
 from tests.support.daemon import (
     daemon_command,
     environment,
@@ -115,7 +116,12 @@ def _is_upgraded(client: WireClient) -> bool:
     return bool(ask(client, "status")["upgrades"] == 1)
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+systemd_analyze = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
+)
+
+
+@systemd_analyze
 def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     for unit in ("inferd.service", "inferd.socket"):
         text = (UNITS / unit).read_text()
@@ -131,3 +137,56 @@ def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     assert not done.stderr + done.stdout  # an unknown key is only warned of
     rated = ["systemd-analyze", "security", "--offline=true", "--threshold=25", paths[0]]
     subprocess.run(rated, stdout=subprocess.DEVNULL, timeout=30, check=True, env=os.environ)
+
+
+@systemd_analyze
+def test_the_filter_of_system_calls_leaves_what_the_daemon_does() -> None:
+    allowed: set[str] = set()
+    for line in (UNITS / "inferd.service").read_text().splitlines():
+        key, _, value = line.partition("=")
+        if key == "SystemCallFilter":
+            calls = {call for name in value.lstrip("~").split() for call in calls_of(name)}
+            allowed = allowed - calls if value.startswith("~") else allowed | calls
+    # sockets for groups; runtimes that die with the daemon; its next self; watching their ends
+    needed = {"chown", "fchownat", "prctl", "execve", "memfd_create", "pidfd_open", "setpriority"}
+    assert needed | {"pidfd_send_signal", "setsid", "kill", "epoll_wait", "flock"} <= allowed
+    assert not {"mount", "setuid", "init_module", "ptrace", "reboot"} & allowed
+
+
+def calls_of(name: str) -> set[str]:
+    """Of a set of system calls, or the one of that name."""
+    if not name.startswith("@"):
+        return {name}
+    done = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager", name],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    lines = [line.strip() for line in done.stdout.splitlines()[1:]]
+    found = [line for line in lines if line and not line.startswith("#")]
+    return {call for each in found for call in calls_of(each)}
+
+
+@without_chown.possible
+def test_an_environment_that_denies_chown_stops_no_daemon() -> None:
+    with temporary_directory() as directory:
+        command = daemon_command(directory, ("--backend", "mock"), None)
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, without_chown.__file__, *command],
+                env=environment(directory, {}),
+                stderr=log,
+            )
+        path = directory / "run" / "inferd.sock"
+        try:
+            wait_until(path.exists, WITHIN_S, "a listening daemon")
+            with connected(path, WITHIN_S) as client:
+                process.send_signal(signal.SIGUSR2)
+                wait_until(partial(_is_upgraded, client), WITHIN_S, "an upgrade")
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            process.wait()

@@ -100,15 +100,15 @@ class SocketFile:
         self._close()
 
     def _listen(self) -> None:
-        named = group_id(self._group, "socket_group")
-        group = -1 if named is None else named
+        group = group_id(self._group, "socket_group")
         # The lock is ours: of this name there can only be what a killed predecessor left.
         interim = self.path.with_name(f".{self.path.name[:40]}{INTERIM}")
         try:
             interim.unlink(missing_ok=True)
             os.fchmod(self.socket.fileno(), 0o600)
             self.socket.bind(str(interim))
-            _give_to_group(interim, group, self._group)
+            if group is not None:
+                _give_to_group(interim, group, self._group)
             interim.chmod(self._mode)
             self.socket.listen(BACKLOG)
             self.socket.setblocking(False)
@@ -238,4 +238,13 @@ def _give_to_group(path: Path, group: int, name: str | None) -> None:
     try:
         os.chown(path, -1, group)
     except PermissionError:
-        raise OperatorError(f"socket_group: the daemon's user is not in group {name!r}") from None
+        raise OperatorError(f"socket_group: {_why_not_to(group, name)}") from None
+
+
+def _why_not_to(group: int, name: str | None) -> str:
+    if group in (os.getegid(), *os.getgroups()):
+        return (
+            f"the daemon's user is in group {name!r}, but may not give a file to it: a system call"
+            " filter denies chown (in a systemd unit: add SystemCallFilter=@chown)"
+        )
+    return f"the daemon's user is not in group {name!r}"

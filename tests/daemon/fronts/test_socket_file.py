@@ -4,6 +4,8 @@ import grp
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from inferd_daemon.errors import OperatorError
 from inferd_daemon.fronts.socket_file import SocketFile
+from tests.support import without_chown
 from tests.support.daemon import temporary_directory
 
 
@@ -160,6 +163,43 @@ def test_the_group_of_the_socket(path: Path) -> None:
     group = grp.getgrgid(os.getgid())
     with SocketFile(path, group=group.gr_name):
         assert path.stat().st_gid == group.gr_gid
+
+
+BIND = """
+import grp, os, sys
+from pathlib import Path
+from inferd_daemon.errors import OperatorError
+from inferd_daemon.fronts.socket_file import SocketFile
+
+group = grp.getgrgid(os.getgid()).gr_name if sys.argv[2] == "own group" else None
+try:
+    with SocketFile(Path(sys.argv[1]), group=group) as held:
+        print(oct(held.path.stat().st_mode & 0o777))
+except OperatorError as error:
+    print(error)
+"""
+
+
+def bind_without_chown(path: Path, whose: str) -> str:
+    """What a process says that binds it while a system call filter denies chown."""
+    command = [sys.executable, without_chown.__file__, sys.executable, "-c", BIND]
+    done = subprocess.run(
+        [*command, str(path), whose], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.strip()
+
+
+@without_chown.possible
+def test_without_a_group_nothing_is_given_away(path: Path) -> None:
+    assert bind_without_chown(path, "no group") == "0o660"
+
+
+@without_chown.possible
+def test_a_filter_that_denies_chown_is_told_from_a_group_that_is_not_ours(path: Path) -> None:
+    said = bind_without_chown(path, "own group")
+    assert said.startswith("socket_group: the daemon's user is in group")
+    assert "SystemCallFilter=@chown" in said
+    assert leftovers(path) == ["d.sock.lock"]
 
 
 def test_a_group_that_is_not(path: Path) -> None:
