@@ -1,6 +1,7 @@
 """`watch`: the present state, then every change of runtimes, leases and routes."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import msgspec
 
@@ -22,7 +23,7 @@ async def watch(call: Call) -> AsyncGenerator[object, None]:
     A caller that does not take them in time gets `queue_full` and has to start over.
     """
     claimant, view = claimant_of(call), call.view
-    with view.leases.changes.subscribed() as subscription:
+    with view.leases.changes.subscribed(concerns=partial(_may_see, view, claimant)) as subscription:
         yield _snapshot(view, claimant)
         while True:
             try:
@@ -31,8 +32,7 @@ async def watch(call: Call) -> AsyncGenerator[object, None]:
                 raise RequestError(
                     ErrorCode.QUEUE_FULL, "too many changes were not taken: watch again"
                 ) from None
-            if _may_see(view, claimant, change):
-                yield change
+            yield change
 
 
 def _snapshot(view: DaemonView, claimant: Claimant) -> JsonObject:

@@ -3,6 +3,7 @@
 Holds nothing for nobody: without listeners a change costs a comparison. Never waits for one.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,11 @@ from inferd_proto import JsonObject
 
 MAX_UNDELIVERED = 256
 """A listener that is so many changes behind is not told of any more (wire.md section 8)."""
+BURST_S = 1.0
+"""So long the changes may wait that come all at once, more than that: nobody could have taken them
+sooner. A client that leaves with a thousand leases is a thousand changes."""
+MAX_BURST = 16 * 1024
+"""Then they are too many to be kept."""
 
 
 class FellBehind(Exception):
@@ -19,27 +25,37 @@ class FellBehind(Exception):
 
 
 class Subscription:
-    """The changes since `Changes.subscribed`, in order."""
+    """The changes since `Changes.subscribed`, in order, for one who takes them."""
 
-    def __init__(self, limit: int) -> None:
-        self._send, self._receive = trio.open_memory_channel[JsonObject](limit)
+    def __init__(self, limit: int, concerns: Callable[[JsonObject], bool]) -> None:
+        self._limit = limit
+        self._concerns = concerns
+        self._kept: deque[tuple[float, JsonObject]] = deque()
+        self._offered = trio.Event()
         self.behind = trio.Event()
         """Set once it gets no more changes."""
 
     def offer(self, change: JsonObject) -> None:
-        """Keep a change for the listener, or give it up where it is too far behind."""
-        try:
-            self._send.send_nowait(change)
-        except trio.WouldBlock:
+        """Keep a change that concerns the listener, or give it up where it is too far behind."""
+        if not self._concerns(change):
+            return
+        now = trio.current_time()
+        too_many = len(self._kept) >= self._limit
+        if too_many and (now - self._kept[0][0] > BURST_S or len(self._kept) >= MAX_BURST):
             self.behind.set()
-            self._send.close()
+        else:
+            self._kept.append((now, change))
+        self._offered.set()
 
     async def next(self) -> JsonObject:
         """Wait for the next change. Raises FellBehind at the end of what was kept."""
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            raise FellBehind from None
+        await trio.lowlevel.checkpoint()
+        while not self._kept:
+            if self.behind.is_set():
+                raise FellBehind
+            self._offered = trio.Event()
+            await self._offered.wait()
+        return self._kept.popleft()[1]
 
 
 class Changes:
@@ -65,9 +81,13 @@ class Changes:
                 self._subscriptions.discard(subscription)
 
     @contextmanager
-    def subscribed(self, limit: int = MAX_UNDELIVERED) -> Iterator[Subscription]:
-        """Listen for the block."""
-        subscription = Subscription(limit)
+    def subscribed(
+        self,
+        limit: int = MAX_UNDELIVERED,
+        concerns: Callable[[JsonObject], bool] = lambda _: True,
+    ) -> Iterator[Subscription]:
+        """Listen for the block, to what `concerns` the listener alone."""
+        subscription = Subscription(limit, concerns)
         self._subscriptions.add(subscription)
         try:
             yield subscription

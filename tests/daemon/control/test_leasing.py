@@ -109,6 +109,7 @@ async def test_the_admin_group_may_do_everything(
         stopped = await runtime_stop(call(view, MEMBER, instance_key="a", force=True))
     assert (stopped["state"], stopped["leases"]) == ("stopped", 0)
     await daemon_drain(call(view, MEMBER))
+    assert view.draining
     assert view.stop_asked.is_set()
 
 

@@ -24,7 +24,8 @@ PREFLIGHT_TIMEOUT_S = 30.0
 """It imports everything and reads the configuration: a second on a small machine, unless its
 bytecode is yet to be written."""
 PREFLIGHT_FLAG = "--preflight"
-MAX_REASON_BYTES = 4096
+MAX_SAID_BYTES = 64 * 1024
+MAX_REASON_CHARS = 4096
 _NOT_FOR_PREFLIGHT = (*ACTIVATION, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 _log = structlog.get_logger(__name__)
 
@@ -78,8 +79,8 @@ class Upgrade:
                 return None
             if status is None:
                 return f"the new code was not through its check after {PREFLIGHT_TIMEOUT_S:g} s"
-            said = os.pread(output, MAX_REASON_BYTES, 0).decode(errors="replace").strip()
-            return _last_words(said) or f"the check of the new code ended with {status}"
+            said = os.pread(output, MAX_SAID_BYTES, 0).decode(errors="replace")
+            return explain_refusal(said) or f"the check of the new code ended with {status}"
 
 
 def _open_memory(files: ExitStack, data: bytes) -> int:
@@ -109,6 +110,11 @@ async def _ended(process: Process) -> int | None:
         process.close()
 
 
-def _last_words(said: str) -> str:
-    """The last line: of a traceback, the exception."""
-    return said.rpartition("\n")[2]
+def explain_refusal(said: str) -> str:
+    """What the check wrote, in one line: of a traceback the exception, else all that is wrong."""
+    lines = [line.strip() for line in said.strip().splitlines()]
+    if not lines or "Traceback (most recent call last):" in lines:
+        return "".join(lines[-1:])
+    told, *mistakes = lines
+    reason = told.removeprefix("inferd: ") + (": " if mistakes else "") + "; ".join(mistakes)
+    return reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:MAX_REASON_CHARS]}…"
