@@ -19,11 +19,14 @@ from inferd_proto import Answer
 from .connecting import attempt, find_socket, may_retry, pauses
 from .errors import ConnectError, ProtocolViolation
 from .requests import Build
-from .switchboard import Mailbox, Switchboard
+from .switchboard import Mailbox, Switchboard, Undo
+from .uncancelled import uncancelled
 
 T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
+_CATCH_UP_READS = 64
+"""More than a socket's buffer holds; a flood must not keep a client from closing."""
 
 END_TIMEOUT_S = 2.0
 """How long leaving a stream waits for the daemon's last word; a slot is freed within 50 ms."""
@@ -72,9 +75,9 @@ class AsyncLink:
         """True once this program has closed it."""
         return self._closed
 
-    async def start(self, build: Build) -> Mailbox:
+    async def start(self, build: Build, undo: Undo | None = None) -> Mailbox:
         """Send a request. Where this is cancelled the request is, too."""
-        mailbox = self._switchboard.open(build)
+        mailbox = self._switchboard.open(build, undo)
         try:
             await self._flush()
         except BaseException:
@@ -82,9 +85,13 @@ class AsyncLink:
             raise
         return mailbox
 
-    async def ask(self, build: Build, kind: type[T]) -> T:
-        """Send a request that has one answer, of `kind`, and wait for it."""
-        mailbox = await self.start(build)
+    async def ask(self, build: Build, kind: type[T], undo: Undo | None = None) -> T:
+        """Send a request that has one answer, of `kind`, and wait for it.
+
+        Where the answer comes and is not returned, `undo` takes back what it granted: at once, or
+        when the connection is next read.
+        """
+        mailbox = await self.start(build, undo)
         try:
             answer = await self.next(mailbox)
         finally:
@@ -104,22 +111,37 @@ class AsyncLink:
 
         Not cancellable, and not longer than `END_TIMEOUT_S`.
         """
-        mailbox.abandon()
-        if mailbox.ended:
-            return
-        self._switchboard.cancel(mailbox)
-        with anyio.move_on_after(END_TIMEOUT_S, shield=True):
-            await self._flush()
-            await self._read_until(lambda: mailbox.ended, mailbox)
+        self._switchboard.abandon(mailbox)
+        if not mailbox.settled:
+            await uncancelled(lambda: self._settle(mailbox), END_TIMEOUT_S)
 
     def close(self) -> None:
         """End the connection and every request on it; a task that waits gets ClientClosed."""
         if self._closed:
             return
         self._closed = True
+        if self._switchboard.owes:
+            self._catch_up()
         self._wake(self._switchboard.close())
         anyio.notify_closing(self._socket)
         self._socket.close()
+
+    async def _settle(self, mailbox: Mailbox) -> None:
+        await self._flush()
+        await self._read_until(lambda: mailbox.ended, mailbox)
+        if (undoing := mailbox.undoing) is not None:
+            await self._flush()
+            await self._read_until(lambda: undoing.ended, undoing)
+
+    def _catch_up(self) -> None:
+        """Read and write what can be without a wait: nobody else would undo what came late."""
+        with suppress(OSError):
+            for _ in range(_CATCH_UP_READS):
+                self._switchboard.receive(self._socket.recv(_READ_BYTES))
+        outbox = self._switchboard.outbox
+        with suppress(OSError):
+            while outbox:
+                self._switchboard.sent(self._socket.send(outbox[0]))
 
     # -- reading: one task leads, the others follow ----------------------------------------
 
@@ -164,7 +186,7 @@ class AsyncLink:
             return
         self._wake(self._switchboard.receive(data))
         if self._switchboard.outbox and not self._writing.locked():
-            await self._flush()  # a stream that overflowed has to be cancelled
+            await self._flush()  # a stream that overflowed is cancelled, a late grant undone
 
     async def _receive(self) -> bytes | None:
         """What there is to read, b"" at the end, None where the client was closed meanwhile."""

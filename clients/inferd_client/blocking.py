@@ -14,6 +14,7 @@ the one that renews a lease, which ends with the lease's block.
 import os
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -86,15 +87,15 @@ class Client(ControlVerbs):
         if self._connected is not None:
             self._connected.close()
 
-    def _dial(self) -> BlockingLink:
+    def _dial(self, at_most_s: float = inf) -> BlockingLink:
         switchboard = Switchboard(
             encoding=self._encoding, max_buffered_bytes=self._max_buffered_bytes
         )
         return BlockingLink.connect(
             self._path,
             switchboard,
-            connect_timeout_s=self._connect_timeout_s,
-            wait_s=self._wait_s,
+            connect_timeout_s=min(self._connect_timeout_s, at_most_s),
+            wait_s=min(self._wait_s, at_most_s),
         )
 
     @property

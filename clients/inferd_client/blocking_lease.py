@@ -6,7 +6,7 @@ Nothing can cancel a thread's block: a loss is told by `lost`, `check()` and the
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -22,7 +22,7 @@ from inferd_proto import (
 from . import leases, requests
 from .blocking_link import BlockingLink
 from .endpoint import http_client
-from .errors import ClientClosed, InferdError, LeaseLost, ProtocolViolation
+from .errors import ClientClosed, ConnectionLost, InferdError, LeaseLost
 from .renewal import Renewal
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 RELEASE_TIMEOUT_S = 2.0
 """What leaving the block waits for; a lease that could not be released ends by its ttl."""
 
-Dial = Callable[[], BlockingLink]
+Dial = Callable[[float], BlockingLink]
+"""A new connection; while no daemon listens it is waited for, so many seconds at most."""
 
 
 class HeldLease:
@@ -155,7 +156,7 @@ class _Hold:
     def end(self) -> None:
         self._over.set()
         self._thread.join()
-        _give_back(self._link, self._ref)
+        self._give_back()
         if self._own_link is not None:
             self._own_link.close()
 
@@ -179,31 +180,28 @@ class _Hold:
     def _living_link(self) -> BlockingLink:
         """The client's connection; once that is lost, one of our own: the daemon may be back."""
         if self._link.lost and not self._link.closed:
-            self._link = self._dial()
+            # One attempt: whoever leaves the block waits for it.
+            self._link = self._dial(0.0)
             if self._own_link is not None:
                 self._own_link.close()
             self._own_link = self._link
         return self._link
 
+    def _give_back(self) -> None:
+        """Release it. Where the daemon cannot be told, the lease ends by its ttl."""
+        deadline = time.monotonic() + RELEASE_TIMEOUT_S
+        build = leases.release(self._ref)
+        with suppress(InferdError):
+            try:
+                self._link.ask(build, Result, RELEASE_TIMEOUT_S)
+            except (ConnectionLost, ClientClosed):
+                # A lease outlives its daemon: the next one has it, and would keep it.
+                with closing(self._dial(max(0.0, deadline - time.monotonic()))) as link:
+                    link.ask(build, Result, max(0.0, deadline - time.monotonic()))
+
 
 def take_lease(link: BlockingLink, asked: JsonObject, timeout_s: float | None) -> LeaseEnsured:
     """Have a runtime ready and leased. Interrupted, it leaves no lease, whatever crossed."""
-    mailbox = link.start(requests.control("lease.ensure", asked), timeout_s)
-    try:
-        answer = link.next(mailbox, timeout_s)
-    finally:
-        link.end(mailbox)
-        if isinstance(mailbox.crossed, Result):
-            # Granted a moment before the cancel: nobody else would give it back.
-            late = leases.to_ensured(mailbox.crossed.value)
-            _give_back(link, late.lease.lease_ref)
-    if not isinstance(answer, Result):
-        raise ProtocolViolation(f"a Result was due, {type(answer).__name__} came")
+    build = requests.control("lease.ensure", asked)
+    answer = link.ask(build, Result, timeout_s, undo=leases.release_of)
     return leases.to_ensured(answer.value)
-
-
-def _give_back(link: BlockingLink, lease_ref: str) -> None:
-    """Release it. Where the daemon cannot be told, the lease ends by itself."""
-    build = requests.control("lease.release", {"lease_ref": lease_ref})
-    with suppress(InferdError):
-        link.ask(build, Result, RELEASE_TIMEOUT_S)

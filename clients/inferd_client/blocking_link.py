@@ -18,11 +18,13 @@ from inferd_proto import Answer
 from .connecting import attempt, find_socket, may_retry, pauses
 from .errors import AnswerTimeout, ConnectError, ProtocolViolation
 from .requests import Build
-from .switchboard import Mailbox, Switchboard
+from .switchboard import Mailbox, Switchboard, Undo
 
 T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
+_CATCH_UP_READS = 64
+"""More than a socket's buffer holds; a flood must not keep a client from closing."""
 
 END_TIMEOUT_S = 2.0
 """How long leaving a stream waits for the daemon's last word; a slot is freed within 50 ms."""
@@ -70,10 +72,10 @@ class BlockingLink:
         """True once this program has closed it."""
         return self._closed
 
-    def start(self, build: Build, timeout_s: float | None) -> Mailbox:
+    def start(self, build: Build, timeout_s: float | None, undo: Undo | None = None) -> Mailbox:
         """Send a request. Raises AnswerTimeout where the daemon takes longer to read it."""
         with self._changed:
-            mailbox = self._switchboard.open(build)
+            mailbox = self._switchboard.open(build, undo)
         try:
             self._flush(_deadline(timeout_s))
         except BaseException:
@@ -81,9 +83,15 @@ class BlockingLink:
             raise
         return mailbox
 
-    def ask(self, build: Build, kind: type[T], timeout_s: float | None) -> T:
-        """Send a request that has one answer, of `kind`, and wait for it."""
-        mailbox = self.start(build, timeout_s)
+    def ask(
+        self, build: Build, kind: type[T], timeout_s: float | None, undo: Undo | None = None
+    ) -> T:
+        """Send a request that has one answer, of `kind`, and wait for it.
+
+        Where the answer comes and is not returned, `undo` takes back what it granted: at once, or
+        when the connection is next read.
+        """
+        mailbox = self.start(build, timeout_s, undo)
         try:
             answer = self.next(mailbox, timeout_s)
         finally:
@@ -106,15 +114,14 @@ class BlockingLink:
         Not longer than `END_TIMEOUT_S`.
         """
         with self._changed:
-            mailbox.abandon()
-            if mailbox.ended:
+            self._switchboard.abandon(mailbox)
+            if mailbox.settled:
                 return
-            self._switchboard.cancel(mailbox)
         deadline = _deadline(END_TIMEOUT_S)
         with suppress(AnswerTimeout):
-            self._flush(deadline)
-            with self._changed:
-                self._read_until(lambda: mailbox.ended, deadline)
+            self._settle(lambda: mailbox.ended, deadline)
+            if not mailbox.settled:
+                self._settle(lambda: mailbox.settled, deadline)
 
     def close(self) -> None:
         """End the connection and every request on it; a thread that waits gets ClientClosed."""
@@ -122,6 +129,8 @@ class BlockingLink:
             if self._closed:
                 return
             self._closed = True
+            if self._switchboard.owes and not self._reading:
+                self._catch_up()
             self._switchboard.close()
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes the threads in poll()
@@ -130,7 +139,19 @@ class BlockingLink:
                 self._changed.wait()
             self._socket.close()
 
+    def _settle(self, done: Callable[[], bool], deadline: float | None) -> None:
+        self._flush(deadline)
+        with self._changed:
+            self._read_until(done, deadline)
+
     # -- with the lock held ----------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Read and write what can be without a wait: nobody else would undo what came late."""
+        with suppress(OSError):
+            for _ in range(_CATCH_UP_READS):
+                self._switchboard.receive(self._socket.recv(_READ_BYTES))
+        self._send_at_once()
 
     def _read_until(self, done: Callable[[], bool], deadline: float | None) -> None:
         while not done():
@@ -143,7 +164,7 @@ class BlockingLink:
             data = self._receive(deadline)
             self._switchboard.receive(data)
             self._changed.notify_all()
-            self._send_cancels()
+            self._send_at_once()
 
     def _receive(self, deadline: float | None) -> bytes:
         """Read once. Gives the lock away while it waits."""
@@ -160,8 +181,9 @@ class BlockingLink:
             return self._socket.recv(_READ_BYTES)
         return b""
 
-    def _send_cancels(self) -> None:
-        """A stream that overflowed has to be cancelled; what does not fit goes out later."""
+    def _send_at_once(self) -> None:
+        """A stream that overflowed is cancelled, a late grant undone; what does not fit now goes
+        out later."""
         outbox = self._switchboard.outbox
         while outbox and not self._writing:
             try:

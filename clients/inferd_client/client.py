@@ -18,6 +18,7 @@ Any number of tasks may use one client at once: their requests share its connect
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -97,15 +98,15 @@ class Client(ControlVerbs):
         if self._connected is not None:
             self._connected.close()
 
-    async def _dial(self) -> AsyncLink:
+    async def _dial(self, at_most_s: float = inf) -> AsyncLink:
         switchboard = Switchboard(
             encoding=self._encoding, max_buffered_bytes=self._max_buffered_bytes
         )
         return await AsyncLink.connect(
             self._path,
             switchboard,
-            connect_timeout_s=self._connect_timeout_s,
-            wait_s=self._wait_s,
+            connect_timeout_s=min(self._connect_timeout_s, at_most_s),
+            wait_s=min(self._wait_s, at_most_s),
         )
 
     @property

@@ -23,8 +23,9 @@ from inferd_proto import (
 from . import leases, requests
 from .async_link import AsyncLink
 from .endpoint import async_http_client
-from .errors import AnswerTimeout, ClientClosed, InferdError, LeaseLost, ProtocolViolation
-from .renewal import Renewal
+from .errors import AnswerTimeout, ClientClosed, ConnectionLost, InferdError, LeaseLost
+from .renewal import PATIENCE_S, Renewal
+from .uncancelled import uncancelled
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 RELEASE_TIMEOUT_S = 2.0
 """What leaving the block waits for; a lease that could not be released ends by its ttl."""
 
-Dial = Callable[[], Awaitable[AsyncLink]]
+Dial = Callable[[float], Awaitable[AsyncLink]]
+"""A new connection; while no daemon listens it is waited for, so many seconds at most."""
 
 
 class HeldLease:
@@ -51,7 +53,8 @@ class HeldLease:
     On entering, the runtime is ready. Where the lease is lost (it could not be renewed in time,
     or somebody ended it), the block is cancelled and raises LeaseLost. A daemon that restarts
     meanwhile is found again, on a connection of the lease's own. On leaving, the lease is
-    released, whatever ended the block.
+    released, whatever ended the block; a cancellation waits for that, at most 4 s where the daemon
+    does not answer.
     """
 
     def __init__(self, link: Callable[[], AsyncLink], dial: Dial, asked: JsonObject) -> None:
@@ -154,11 +157,13 @@ class _Hold:
         try:
             cancelled_by_loss = self._body.__exit__(kind, error, traceback)
         finally:
-            # Without the block's error: the group would wrap it in another.
-            await self._group.__aexit__(None, None, None)
-            await _give_back(self._link, self._ref)
-            if self._own_link is not None:
-                self._own_link.close()
+            try:
+                # Without the block's error: the group would wrap it in another.
+                await self._group.__aexit__(None, None, None)
+            finally:  # asyncio's own cancellation is raised by the group
+                await uncancelled(self._give_back, RELEASE_TIMEOUT_S)
+                if self._own_link is not None:
+                    self._own_link.close()
         if self.lost is None:
             return False
         if error is None or cancelled_by_loss:
@@ -195,31 +200,31 @@ class _Hold:
     async def _living_link(self) -> AsyncLink:
         """The client's connection; once that is lost, one of our own: the daemon may be back."""
         if self._link.lost and not self._link.closed:
-            self._link = await self._dial()
+            self._link = await self._dial(PATIENCE_S)
             if self._own_link is not None:
                 self._own_link.close()
             self._own_link = self._link
         return self._link
 
+    async def _give_back(self) -> None:
+        """Release it. Where the daemon cannot be told, the lease ends by its ttl."""
+        with suppress(InferdError):
+            try:
+                await self._link.ask(leases.release(self._ref), Result)
+            except (ConnectionLost, ClientClosed):
+                # A lease outlives its daemon: the next one has it, and would keep it.
+                await self._release_elsewhere()
+
+    async def _release_elsewhere(self) -> None:
+        link = await self._dial(RELEASE_TIMEOUT_S)
+        try:
+            await link.ask(leases.release(self._ref), Result)
+        finally:
+            link.close()
+
 
 async def take_lease(link: AsyncLink, asked: JsonObject) -> LeaseEnsured:
     """Have a runtime ready and leased. Cancelled, it leaves no lease, whatever crossed."""
-    mailbox = await link.start(requests.control("lease.ensure", asked))
-    try:
-        answer = await link.next(mailbox)
-    finally:
-        await link.end(mailbox)
-        if isinstance(mailbox.crossed, Result):
-            # Granted a moment before the cancel: nobody else would give it back.
-            late = leases.to_ensured(mailbox.crossed.value)
-            await _give_back(link, late.lease.lease_ref)
-    if not isinstance(answer, Result):
-        raise ProtocolViolation(f"a Result was due, {type(answer).__name__} came")
+    build = requests.control("lease.ensure", asked)
+    answer = await link.ask(build, Result, undo=leases.release_of)
     return leases.to_ensured(answer.value)
-
-
-async def _give_back(link: AsyncLink, lease_ref: str) -> None:
-    """Release it. Where the daemon cannot be told, the lease ends by itself."""
-    build = requests.control("lease.release", {"lease_ref": lease_ref})
-    with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True), suppress(InferdError):
-        await link.ask(build, Result)

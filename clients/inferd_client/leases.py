@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from inferd_proto import (
     AgentStatus,
+    Answer,
     Bind,
     ConsumerManifest,
     EnsurePlan,
@@ -20,10 +21,13 @@ from inferd_proto import (
     LeaseEnsure,
     LeaseEnsured,
     LeaseList,
+    Result,
     Transport,
 )
 
+from . import requests
 from .errors import ProtocolViolation
+from .requests import Build
 
 Target: TypeAlias = str | Mapping[str, Any]
 """A route's name; or a boot spec (it has `model`), an attach spec (`root_url`), an agent spec
@@ -68,6 +72,16 @@ class _LeaseListed(Struct, frozen=True):
     leases: list[Lease]
 
 
+class _Ref(Struct, frozen=True):
+    lease_ref: str
+
+
+class _Granted(Struct, frozen=True):
+    """Of `lease.ensure`'s answer what giving it back needs."""
+
+    lease: _Ref
+
+
 class _AgentListed(Struct, frozen=True):
     agents: list[AgentStatus]
 
@@ -106,6 +120,22 @@ def _target(target: Target | None, options: EnsureOptions) -> str | JsonObject:
     if agent:
         raise ValueError(f"a target is given already: `{next(iter(agent))}` is for a lease without")
     return target if isinstance(target, str) else dict(target)
+
+
+def release(lease_ref: str) -> Build:
+    """The request that gives a lease back; as often as it is asked."""
+    return requests.control("lease.release", {"lease_ref": lease_ref})
+
+
+def release_of(answer: Answer) -> Build | None:
+    """The same for what a `lease.ensure` granted; None where `answer` is no grant."""
+    if not isinstance(answer, Result):
+        return None
+    try:
+        granted = msgspec.convert(answer.value, _Granted)
+    except msgspec.ValidationError:
+        return None
+    return release(granted.lease.lease_ref)
 
 
 def filters(owner: str | None, instance_key: str | None, uid: int | None) -> JsonObject:

@@ -48,25 +48,46 @@ _ANSWER_OVERHEAD = 256
 _FRAME_TYPES = {"json": FrameType.JSON, "msgpack": FrameType.MSGPACK}
 
 
+Undo = Callable[[Answer], Build | None]
+"""The request that takes back what an answer granted; None where there is nothing to take back."""
+
+
 class Mailbox:
     """What has come for one request and was not taken yet."""
 
-    __slots__ = ("_answers", "abandoned", "crossed", "ended", "error", "full", "id", "weight")
+    __slots__ = (
+        "_answers",
+        "abandoned",
+        "ended",
+        "error",
+        "full",
+        "id",
+        "undo",
+        "undoing",
+        "weight",
+    )
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, undo: Undo | None = None) -> None:
         self.id = request_id
+        self.undo = undo
+        """What to do about a last answer that nobody took."""
+        self.undoing: Mailbox | None = None
+        """The request that takes it back."""
         self.ended = False
         """The daemon's last word on the request has come, or none will."""
         self.abandoned = False
         """Nobody will take what still comes."""
-        self.crossed: Answer | None = None
-        """The last answer, where it came after all: the cancel was late, what was asked is done."""
         self.error: InferdError | None = None
         self.weight = 0
         """About how many bytes wait to be taken."""
         self.full = False
         """More than the bound was waiting when the last read began."""
         self._answers: deque[Answer] = deque()
+
+    @property
+    def settled(self) -> bool:
+        """The daemon's last word has come, on what takes the answer back as well."""
+        return self.ended and (self.undoing is None or self.undoing.ended)
 
     @property
     def ready(self) -> bool:
@@ -98,13 +119,13 @@ class Mailbox:
         if self.error is None:
             self.error = error
 
-    def abandon(self) -> None:
-        """Drop what is there and what still comes."""
+    def abandon(self) -> Answer | None:
+        """Drop what is there and what still comes. Returns the last answer, where it was there."""
         self.abandoned = True
-        if self.ended and self._answers:
-            self.crossed = self._answers[-1]
+        untaken = self._answers[-1] if self.ended and self._answers else None
         self._answers.clear()
         self.weight = 0
+        return untaken
 
 
 class Switchboard:
@@ -118,6 +139,7 @@ class Switchboard:
         self._connection = ClientConnection(encoding=_FRAME_TYPES[encoding])
         self._max_buffered_bytes = max_buffered_bytes
         self._mailboxes: dict[str, Mailbox] = {}
+        self._owed: set[str] = set()
         self._opened = 0
         self._refusal: Error | None = None
         self._lost: Callable[[], InferdError] | None = None
@@ -132,17 +154,34 @@ class Switchboard:
         """How many requests have no last answer yet."""
         return len(self._mailboxes)
 
-    def open(self, build: Build) -> Mailbox:
+    @property
+    def owes(self) -> bool:
+        """True while a grant may be on its way that nobody will take, or is being taken back."""
+        return bool(self._owed)
+
+    def open(self, build: Build, undo: Undo | None = None) -> Mailbox:
         """Queue a request. Raises ConnectionLost or ClientClosed where there is no connection,
-        ValueError where a frame would be over the wire's cap."""
+        ValueError where a frame would be over the wire's cap.
+
+        What is granted to nobody is taken back by `undo`, however late the answer comes.
+        """
         if self._lost is not None:
             raise self._lost()
         self._opened += 1
         request, blobs = build(f"r{self._opened}")
         frames = self._connection.send_request(request, blobs)
         self.outbox.extend(memoryview(frame) for frame in frames)
-        mailbox = self._mailboxes[request.id] = Mailbox(request.id)
+        mailbox = self._mailboxes[request.id] = Mailbox(request.id, undo)
         return mailbox
+
+    def abandon(self, mailbox: Mailbox) -> None:
+        """Nobody will take what still comes. Queues a cancel, unless the request has ended."""
+        untaken = mailbox.abandon()
+        self.cancel(mailbox)
+        if untaken is not None:
+            self._take_back(mailbox, untaken)
+        elif mailbox.undo is not None and not mailbox.ended:
+            self._owed.add(mailbox.id)
 
     def cancel(self, mailbox: Mailbox) -> None:
         """Queue a cancel, unless the request has ended; its last answer still has to come."""
@@ -182,6 +221,7 @@ class Switchboard:
         self.outbox.clear()
         ended = list(self._mailboxes.values())
         self._mailboxes.clear()
+        self._owed.clear()
         for mailbox in ended:
             mailbox.end(self._lost())
         return ended
@@ -199,13 +239,14 @@ class Switchboard:
             return None
         if event.terminal:
             del self._mailboxes[event.id]
+            self._owed.discard(event.id)
         if isinstance(answer, Error):
             details = answer.details if isinstance(answer.details, dict) else None
             mailbox.end(request_failed(answer.code, answer.message, details))
         elif not mailbox.abandoned:
             self._keep(mailbox, answer)
         elif event.terminal:
-            mailbox.crossed = answer
+            self._take_back(mailbox, answer)  # the cancel was late: what was asked is done
         if event.terminal:
             mailbox.end()
         return mailbox
@@ -221,6 +262,14 @@ class Switchboard:
             " on its connection were read; give it a client of its own, or take its events"
         )
         self.cancel(mailbox)
+
+    def _take_back(self, mailbox: Mailbox, answer: Answer) -> None:
+        build = None if mailbox.undo is None else mailbox.undo(answer)
+        if build is None or self._lost is not None:
+            return
+        mailbox.undoing = self.open(build)
+        mailbox.undoing.abandon()
+        self._owed.add(mailbox.undoing.id)
 
     def _why_closed(self, event: Closed) -> Callable[[], InferdError]:
         refusal = self._refusal

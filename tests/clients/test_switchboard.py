@@ -14,18 +14,20 @@ from inferd_client import (
     ProtocolViolation,
     StreamOverflow,
 )
-from inferd_client.requests import control, generate
+from inferd_client.requests import Build, control, generate
 from inferd_client.switchboard import Mailbox, Switchboard
 from inferd_proto import (
     Answer,
     BlockAnswer,
     CancelReceived,
+    Control,
     DoneV2,
     Error,
     ErrorCode,
     FrameType,
     Item,
     RequestReceived,
+    Result,
     ServerConnection,
     StreamDone,
     TextDelta,
@@ -209,8 +211,7 @@ def test_a_cancel_that_crosses_the_end_is_not_sent() -> None:
 def test_an_abandoned_request_keeps_nothing_and_ends() -> None:
     pair = Pair()
     mailbox = pair.ask()
-    mailbox.abandon()
-    pair.board.cancel(mailbox)
+    pair.board.abandon(mailbox)
     assert pair.deliver() == [CancelReceived(mailbox.id)]
     pair.answer(*(text(mailbox, "x" * 1000) for _ in range(50)))
     assert not mailbox.ready
@@ -219,15 +220,76 @@ def test_an_abandoned_request_keeps_nothing_and_ends() -> None:
     assert mailbox.take() is None
 
 
-def test_the_last_answer_is_kept_for_who_left_without_taking_it() -> None:
+def take_back(answer: Answer) -> Build | None:
+    """What undoes the grant of a lease."""
+    return control("undo", {"what": answer.value}) if isinstance(answer, Result) else None
+
+
+def ask_for_a_grant(pair: Pair) -> Mailbox:
+    mailbox = pair.board.open(control("grant", {}), take_back)
+    pair.deliver()
+    return mailbox
+
+
+def undone(pair: Pair) -> list[tuple[str, object]]:
+    """The undoing requests that go out now: their ids, and what they take back."""
+    return [
+        (event.id, event.request.arguments["what"])
+        for event in pair.deliver()
+        if isinstance(event, RequestReceived) and isinstance(event.request, Control)
+    ]
+
+
+def test_a_grant_that_was_taken_is_not_taken_back() -> None:
     pair = Pair()
-    taken, left = pair.ask(), pair.ask()
-    pair.answer(done(taken), done(left))
-    answer = taken.take()
-    for mailbox in (taken, left):
-        mailbox.abandon()
-    assert taken.crossed is None
-    assert type(left.crossed) is type(answer)
+    mailbox = ask_for_a_grant(pair)
+    pair.answer(Result(mailbox.id, "it"))
+    assert mailbox.take() == Result(mailbox.id, "it")
+    pair.board.abandon(mailbox)
+    assert mailbox.settled
+    assert not pair.board.outbox
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_grant_that_nobody_took_is_taken_back(late: bool) -> None:
+    """Whether it was there when the request was left, or came after."""
+    pair = Pair()
+    mailbox = ask_for_a_grant(pair)
+    if late:
+        pair.board.abandon(mailbox)
+        assert pair.deliver() == [CancelReceived(mailbox.id)]
+        assert pair.board.owes
+    pair.answer(Result(mailbox.id, "it"))
+    if not late:
+        pair.board.abandon(mailbox)
+    assert (mailbox.ended, mailbox.settled, pair.board.owes) == (True, False, True)
+    ((undoing, what),) = undone(pair)
+    assert what == "it"
+    pair.answer(Result(undoing, None))
+    assert mailbox.settled
+    assert not pair.board.owes
+    pair.board.abandon(mailbox)
+    assert not pair.board.outbox  # once is enough
+
+
+def test_a_refusal_leaves_nothing_to_take_back() -> None:
+    pair = Pair()
+    mailbox = ask_for_a_grant(pair)
+    pair.board.abandon(mailbox)
+    pair.deliver()
+    pair.answer(Error(mailbox.id, ErrorCode.TIMEOUT, "cancelled"))
+    assert mailbox.settled
+    assert not pair.board.owes
+    assert not pair.board.outbox
+
+
+def test_a_lost_connection_owes_nothing() -> None:
+    pair = Pair()
+    mailbox = ask_for_a_grant(pair)
+    pair.board.abandon(mailbox)
+    pair.board.close()
+    assert mailbox.settled
+    assert not pair.board.owes
 
 
 def test_a_stream_past_its_bound_is_cancelled_and_the_other_is_whole() -> None:
