@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from inferd_daemon import systemd
 from inferd_daemon.systemd import ServiceManager, inherited_sockets
 
 
@@ -46,12 +47,17 @@ async def test_signs_of_life_come_three_times_an_interval(
 
 
 @pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234"])
-async def test_without_a_manager_that_we_know_nobody_is_told(address: str) -> None:
+async def test_without_a_manager_that_we_know_nobody_is_told(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(systemd.socket, "socket", lambda *asked: opened.append(asked))
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     manager.ready("")
     manager.reloading()
     manager.stopping()
     await manager.run()
+    assert opened == []
 
 
 @pytest.mark.parametrize(
