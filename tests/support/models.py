@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from inferd_daemon.models.demo.build import (
+from tests.support.demo_model import (
     CHAT_TEMPLATE,
     CONTROL,
     END,

@@ -1,1 +1,1 @@
-"""Where model files come from: the store, what it pulls and imports, and the demo model."""
+"""The model that comes with inferd."""

@@ -1,7 +1,7 @@
 """The built-in demo model: a GGUF under 1 MB that lets inferd answer before any download.
 
-It recites a fixed text and fills in tool calls and JSON schemas, and says so. `build.py` makes the
-file byte for byte; nothing here may import what only building needs.
+It recites a fixed text and fills in tool calls and JSON schemas, and says so. What builds the file,
+byte for byte, is among the tests; nothing here may need what building needs.
 """
 
 from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 import xllamacpp
 
 from inferd_daemon.models.demo import demo_model_path
-from inferd_daemon.models.demo.build import AFTER_TOOL, GREETING, build, split_passage
+from tests.support.demo_model import AFTER_TOOL, GREETING, build, split_passage
 
 MAX_BYTES = 1_000_000
 

@@ -1,8 +1,9 @@
-"""Build the demo model: `python -m inferd_daemon.models.demo.build OUT`.
+"""Build the demo model that ships with inferd: `python -m tests.support.demo_model OUT`.
 
 No training: the embedding is the identity, attention and feed-forward weights are zero, so the
 hidden state names the current token and the output matrix is a table of what follows it. The file
-depends on this source alone, byte for byte. Needs the development dependencies gguf and numpy.
+depends on this source alone, byte for byte. Needs the development dependencies gguf and numpy:
+what ships must not import it.
 """
 
 import sys
@@ -15,7 +16,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-CHAT_TEMPLATE = (Path(__file__).resolve().parent / "chat_template.jinja").read_text("utf-8")
+CHAT_TEMPLATE = (Path(__file__).resolve().parent / "demo_chat_template.jinja").read_text("utf-8")
 
 GREETING = (
     "Hello! I am inferd's built-in demo model, and I know nothing: a table of next tokens, under "
