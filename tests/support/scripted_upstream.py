@@ -37,6 +37,10 @@ class Hang:
     """Never read nor write again, and notice nothing."""
 
 
+class Take:
+    """Read the body of the request, where it was not read (see `serve`)."""
+
+
 class Close:
     """Close the connection. A script that ends without it goes on with the next request."""
 
@@ -45,7 +49,7 @@ class Reset:
     """Close with a TCP reset."""
 
 
-Step = bytes | Pause | Repeat | Hold | Hang | Close | Reset
+Step = bytes | Pause | Repeat | Hold | Hang | Take | Close | Reset
 Script = Sequence[Step]
 
 
@@ -73,9 +77,16 @@ class ScriptedUpstream:
     """
 
     def __init__(
-        self, scripts: Sequence[Script], uds: Path, port: int | None, scheme: str = "http"
+        self,
+        scripts: Sequence[Script],
+        uds: Path,
+        port: int | None,
+        scheme: str = "http",
+        *,
+        early: bool = False,
     ) -> None:
         self._scripts = list(scripts)
+        self._early = early
         self._scheme = scheme
         self.uds = str(uds) if port is None else None
         self.port = port
@@ -100,11 +111,13 @@ class ScriptedUpstream:
         async with stream:
             try:
                 while True:
-                    self.requests.append(await reader.read())
+                    self.requests.append(await reader.read(body=not self._early))
                     self.arrived.set()
                     index = min(len(self.requests), len(self._scripts)) - 1
                     for step in self._scripts[index]:
-                        if await self._do(step, stream):
+                        if isinstance(step, Take):
+                            self.requests[-1] = await reader.read_body(self.requests[-1])
+                        elif await self._do(step, stream):
                             return
             except (PeerGone, trio.BrokenResourceError):
                 self._note_gone()
@@ -149,7 +162,7 @@ class _RequestReader:
         self._connection = connection
         self._buffer = b""
 
-    async def read(self) -> Received:
+    async def read(self, *, body: bool) -> Received:
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += await _read_some(self._stream)
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
@@ -159,11 +172,15 @@ class _RequestReader:
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        length = int(headers.get("content-length", "0"))
+        request = Received(method, path, headers, b"", self._connection)
+        return await self.read_body(request) if body else request
+
+    async def read_body(self, request: Received) -> Received:
+        length = int(request.headers.get("content-length", "0"))
         while len(self._buffer) < length:
             self._buffer += await _read_some(self._stream)
         body, self._buffer = self._buffer[:length], self._buffer[length:]
-        return Received(method, path, headers, body, self._connection)
+        return request._replace(body=body)
 
 
 async def _read_some(stream: Stream) -> bytes:
@@ -175,13 +192,21 @@ async def _read_some(stream: Stream) -> bytes:
 
 @asynccontextmanager
 async def serve(
-    directory: Path, *scripts: Script, tcp: bool = False, tls: ssl.SSLContext | None = None
+    directory: Path,
+    *scripts: Script,
+    tcp: bool = False,
+    tls: ssl.SSLContext | None = None,
+    early: bool = False,
 ) -> AsyncGenerator[ScriptedUpstream, None]:
-    """Serve `scripts` until the block ends; `tls` is spoken over `tcp`."""
+    """Serve `scripts` until the block ends; `tls` is spoken over `tcp`.
+
+    With `early` a script begins once the head of its request is there.
+    """
     if tcp:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         port = listener.socket.getsockname()[1]
-        upstream = ScriptedUpstream(scripts, directory, port, "https" if tls else "http")
+        scheme = "https" if tls else "http"
+        upstream = ScriptedUpstream(scripts, directory, port, scheme, early=early)
     else:
         path = directory / "upstream.sock"
         path.unlink(missing_ok=True)
@@ -189,7 +214,7 @@ async def serve(
         await sock.bind(str(path))
         sock.listen(128)
         listener = trio.SocketListener(sock)
-        upstream = ScriptedUpstream(scripts, path, None)
+        upstream = ScriptedUpstream(scripts, path, None, early=early)
     async with trio.open_nursery() as nursery:
         served = listener if tls is None else trio.SSLListener(listener, tls)
         await nursery.start(trio.serve_listeners, upstream.handle, [served])

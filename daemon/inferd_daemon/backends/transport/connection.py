@@ -6,6 +6,7 @@ owner: a peer that does not understand a half close would keep it for ever.
 
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ MAX_REQUESTS = 90
 """llama-server closes a connection after 100 requests."""
 BACKLOG_RETRY_S = (0.001, 0.032)
 """From first to longest: between two attempts to connect to a Unix socket with a full backlog."""
+
+UNREAD = "upstream does not read the request"
 
 
 class Connection:
@@ -44,18 +47,45 @@ class Connection:
                 self._watched = hub.add(sock.fileno())
         self.requests = 0
 
-    async def send(self, data: bytes, *, timeout_s: float | None = None) -> None:
-        """Send all. Raises OSError where the peer is gone, httpx.WriteTimeout."""
+    async def send(
+        self,
+        data: bytes,
+        *,
+        timeout_s: float | None = None,
+        hear: Callable[[bytes], bool] | None = None,
+    ) -> bool:
+        """Send all, True; or until `hear` says that it is enough, False.
+
+        While the peer does not read, `hear` is given what it says, b"" for its end. Raises OSError
+        where the peer is gone, httpx.WriteTimeout, what `hear` does.
+        """
         if self._hub is not None and self._watched is not None:
             self._hub.expect(self._watched)
         sent = self._send_some(data)
         if sent == len(data):
-            return
-        view = memoryview(data)[sent:]
-        with time_limit(timeout_s, httpx.WriteTimeout, "upstream does not read the request"):
-            while view:
+            return True
+        with time_limit(timeout_s, httpx.WriteTimeout, UNREAD):
+            whole = await self._send_rest(memoryview(data)[sent:], hear)
+        return whole
+
+    async def _send_rest(self, view: memoryview, hear: Callable[[bytes], bool] | None) -> bool:
+        while view:
+            if hear is None:
                 await trio.lowlevel.wait_writable(self._socket)
-                view = view[self._send_some(view) :]
+            else:
+                await _wait_ready(self._socket)
+                said = self._said()
+                if said is not None and hear(said):
+                    return False
+            view = view[self._send_some(view) :]
+        return True
+
+    def _said(self) -> bytes | None:
+        """What has come by now, b"" at the end; None where nothing has. Raises OSError."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
 
     async def receive(self, deadline: float = inf) -> bytes | None:
         """What there is, at most `RECEIVE_BYTES`; b"" at the end, None when `deadline` came first.
@@ -164,6 +194,19 @@ async def connect(
         except UnicodeError as error:  # of looking up what is no name
             raise httpx.ConnectError(f"{host!r} is no host name") from error
     return Connection(sock, hub)
+
+
+async def _wait_ready(sock: socket.socket) -> None:
+    """Until it can be read from, or written to, or is closed."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+            with suppress(trio.ClosedResourceError):
+                await ready(sock)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait, trio.lowlevel.wait_readable)
+        nursery.start_soon(wait, trio.lowlevel.wait_writable)
 
 
 async def _connect_tcp(host: str, port: int) -> socket.socket:

@@ -14,18 +14,12 @@ import httpx
 import trio
 
 from .connection import MAX_REQUESTS, Connection, connect
+from .exchange import Exchange, StaleConnection, request_bytes, silence, time_for
 from .idle_pool import IdlePool
 from .readiness_hub import ReadinessHub
 from .response_parser import ResponseParser
 
 Origin = tuple[str, int]
-
-JOIN_BYTES = 64 * 1024
-"""A body up to this is sent in one call with its head; copying a longer one costs more."""
-
-
-class StaleConnection(Exception):
-    """A reused connection died before any byte of the response."""
 
 
 class ResponseBody(httpx.AsyncByteStream):
@@ -67,7 +61,7 @@ class ResponseBody(httpx.AsyncByteStream):
         piece = await self.next_by(inf if timeout_s is None else trio.current_time() + timeout_s)
         if piece is None:
             self._close()
-            raise _silent(timeout_s)
+            raise silence(timeout_s)
         if not piece:
             raise StopAsyncIteration
         return piece
@@ -152,16 +146,14 @@ class PlainTransport(httpx.AsyncBaseTransport):
         if url.scheme != "http":
             raise httpx.UnsupportedProtocol(f"this transport speaks http://, not {url.scheme}://")
         origin = (url.host, url.port or 80)
-        data = [_request_head(request), await _request_body(request)]
-        if len(data[1]) <= JOIN_BYTES:
-            data = [b"".join(data)]
+        data = await request_bytes(request)
         kept = self._take_idle(origin)
         if kept is not None:
             try:
                 return await self._exchange(kept, origin, request, data)
             except StaleConnection:
                 pass
-        timeout_s = _time_for("connect", request)
+        timeout_s = time_for("connect", request)
         fresh = await connect(*origin, self._uds, timeout_s=timeout_s, hub=self._hub)
         self._open.add(fresh)
         return await self._exchange(fresh, origin, request, data)
@@ -218,7 +210,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         read_timeout_s = request.extensions.get("timeout", {}).get("read")
         parser = ResponseParser(head_only=request.method == "HEAD")
         try:
-            await _send_and_read_head(connection, parser, data, request)
+            await Exchange(connection, parser, request).run(data)
         except (StaleConnection, httpx.TransportError):
             connection.close()
             raise
@@ -231,68 +223,3 @@ class PlainTransport(httpx.AsyncBaseTransport):
             stream=ResponseBody(self, origin, connection, parser, read_timeout_s),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason},
         )
-
-
-async def _send_and_read_head(
-    connection: Connection,
-    parser: ResponseParser,
-    data: list[bytes],
-    request: httpx.Request,
-) -> None:
-    """Raises StaleConnection, or what a fresh connection's failure is in httpx's terms."""
-    connection.requests += 1
-    lost: OSError | None = None
-    try:
-        for part in data:
-            await connection.send(part, timeout_s=_time_for("write", request))
-    except OSError as error:
-        # A server that refuses a large body answers and closes before it has read all.
-        lost = error
-    silent = True
-    timeout_s = _time_for("read", request)
-    deadline = inf if timeout_s is None else trio.current_time() + timeout_s
-    while not parser.head_complete:
-        try:
-            received = await connection.receive(deadline)
-        except OSError as error:
-            lost, received = lost or error, b""
-        if received is None:
-            raise _silent(timeout_s)
-        if received:
-            silent = False
-            parser.feed(received)
-            if not parser.head_complete and trio.current_time() >= deadline:
-                raise _silent(timeout_s)  # interim heads come as long as the peer likes
-        elif silent and connection.requests > 1:
-            raise StaleConnection
-        elif lost is not None:
-            raise httpx.ReadError(f"connection lost: {lost}") from lost
-        else:
-            parser.feed_eof()
-
-
-def _time_for(what: str, request: httpx.Request) -> float | None:
-    """How long it may take, None where there is no limit."""
-    timeout_s: float | None = request.extensions.get("timeout", {}).get(what)
-    deadline: float | None = request.extensions.get("deadline")
-    if deadline is None:
-        return timeout_s
-    left_s = max(0.0, deadline - trio.current_time())
-    return left_s if timeout_s is None else min(timeout_s, left_s)
-
-
-def _silent(timeout_s: float | None) -> httpx.ReadTimeout:
-    return httpx.ReadTimeout(f"upstream sends nothing (waited {timeout_s:g} s)")
-
-
-async def _request_body(request: httpx.Request) -> bytes:
-    if isinstance(request.stream, httpx.ByteStream):
-        return b"".join(request.stream)
-    return await request.aread()
-
-
-def _request_head(request: httpx.Request) -> bytes:
-    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
-    lines += [b"%b: %b\r\n" % header for header in request.headers.raw]
-    lines.append(b"\r\n")
-    return b"".join(lines)
