@@ -123,6 +123,22 @@ def test_errors_are_those_that_the_sdk_knows(client: Anthropic) -> None:
         )
 
 
+def test_a_schema_is_not_promised(client: Anthropic) -> None:
+    """No worker would obey it; what else the field holds passes."""
+    schema = {"type": "json_schema", "schema": {"type": "object"}}
+    for extra, field in (
+        ({"output_config": {"format": schema}}, "output_config.format"),
+        ({"output_format": schema}, "output_format"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=f"`{field}`"):
+            client.messages.create(model="demo", max_tokens=1, messages=QUESTION, extra_body=extra)
+    effort = {"output_config": {"effort": "low", "format": None}}
+    message = client.messages.create(
+        model="demo", max_tokens=1, messages=QUESTION, extra_body=effort
+    )
+    assert message.content
+
+
 def test_a_bearer_token_does_as_well(serving: HttpModels) -> None:
     """Command lines of coding agents send it so; a wrong key opens nothing."""
     with Anthropic(base_url=serving.root_url, auth_token=serving.key, max_retries=0) as bearer:

@@ -8,6 +8,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from openai.types.responses.response import IncompleteDetails
 
 from tests.support import models
 from tests.support.agent_client import HTTP, LOCAL_ROUTE, agent_daemon
@@ -15,6 +16,7 @@ from tests.support.lease_client import Json, ask, ensure, runtimes
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
+CUT = IncompleteDetails(reason="max_output_tokens")
 HI: Any = {"role": "user", "content": "say hello you"}
 
 
@@ -68,6 +70,10 @@ def test_both_sdks_at_a_model(tmp_path: Path) -> None:
         with openai.OpenAI(base_url=endpoint["base_url"], api_key=key, max_retries=0) as sdk:
             whole = sdk.chat.completions.create(model="demo", messages=[HI])
             assert "demo model" in (whole.choices[0].message.content or "")
+            cut = sdk.responses.create(model="demo", input="hi", max_output_tokens=3)
+            assert (cut.status, cut.incomplete_details) == ("incomplete", CUT)
+            with sdk.responses.stream(model="demo", input="hi") as events:
+                assert "demo model" in events.get_final_response().output_text
         root = endpoint["base_url"].removesuffix("/v1")
         with anthropic.Anthropic(base_url=root, api_key=key, max_retries=0) as claude:
             message = claude.messages.create(

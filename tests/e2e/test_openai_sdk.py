@@ -6,11 +6,12 @@ import struct
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.responses.response import IncompleteDetails
 
 from tests.support.daemon import wait_until
 from tests.support.http_models import HttpModels, http_models
@@ -31,6 +32,13 @@ WEATHER: "ChatCompletionToolParam" = {
         },
     },
 }
+STRICT: dict[str, object] = {
+    "type": "object",
+    "properties": {"city": {"type": "integer"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+CUT = IncompleteDetails(reason="max_output_tokens")
 CLOCK: "ChatCompletionToolParam" = {"type": "function", "function": {"name": "clock"}}
 
 
@@ -256,25 +264,80 @@ def test_embeddings(client: OpenAI) -> None:
 
 
 def test_responses(client: OpenAI) -> None:
-    """By the worker's own words, streamed or not."""
+    """By the worker's own words, streamed or not; cut at their limit, as they say."""
     whole = client.responses.create(
         model="demo", input=QUESTION, max_output_tokens=8, temperature=0
     )
     assert whole.output_text
+    assert (whole.status, whole.incomplete_details) == ("incomplete", CUT)
     stream = client.responses.create(
         model="demo", input=QUESTION, max_output_tokens=8, temperature=0, stream=True
     )
     events = list(stream)
     assert events[0].type == "response.created"
-    assert events[-1].type == "response.completed"
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    assert (last.response.status, last.response.incomplete_details) == ("incomplete", CUT)
     texts = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(texts) == whole.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("model", ["demo", "spawned"])
+def test_the_stream_helper_of_responses(client: OpenAI, model: str) -> None:
+    """It puts the answer together by the indices of the events: text, and calls."""
+    with client.responses.stream(model=model, input=QUESTION, temperature=0) as stream:
+        texts = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert final.status == "completed"
+    assert "".join(texts) == final.output_text
+    tools: list[Any] = [
+        {
+            **{"type": "function", "name": "weather", "strict": True},
+            "parameters": STRICT | {"properties": {"city": {"type": "string"}}},
+        }
+    ]
+    with client.responses.stream(
+        model=model, input="Oslo?", tools=tools, tool_choice="required"
+    ) as stream:
+        (call,) = stream.get_final_response().output
+    assert call.type == "function_call"
+    assert list(json.loads(call.arguments)) == ["city"]
+
+
+@pytest.mark.parametrize("model", ["demo", "spawned"])
+def test_a_schema_of_responses_is_obeyed(client: OpenAI, model: str) -> None:
+    """By `text.format` too, which the worker itself does not know."""
+    given: Any = {"type": "json_schema", "name": "x", "schema": STRICT, "strict": True}
+    answer = client.responses.create(model=model, input=QUESTION, text={"format": given})
+    assert list(json.loads(answer.output_text)) == ["city"]
+    loose = client.responses.create(
+        model=model, input=QUESTION, text={"format": {"type": "json_object"}}
+    )
+    assert isinstance(json.loads(loose.output_text), dict)
+
+
+def test_an_answer_that_fills_the_context_says_so(client: OpenAI) -> None:
+    """It has no limit of its own."""
+    answer = client.responses.create(model="narrow", input=" a" * 470)
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 512
+    assert (answer.status, answer.incomplete_details) == ("incomplete", CUT)
+
+
+def test_fields_that_say_nothing(client: OpenAI) -> None:
+    """Null is as if they were not there."""
+    nothing = dict.fromkeys(("tools", "tool_choice", "instructions", "reasoning", "temperature"))
+    answer = client.responses.create(
+        model="demo", input=QUESTION, max_output_tokens=2, extra_body=nothing
+    )
+    assert answer.output_text
 
 
 def test_models(client: OpenAI) -> None:
     """Every route."""
     names = {model.id for model in client.models.list()}
-    assert names == {"demo", "vectors", "spawned", "mock", "endless", "broken"}
+    assert names == {"demo", "vectors", "spawned", "mock", "endless", "broken", "narrow"}
 
 
 # -- what goes wrong ---------------------------------------------------------------------------

@@ -32,6 +32,13 @@ model = "demo"
 threads = 1
 parallel = 2
 
+[backends.narrow]
+kind = "llama_server"
+model = "demo"
+threads = 1
+parallel = 1
+ctx_size = 512
+
 [backends.mock]
 kind = "mock"
 
@@ -51,6 +58,8 @@ backends = ["demo"]
 backends = ["vectors"]
 [routes.spawned]
 backends = ["spawned"]
+[routes.narrow]
+backends = ["narrow"]
 [routes.mock]
 backends = ["mock"]
 [routes.endless]
@@ -76,8 +85,9 @@ class HttpModels(NamedTuple):
 
 @contextmanager
 def http_models() -> Iterator[HttpModels]:
-    """Routes: demo and vectors (the demo model in workers), spawned (in a server that starts when
-    it is asked for), mock, endless (two at once, no queue), broken.
+    """Routes: demo and vectors (the demo model in workers), spawned and narrow (in servers that
+    start when they are asked for; narrow has 512 tokens of context), mock, endless (two at once, no
+    queue), broken.
     """
     with http_daemon(_HTTP, _MODELS) as daemon:
         for runtime in ("demo", "vectors"):

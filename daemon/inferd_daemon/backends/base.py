@@ -90,13 +90,15 @@ class RelayRequest(Struct, frozen=True):
 
     `path` names the API; `body` is a generation for `/v1/chat/completions`, else the fields of a
     JSON object, of which the backend sets `model`. `stream` says whether events are asked for,
-    `include_usage` whether a generation's end with its usage.
+    `include_usage` whether a generation's end with its usage. `response_format` is what Responses
+    have asked for as `text.format`, in the words of Chat Completions, for who knows only these.
     """
 
     path: str
     body: GenerateRequest | dict[str, Raw]
     stream: bool
     include_usage: bool = False
+    response_format: Raw | None = None
 
 
 # -- what is answered ----------------------------------------------------------------------

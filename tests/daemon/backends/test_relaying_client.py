@@ -67,13 +67,14 @@ async def connected(
     tcp: bool = False,
     model: str | None = None,
     api_prefix: str = "",
+    kind: UpstreamKind = "llama_server",
 ) -> AsyncGenerator[tuple[RelayingClient, ScriptedUpstream], None]:
     """A client of an upstream that does what its script says."""
     async with serve(directory, *scripts, tcp=tcp) as upstream:
         client = RelayingClient(
             PlainTransport(uds=upstream.uds),
             base_url=upstream.url,
-            dialect=DIALECTS["llama_server"],
+            dialect=DIALECTS[kind],
             model=model,
             api_key=KEY,
             api_prefix=api_prefix,
@@ -137,6 +138,19 @@ async def test_fields_go_as_they_are_but_for_the_model(tmp_path: Path) -> None:
     async with connected(tmp_path, [script]) as (client, upstream):
         await relayed(client, OBJECT)
     assert json.loads(upstream.requests[0].body) == {"input": "hi", "model": "route"}
+
+
+@pytest.mark.parametrize("kind", ["llama_server", "openai"])
+async def test_a_format_goes_to_who_knows_it(tmp_path: Path, kind: UpstreamKind) -> None:
+    """Others refuse what their API does not define."""
+    form = msgspec.Raw(b'{"type":"json_object"}')
+    request = msgspec.structs.replace(RESPONSES, stream=False, response_format=form)
+    async with connected(tmp_path, [whole(200, b"{}")], kind=kind) as (client, upstream):
+        await relayed(client, request)
+    asked = json.loads(upstream.requests[0].body)
+    assert asked.get("response_format") == (
+        {"type": "json_object"} if kind == "llama_server" else None
+    )
 
 
 async def test_what_is_not_supported_is_not_sent(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
     while it reads a long prompt. `require_parameters` lets OpenRouter choose only providers that
     honour every field. `dimensions`: embeddings can be shortened; `rerank`: `/v1/rerank` is there.
     `plain`: its chunks are those of OpenAI, with reasoning as `reasoning_content`, so that they can
-    be passed on undecoded. `apis`: other paths that it serves. `api_prefix` stands before `/v1`.
+    be passed on undecoded. `apis`: other paths that it serves; with `chat_format` it takes a
+    `response_format` on `/v1/responses` too, and no `text.format`. `api_prefix` stands before
+    `/v1`.
     """
 
     tool_choice: bool = False
@@ -39,6 +41,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     rerank: bool = False
     plain: bool = False
     apis: tuple[str, ...] = ()
+    chat_format: bool = False
     api_prefix: str = ""
 
 
@@ -58,6 +61,7 @@ DIALECTS: dict[UpstreamKind, Dialect] = {
         rerank=True,
         plain=True,
         apis=(COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS),
+        chat_format=True,
     ),
     "vllm": Dialect(
         tool_choice=True,

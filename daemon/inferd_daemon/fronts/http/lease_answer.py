@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ...backends.chat_completions.upstream import RESPONSES
 from ...errors import RequestError
 from ...supervision.leases.entrance import FIRST_REFUSAL, MAX_REFUSAL_BYTES, Entry
 from ...supervision.leases.lease import not_found
+from ...supervision.leases.relay import Relayed
 from ...supervision.leasing import Leasing
 from .errors import http_status
 from .lease_errors import refusal
 from .openai.failures import ErrorShape, shape_of
+from .openai.response_words import Limits, ResponseWords
 
 Headers = list[tuple[bytes, bytes]]
 EVENTS = b"text/event-stream"
@@ -96,9 +99,11 @@ class RelayedAnswer(LeaseAnswer):
         path: str,
         body: bytes,
         headers: Mapping[str, str],
+        max_tokens: int | None = None,
     ) -> None:
-        """`path` is below the lease."""
+        """`path` is below the lease; `max_tokens` is what Responses may have at most."""
         super().__init__(leasing, entry, shape_of(path))
+        self._max_tokens = max_tokens
         self._request = (path, body, headers)
 
     async def send_answer(self, out: Outgoing) -> None:
@@ -112,13 +117,25 @@ class RelayedAnswer(LeaseAnswer):
             async with exchange as relayed:
                 refused = b""
                 note(ref, relayed.status)
-                await out.begin(relayed.status, relayed.headers)
+                words, kept = self._words(relayed)
+                await out.begin(relayed.status, kept)
                 async for piece in relayed.pieces:
                     if relayed.status >= FIRST_REFUSAL and len(refused) < MAX_REFUSAL_BYTES:
                         refused += piece
                         note(ref, relayed.status, refused)
-                    await out.piece(piece)
-                await out.end()
+                    await out.piece(piece if words is None else words.feed(piece))
+                await out.end(b"" if words is None else words.feed_eof())
         except RequestError as error:
             note(ref, http_status(error), error.message.encode())
             raise
+
+    def _words(self, relayed: Relayed) -> tuple[ResponseWords | None, Headers]:
+        """Responses that tell by themselves whether they were cut; all else stays as it is."""
+        headers = relayed.headers
+        if relayed.status != 200 or self._request[0].partition("?")[0] != RESPONSES:
+            return None, headers
+        facts = self._leasing.relay.runtime(self._entry.instance_key).supervisor.facts
+        limits = Limits(self._max_tokens, None if facts is None else facts.n_ctx)
+        stream = any(name == b"content-type" and EVENTS in value for name, value in headers)
+        kept = [header for header in headers if header[0] != b"content-length"]
+        return ResponseWords(limits, stream=stream), kept

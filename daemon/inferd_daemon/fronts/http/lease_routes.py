@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,6 +42,8 @@ RELAYED = (
 """Below `/v1`: what a runtime may serve. It says itself what it does not."""
 LONG_BYTES = 1024 * 1024
 """A longer body is read in a thread: the loop serves others meanwhile."""
+_DIGITS = 10
+"""More of them limit nothing."""
 _PASSED_HEADERS = ("content-type", "accept", "anthropic-version", "anthropic-beta")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -49,6 +51,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 class _Asked(Struct):
     model: str | None = None
+    max_output_tokens: Raw = Raw(b"")
+
+    @property
+    def limit(self) -> int | None:
+        """What it says where it is one; else the runtime will say what is wrong with it."""
+        digits = bytes(self.max_output_tokens)
+        return int(digits) if digits.isdigit() and len(digits) < _DIGITS else None
 
 
 _ASKED: Codec[_Asked] = Codec(_Asked)
@@ -103,15 +112,16 @@ async def ask(request: Request) -> Response:
     blueprint = leasing.relay.runtime(entry.instance_key).blueprint
     pinned = leasing.relay.model(entry)
     if len(body) > LONG_BYTES:
-        await in_thread(_require_model, None, body, pinned)
+        asked = await in_thread(_read_asked, None, body, pinned)
     else:
-        _require_model(body, pinned)
+        asked = _read_asked(body, pinned)
     if blueprint.kind == "agent":
         return _by_agent(request, entry, blueprint, body)
     path = request.url.path.removeprefix(f"/leases/{entry.ref}")
     query = request.url.query
     headers = {name: request.headers[name] for name in _PASSED_HEADERS if name in request.headers}
-    return RelayedAnswer(leasing, entry, f"{path}?{query}" if query else path, body, headers)
+    target = f"{path}?{query}" if query else path
+    return RelayedAnswer(leasing, entry, target, body, headers, asked.limit)
 
 
 def _by_agent(request: Request, entry: Entry, blueprint: Blueprint, body: bytes) -> Response:
@@ -170,11 +180,12 @@ def _token(request: Request) -> str | None:
     return request.headers.get("x-api-key")
 
 
-def _require_model(body: bytes, pinned: str) -> None:
+def _read_asked(body: bytes, pinned: str) -> _Asked:
     """Raises CallerFault for a body that is no JSON object, or asks for another model."""
-    asked = decode_body(_ASKED, body).model
-    if asked and pinned and asked != pinned:
-        raise WrongModel(asked, pinned)
+    asked = decode_body(_ASKED, body)
+    if asked.model and pinned and asked.model != pinned:
+        raise WrongModel(asked.model, pinned)
+    return asked
 
 
 def _json(value: object) -> Response:

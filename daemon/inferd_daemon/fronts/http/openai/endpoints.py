@@ -5,7 +5,6 @@ Bodies are parsed here or, where they are large, in a worker thread; mapping is 
 
 import time
 from collections.abc import Callable
-from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from starlette.routing import Route
 
 from inferd_proto import Usage
 
-from ....backends.base import RelayRequest
+from ....backends.base import Capabilities, Pieces, RelayRequest
 from ....backends.chat_completions.upstream import COMPLETIONS
 from ....backends.thread import in_thread
 from ....errors import MachineFault
@@ -30,6 +29,7 @@ from .generation import CHAT, find_route, generate, relay
 from .media import decode_media
 from .raw_request import (
     RawAsked,
+    output_limit,
     parse_count,
     parse_messages,
     parse_responses,
@@ -37,6 +37,7 @@ from .raw_request import (
     with_presets,
 )
 from .reply import Reply
+from .response_words import Limits, ResponseWords, RewordedPieces
 from .vectors import embed_answer, parse_embed, parse_rerank, rerank_answer
 
 T = TypeVar("T")
@@ -87,9 +88,12 @@ class Api:
         route = find_route(reply.view.router, asked.model)
         request = route.presets.apply(asked.generate)
         if any(COMPLETIONS in (backend.capabilities.apis or ()) for backend in route.backends):
-            reword = partial(
-                CompletionWords, stream=asked.stream, include_usage=asked.include_usage
-            )
+
+            def reword(pieces: Pieces, _can: Capabilities) -> Pieces:
+                return CompletionWords(
+                    pieces, stream=asked.stream, include_usage=asked.include_usage
+                )
+
             await relay(reply, route, raw_completion(asked, request), reword)
             return
 
@@ -123,7 +127,15 @@ class Api:
 
     async def respond(self, reply: Reply) -> None:
         """`POST /v1/responses`. Raises RequestError."""
-        await self._relay(reply, parse_responses)
+        asked = await self._parsed(parse_responses, await reply.body())
+        route = find_route(reply.view.router, asked.model)
+        request = with_presets(asked, route.presets)
+
+        def reword(pieces: Pieces, can: Capabilities) -> Pieces:
+            limits = Limits(output_limit(request), can.n_ctx)
+            return RewordedPieces(pieces, ResponseWords(limits, stream=request.stream))
+
+        await relay(reply, route, request, reword)
 
     async def messages(self, reply: Reply) -> None:
         """`POST /v1/messages`. Raises RequestError."""

@@ -13,7 +13,14 @@ import trio
 
 from inferd_proto import Usage
 
-from ....backends.base import Batch, GenerateRequest, Pieces, Relayed, RelayRequest
+from ....backends.base import (
+    Batch,
+    Capabilities,
+    GenerateRequest,
+    Pieces,
+    Relayed,
+    RelayRequest,
+)
 from ....errors import RequestError, UpstreamFault
 from ....routing.dispatch import Dispatch
 from ....routing.router import Route, Router
@@ -84,15 +91,15 @@ async def relay(
     reply: Reply,
     route: Route,
     request: RelayRequest,
-    reword: Callable[[Pieces], Pieces] | None = None,
+    reword: Callable[[Pieces, Capabilities], Pieces] | None = None,
 ) -> None:
     """Answer `request` in the words of a backend that serves its API, but for what `reword` does to
-    them. Raises RequestError.
+    them, knowing the backend. Raises RequestError.
     """
     dispatch = Dispatch(route, request, reply.caller.peer)
     async with dispatch as backend, backend.relay(request) as relayed:
         if reword is not None:
-            relayed = relayed._replace(pieces=reword(relayed.pieces))
+            relayed = relayed._replace(pieces=reword(relayed.pieces, backend.capabilities))
         if request.stream:
             last = await send_pieces(reply, relayed, dispatch.answered)
         else:

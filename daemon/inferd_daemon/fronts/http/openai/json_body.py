@@ -4,6 +4,7 @@ Pure. What a request may not hold is refused with its path; fields that no struc
 """
 
 import re
+from codecs import getincrementaldecoder
 from typing import TypeVar
 
 import msgspec
@@ -15,10 +16,21 @@ from ....errors import CallerFault
 MAX_TEXTS = 400_000
 """Texts and field names of one body together: a text of one letter takes sixty bytes decoded."""
 
+_UTF8_PIECE_BYTES = 64 * 1024
+"""A large body must not be held a second time as text."""
+
 T = TypeVar("T")
 _PATH = re.compile(r"`([^`]+)`: ")
 _WHOLE = "message"
 """What the decoder calls the body itself."""
+_TAKEN_FOR = ("ends in the middle of a value", "unexpected end of hex escape")
+_SURROGATE = "surrogate pair"
+_NOT_UTF8 = "the body is not valid UTF-8"
+_HALF = "the body holds half a surrogate pair, which is no character"
+_LONE_HIGH = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])", re.DOTALL
+)
+"""The decoder has other names for such a one at the end of the body, or where it only skips."""
 
 
 class FieldFault(CallerFault):
@@ -36,11 +48,12 @@ def decode_body(codec: Codec[T], body: bytes) -> T:
     if _is_heavy(body):
         raise FieldFault(None, f"the body holds more than {MAX_TEXTS} texts and field names")
     try:
+        _require_utf8(body)
         return codec.decode(FrameType.JSON, body)
     except RemoteProtocolError as error:
         path = _PATH.match(error.message)
         if path is None:
-            raise FieldFault(None, error.message.replace("the message", "the body")) from None
+            raise FieldFault(None, _whole_reason(error.message, body)) from None
         why = error.message[path.end() :]
         if path[1] == _WHOLE:
             raise FieldFault(None, f"the body: {why}") from None
@@ -56,6 +69,31 @@ def decode_object(raw: msgspec.Raw, param: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise FieldFault(param, "must be an object")
     return value
+
+
+def _require_utf8(body: bytes) -> None:
+    """Also where the decoder looks at nothing: what is passed on undecoded is whole text.
+
+    Raises FieldFault.
+    """
+    if body.isascii():
+        return
+    decoder = getincrementaldecoder("utf-8")()
+    view = memoryview(body)
+    try:
+        for start in range(0, len(view), _UTF8_PIECE_BYTES):
+            decoder.decode(view[start : start + _UTF8_PIECE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise FieldFault(None, _NOT_UTF8) from None
+
+
+def _whole_reason(message: str, body: bytes) -> str:
+    if _SURROGATE in message:
+        return _HALF
+    if any(words in message for words in _TAKEN_FOR) and _LONE_HIGH.search(body):
+        return _HALF
+    return message.replace("the message", "the body")
 
 
 def _is_heavy(body: bytes) -> bool:

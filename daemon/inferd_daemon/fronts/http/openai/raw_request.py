@@ -36,7 +36,12 @@ _MESSAGES_FIELDS = frozenset(
         *("temperature", "thinking", "tool_choice", "tools", "top_k", "top_p", "output_config"),
     )
 )
+_NO_FORMAT = (
+    "no schema is enforced on /v1/messages; ask /v1/chat/completions (`response_format`) or "
+    "/v1/responses (`text.format`)"
+)
 _FIELDS: Codec[dict[str, Raw]] = Codec(dict[str, Raw])
+_NULL = Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,6 +55,24 @@ class RawAsked(NamedTuple):
     says_thinking: bool
 
 
+class _TextFormat(Struct, tag_field="type", tag="text"):
+    pass
+
+
+class _JsonFormat(Struct, tag_field="type", tag="json_object"):
+    pass
+
+
+class _SchemaFormat(Struct, tag_field="type", tag="json_schema"):
+    schema: dict[str, Raw]
+    name: str = ""
+    strict: bool | None = None
+
+
+class _Text(Struct):
+    format: _TextFormat | _JsonFormat | _SchemaFormat | None = None
+
+
 class _Responses(Struct):
     input: Annotated[str, Meta(min_length=1)] | Annotated[list[Raw], Meta(min_length=1)]
     model: str | None = None
@@ -57,6 +80,11 @@ class _Responses(Struct):
     temperature: Temperature | None = None
     top_p: Probability | None = None
     max_output_tokens: Count | None = None
+    text: _Text | None = None
+
+
+class _OutputConfig(Struct):
+    format: Raw = _NULL
 
 
 class _Turn(Struct):
@@ -73,6 +101,8 @@ class _Messages(Struct):
     top_k: TopK | None = None
     stop_sequences: list[str] | None = None
     max_tokens: Count | None = None
+    output_config: _OutputConfig | None = None
+    output_format: Raw = _NULL
 
 
 _RESPONSES: Codec[_Responses] = Codec(_Responses)
@@ -89,7 +119,8 @@ def parse_responses(body: bytes) -> RawAsked:
     )
     names = {"max_tokens": "max_output_tokens", "temperature": "temperature", "top_p": "top_p"}
     stream = bool(asked.stream)
-    request = RelayRequest(RESPONSES, fields, stream)
+    format_ = _chat_format(asked.text)
+    request = RelayRequest(RESPONSES, fields, stream, response_format=format_)
     return RawAsked(request, asked.model or None, sampling, names, "reasoning" in fields)
 
 
@@ -105,6 +136,7 @@ def parse_count(body: bytes) -> RawAsked:
 
 def _parse_messages(body: bytes, path: str) -> RawAsked:
     asked = decode_body(_MESSAGES, body)
+    _refuse_format(asked)
     fields = _read_fields(body, _MESSAGES_FIELDS)
     _check_media(fields["messages"], "messages")
     sampling = Sampling(
@@ -139,6 +171,13 @@ def with_presets(asked: RawAsked, presets: Presets) -> RelayRequest:
     return msgspec.structs.replace(asked.request, body=fields)
 
 
+def output_limit(request: RelayRequest) -> int | None:
+    """How many tokens a Responses answer may have, with what the route has set."""
+    assert not isinstance(request.body, GenerateRequest)
+    limit = request.body.get("max_output_tokens")
+    return None if limit is None else msgspec.json.decode(limit, type=int)
+
+
 def raw_completion(asked: CompletionRequest, generate: GenerateRequest) -> RelayRequest:
     """A prompt that a runtime continues as it stands; `generate` has the presets applied."""
     sampling = generate.sampling
@@ -161,9 +200,32 @@ def raw_completion(asked: CompletionRequest, generate: GenerateRequest) -> Relay
     return RelayRequest(COMPLETIONS, fields, asked.stream, asked.include_usage)
 
 
+def _chat_format(text: _Text | None) -> Raw | None:
+    match None if text is None else text.format:
+        case _JsonFormat():
+            return Raw(b'{"type":"json_object"}')
+        case _SchemaFormat(schema, name, strict):
+            given: dict[str, object] = {"name": name, "schema": schema}
+            if strict is not None:
+                given["strict"] = strict
+            return Raw(_encode({"type": "json_schema", "json_schema": given}))
+        case _:
+            return None
+
+
+def _refuse_format(asked: _Messages) -> None:
+    """Runtimes pass over it, so who has asked for it would take any text for what was meant."""
+    config = asked.output_config
+    if config is not None and config.format != _NULL:
+        raise FieldFault("output_config.format", _NO_FORMAT)
+    if asked.output_format != _NULL:
+        raise FieldFault("output_format", _NO_FORMAT)
+
+
 def _read_fields(body: bytes, known: frozenset[str]) -> dict[str, Raw]:
+    """Those of the API that say something."""
     fields = decode_body(_FIELDS, body)
-    return {name: raw for name, raw in fields.items() if name in known}
+    return {name: raw for name, raw in fields.items() if name in known and raw != _NULL}
 
 
 def _check_media(raw: Raw, name: str) -> None:

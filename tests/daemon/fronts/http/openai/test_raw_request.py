@@ -12,6 +12,7 @@ from inferd_daemon.config import RouteDefaults, RouteLimits
 from inferd_daemon.fronts.http.openai.json_body import FieldFault
 from inferd_daemon.fronts.http.openai.raw_request import (
     RawAsked,
+    output_limit,
     parse_count,
     parse_messages,
     parse_responses,
@@ -57,6 +58,78 @@ def test_messages_go_through() -> None:
     assert not counted.request.stream
 
 
+def test_null_says_nothing() -> None:
+    """Runtimes would refuse it, or take it for a value."""
+    nothing = {"tools": None, "temperature": None, "reasoning": None, "thinking": None}
+    asked = parse_responses(encode(input="hi", text={"format": None}, **nothing))
+    assert fields_of(asked.request) == {"input": "hi", "text": {"format": None}}
+    assert not asked.says_thinking
+    told = parse_messages(encode(messages=[USER], system=None, output_config=None, **nothing))
+    assert fields_of(told.request) == {"messages": [USER]}
+    assert not told.says_thinking
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [None, 1.5, "é"]}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "chat"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "json_object"}),
+        (
+            {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True},
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": SCHEMA, "strict": True},
+            },
+        ),
+    ],
+)
+def test_a_format_is_also_said_as_chat_completions_do(given: object, chat: object) -> None:
+    """For llama-server, which knows no other; what came goes through as well."""
+    asked = parse_responses(encode(input="hi", text={"format": given}))
+    said = asked.request.response_format
+    assert (None if said is None else json.loads(bytes(said))) == chat
+    assert fields_of(asked.request)["text"] == {"format": given}
+    limited = with_presets(asked, Presets(RouteDefaults(), RouteLimits(max_tokens=7)))
+    assert limited.response_format == said
+    assert output_limit(limited) == 7
+    assert output_limit(asked.request) is None
+
+
+@pytest.mark.parametrize("parse", [parse_responses, parse_messages, parse_count])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"\xff", "is not valid UTF-8"),
+        (b"\xed\xa0\x80", "is not valid UTF-8"),
+        (rb"\ud83d", "half a surrogate pair"),
+        (rb"\ud83d and more than its other half", "half a surrogate pair"),
+        (rb"\\\ud83d", "half a surrogate pair"),
+        (rb"\ude00", "half a surrogate pair"),
+        (rb"\ud83d\u0041", "half a surrogate pair"),
+    ],
+)
+def test_text_is_unicode(parse: Parser, text: bytes, why: str) -> None:
+    """Also where nobody looks before it is passed on."""
+    name = b"input" if parse is parse_responses else b"messages"
+    for body in (
+        b'{"%b":[{"role":"user","content":"%b"}]}' % (name, text),
+        b'{"tools":["%b"],"%b":[{"role":"user","content":"hi"}]}' % (text, name),
+    ):
+        with pytest.raises(FieldFault, match=why) as caught:
+            parse(body)
+        assert caught.value.param is None
+
+
+@pytest.mark.parametrize("rest", [rb"\ud83d", rb"\ud83d\ude", rb"\\ud83d", rb"\ud8"])
+def test_a_body_that_was_cut_off_is_no_surrogate(rest: bytes) -> None:
+    with pytest.raises(FieldFault, match="ends in the middle"):
+        parse_responses(b'{"input":"' + rest)
+
+
 @pytest.mark.parametrize(
     ("parse", "body", "param"),
     [
@@ -75,6 +148,18 @@ def test_messages_go_through() -> None:
         (parse_messages, encode(messages=[{"role": "user", "content": []}]), "messages[0].content"),
         (parse_messages, encode(messages=[{"role": "wizard", "content": "x"}]), "messages[0].role"),
         (parse_messages, encode(messages=[USER], max_tokens="x"), "max_tokens"),
+        (parse_responses, encode(input="hi", text={"format": {"type": "xml"}}), "text.format"),
+        (
+            parse_responses,
+            encode(input="hi", text={"format": {"type": "json_schema"}}),
+            "text.format.schema",
+        ),
+        (
+            parse_messages,
+            encode(messages=[USER], output_config={"format": {"type": "json_schema"}}),
+            "output_config.format",
+        ),
+        (parse_messages, encode(messages=[USER], output_format={}), "output_format"),
         (parse_count, encode(messages=[]), "messages"),
     ],
 )
