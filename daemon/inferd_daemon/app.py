@@ -77,6 +77,7 @@ async def serve(
             async with trio.open_nursery() as nursery:
                 fronts = _fronts(files, view, parts, config, former)
                 await nursery.start(parts.leasing.run)
+                await nursery.start(parts.agents.run)
                 for backend in parts.backends.values():
                     nursery.start_soon(backend.run)
                 nursery.start_soon(parts.router.run)

@@ -14,6 +14,9 @@ class InferdError(Exception):
 class RequestError(InferdError):
     """Ends one request with an `error` frame of `code`."""
 
+    again = True
+    """Whether the same request may well be sent again, by a program that does so unasked."""
+
     def __init__(self, code: ErrorCode, message: str, *, details: JsonObject | None = None) -> None:
         super().__init__(message)
         self.code = code

@@ -275,14 +275,16 @@ def test_a_run_has_a_deadline_and_an_output_limit(tmp_path: Path) -> None:
     with agent_daemon(tmp_path, agents=limits) as daemon, connected(daemon.socket) as client:
         endpoint = ensure(client, OPUS)["endpoint"]
         began = time.monotonic()
-        assert ask_agent(endpoint, "never").status == 504
+        late = ask_agent(endpoint, "never")
+        assert (late.status, late.headers["x-should-retry"]) == (504, "false")
         assert time.monotonic() - began < 20
         streamed = ask_agent(endpoint, "drip", stream=True)
         assert streamed.events[-1]["error"]["code"] == "timeout"
         assert ask_agent(endpoint, f"long {60 * 1024}").status == 200
         reply = ask_agent(endpoint, f"long {70 * 1024}")
-        assert reply.status == 503
-        assert "65536" in reply.json["error"]["message"]
+        assert (reply.status, reply.headers["x-should-retry"]) == (400, "false")
+        assert "65536 bytes" in reply.json["error"]["message"]
+        assert "`max_output_bytes`" in reply.json["error"]["message"]
         wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
 
 

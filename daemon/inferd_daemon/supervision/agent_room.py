@@ -3,10 +3,12 @@
 A daemon that runs no agents must not pay for them in memory or in time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import trio
 
 from inferd_proto import JsonObject
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class AgentRoom:
     """`configured` by provider; `environment` is the daemon's own; `directory` is for the private
     directories of runs, `scratch` for what of them may be lost with the machine's memory.
-    `upstream_of` finds what answers a route, or raises ValueError.
+    `upstream_of` finds what answers a route, or raises ValueError. Runs need it to `run`.
     """
 
     def __init__(
@@ -42,10 +44,21 @@ class AgentRoom:
         self._scratch = scratch
         self._upstream_of = upstream_of
         self._leasing: Leasing | None = None
+        self._nursery: trio.Nursery | None = None
 
     def open(self, leasing: Leasing) -> None:
         """Call it once, before runs are wanted."""
         self._leasing = leasing
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own every run until cancelled, which ends them all."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     def clear_away(self) -> None:
         """Remove what runs of a daemon that was killed left on the disk. Blocks for a moment."""
@@ -71,7 +84,12 @@ class AgentRoom:
         assert self._leasing is not None
         marks = {INSTANCE_VARIABLE: self._leasing.mark}
         host = AgentHost(self._directory, marks, self._scratch)
-        return AgentRuns(self._leasing, self.probes, host)
+        return AgentRuns(self._leasing, self.probes, host, self._start)
+
+    def _start(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        if self._nursery is None:
+            raise BackendFault("the daemon is stopping and takes no new requests")
+        self._nursery.start_soon(work, *arguments)
 
     @property
     def runs_so_far(self) -> "AgentRuns | None":

@@ -1,21 +1,29 @@
 """Runs of CLI agents, one for each request: bounded per provider, on a model of ours where asked.
 
-A run that its caller lets go of is killed. What it may use of this daemon it may use while it runs.
+A run that its caller lets go of is killed. What it may use of this daemon it may use while it runs,
+and it holds nothing longer than that: each is a task of its own, which no reader holds up beyond
+its deadline.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..backends.base import Batch, Capabilities, Finished, GenerateRequest, Readiness
+import trio
+
+from inferd_proto import ErrorCode
+
+from ..backends.base import Batch, Capabilities, GenerateRequest, Readiness
 from ..backends.chat_completions.failures import said
 from ..engines.agents.conversation import read_messages
 from ..engines.agents.dialogue import Failed
+from ..engines.agents.failures import conclusive
 from ..engines.agents.prompt_limits import require_within_limits
 from ..engines.agents.request import AgentLimits, AgentRequest, AgentUpstream
 from ..engines.secret import Secret
-from ..errors import BackendFault, CallerFault, RequestError
+from ..errors import AnswerTooLong, BackendFault, CallerFault, RequestError
+from .agents.backlog import Backlog
 from .agents.blueprint import AgentBlueprint
 from .agents.gate import Gate
 from .agents.host import AgentHost
@@ -28,11 +36,24 @@ if TYPE_CHECKING:
     from .agents.probes import AgentProbes
 
 
-class AgentRuns:
-    """All that run now. `host` is where they are made."""
+class StartTask(Protocol):
+    """A nursery's `start_soon`."""
 
-    def __init__(self, leasing: Leasing, probes: "AgentProbes", host: AgentHost) -> None:
+    def __call__(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Raises BackendFault where the daemon is stopping."""
+
+
+Holding = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class AgentRuns:
+    """All that run now, as tasks that `start` starts. `host` is where they are made."""
+
+    def __init__(
+        self, leasing: Leasing, probes: "AgentProbes", host: AgentHost, start: StartTask
+    ) -> None:
         self.probes = probes
+        self._start = start
         self._leasing = leasing
         self._host = host
         self._gates: dict[str, Gate] = {}
@@ -52,34 +73,53 @@ class AgentRuns:
         return self._gate(provider).running
 
     async def generate(
-        self, blueprint: AgentBlueprint, request: GenerateRequest, party: Party = None
+        self,
+        blueprint: AgentBlueprint,
+        request: GenerateRequest,
+        party: Party = None,
+        holding: Holding = nullcontext,
     ) -> AsyncGenerator[Batch, None]:
         """One run's answer, `Finished` last. Use it within `contextlib.aclosing`.
 
-        `party` is the uid of who asks by a lease; None where a route does. The caller holds the
-        agent's runtime, and it is ready. Raises RequestError.
+        `party` is the uid of who asks by a lease; None where a route does. The agent's runtime is
+        ready, or is had ready by `holding`, which the run is within. Raises RequestError.
         """
+        backlog = Backlog()
+        self._start(self._run, backlog, blueprint, request, party, holding)
+        async with aclosing(backlog.take()) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _run(
+        self,
+        backlog: Backlog,
+        blueprint: AgentBlueprint,
+        request: GenerateRequest,
+        party: Party,
+        holding: Holding,
+    ) -> None:
+        """The task of one run, whoever reads."""
         outcome = "cancelled"
         try:
-            async with aclosing(self._run(blueprint, request, party)) as batches:
-                async for batch in batches:
-                    if batch and isinstance(batch[-1], Finished):
-                        outcome = "ok"
-                    yield batch
-        except RequestError as error:
-            outcome = error.code.value
-            raise
+            with backlog, backlog.scope:
+                try:
+                    async with holding(), self._gate(blueprint.spec.agent).turn(party):
+                        await self._answer(backlog, blueprint, request)
+                    outcome = "ok"
+                except RequestError as error:
+                    outcome = error.code.value
+                    raise
         finally:
             self.requests[blueprint.spec.agent, outcome] += 1
 
-    async def _run(
-        self, blueprint: AgentBlueprint, request: GenerateRequest, party: Party
-    ) -> AsyncGenerator[Batch, None]:
+    async def _answer(
+        self, backlog: Backlog, blueprint: AgentBlueprint, request: GenerateRequest
+    ) -> None:
         _require_askable(blueprint, request)
         system, turns = read_messages(request.messages)
         provider = blueprint.spec.agent
         config = self.probes.config(provider)
-        async with self._gate(provider).turn(party), self._upstream(blueprint) as way:
+        async with self._upstream(blueprint) as way:
             binary = await self.probes.binary(provider)
             if binary is None:
                 raise BackendFault(f"{provider} is not installed any more")
@@ -99,9 +139,13 @@ class AgentRuns:
             run = run_agent(
                 blueprint.profile, asked, binary=binary, host=self._host, refusal=way.refusal
             )
+            deadline = trio.current_time() + config.deadline_s
             async with aclosing(run) as batches:
                 async for batch in batches:
-                    yield batch
+                    with trio.move_on_at(deadline) as waiting:
+                        await backlog.put(batch)
+                    if waiting.cancelled_caught:
+                        raise conclusive(_read_too_slowly(provider, config.deadline_s))
 
     @asynccontextmanager
     async def _upstream(self, blueprint: AgentBlueprint) -> AsyncIterator["_Way"]:
@@ -136,6 +180,14 @@ class AgentRuns:
         return gate
 
 
+def _read_too_slowly(provider: str, deadline_s: float) -> RequestError:
+    return AnswerTooLong(
+        f"{provider}: its answer took longer than it may, {deadline_s:g} s (deadline_s): "
+        "the client read too slowly",
+        ErrorCode.TIMEOUT,
+    )
+
+
 def _require_askable(blueprint: AgentBlueprint, request: GenerateRequest) -> None:
     """Raises CallerFault."""
     if request.sampling.stop:
@@ -155,10 +207,16 @@ class AgentRoute:
 
     def __init__(self, blueprint: AgentBlueprint, leasing: Leasing, runs: AgentRuns) -> None:
         self.capabilities: Capabilities = blueprint.profile.capabilities
-        self.slots = runs.probes.config(blueprint.spec.agent).max_runs
         self._blueprint = blueprint
         self._runtime = OnDemand(blueprint, leasing)
         self._runs = runs
+        self._max_runs = runs.probes.config(blueprint.spec.agent).max_runs
+        self._read_on = 0
+
+    @property
+    def slots(self) -> int:
+        """As many as may run, and those whose run is over while their client still reads."""
+        return self._max_runs + self._read_on
 
     def readiness(self) -> Readiness:
         """Ready where its program was seen, or is yet to be."""
@@ -167,7 +225,22 @@ class AgentRoute:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
         """One run. Raises RequestError, BackendFault where its program cannot be used."""
         _require_askable(self._blueprint, request)  # before anything is looked at
-        run = self._runs.generate(self._blueprint, request)
-        async with self._runtime.holding(), aclosing(run) as batches:
-            async for batch in batches:
-                yield batch
+        ended = 0
+
+        @asynccontextmanager
+        async def holding() -> AsyncIterator[None]:
+            nonlocal ended
+            try:
+                async with self._runtime.holding():
+                    yield
+            finally:
+                ended = 1
+                self._read_on += 1
+
+        try:
+            run = self._runs.generate(self._blueprint, request, holding=holding)
+            async with aclosing(run) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self._read_on -= ended

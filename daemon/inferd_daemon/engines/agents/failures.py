@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from inferd_proto import ErrorCode
 
-from ...backends.chat_completions.failures import Redactor
+from ...backends.chat_completions.redaction import Redactor
 from ...errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from .dialogue import Failed
 from .profile import AgentProfile
@@ -47,6 +47,13 @@ def explain(
             return UpstreamFault(f"{profile.name} failed: {words}")
         case status:
             return UpstreamFault(f"{profile.name}: its upstream answered {status}: {words}")
+
+
+def conclusive(error: RequestError) -> RequestError:
+    """`error` as that of a run that began: what an account has paid for is not to be repeated by a
+    program unasked. Where an upstream takes no more for now, nothing was spent."""
+    error.again = error.code is ErrorCode.QUEUE_FULL
+    return error
 
 
 def one_line(text: str, secrets: Iterable[str]) -> str:

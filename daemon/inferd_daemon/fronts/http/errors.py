@@ -128,7 +128,10 @@ def http_status(error: RequestError) -> int:
 
 
 def retry_headers(error: RequestError) -> dict[str, str]:
-    """When to come again, where that is known, or where it is all that is wrong."""
+    """When to come again, where that is known, or where it is all that is wrong; whether at all,
+    where SDKs would do so by the status alone."""
+    if not error.again:
+        return {"x-should-retry": "false"}
     details = error.details
     if error.code is ErrorCode.QUEUE_FULL or (details and "estimate_ms" in details):
         return {"retry-after": str(retry_after_s(details))}

@@ -1,7 +1,7 @@
 """One run of a CLI agent: from its private directories and its spawn to the last trace of it.
 
-The caller's task drives it, batch by batch; nothing runs when nobody asks for the next one, and
-when the caller lets go the whole run is killed at once.
+The caller's task drives it, batch by batch, and has to go on asking: the deadline is kept while it
+does. When the caller lets go the whole run is killed at once.
 """
 
 import secrets
@@ -18,11 +18,11 @@ from ...backends.thread import in_thread
 from ...engines.agents.binary import NOWHERE, is_native
 from ...engines.agents.dialogue import AgentDialogue, AgentEvent, Failed
 from ...engines.agents.environment import secrets_of
-from ...engines.agents.failures import explain
+from ...engines.agents.failures import conclusive, explain
 from ...engines.agents.profile import AgentProfile, Place, Plan
 from ...engines.agents.request import AgentRequest
 from ...engines.base import EngineFailure, Launch
-from ...errors import BackendFault, RequestError
+from ...errors import AnswerTooLong, BackendFault, BackendSilence, CallerFault, RequestError
 from ..processes.process import Process, spawn
 from ..processes.stdio import Stdio
 from ..processes.tie import short_tie
@@ -98,7 +98,8 @@ class AgentRun:
         name = f"run-{self._token[:12]}"
         self._root = host.directory / name
         self._scratch = None if host.scratch is None else host.scratch / name
-        self._deadline = trio.current_time() + self._limits.deadline_s
+        self._last_text_at = trio.current_time()
+        self._deadline = self._last_text_at + self._limits.deadline_s
         self._dialogue: AgentDialogue | None = None
         self._stdio: Stdio | None = None
         self._process: Process | None = None
@@ -137,11 +138,11 @@ class AgentRun:
     async def next_batch(self) -> Batch:
         """What came next; empty where that was nothing to pass on. Sets `over` at the end."""
         stdio = self._pipes
-        with trio.move_on_at(self._deadline) as waiting:
+        with trio.move_on_at(self._deadline):
             await stdio.wait()
-        if waiting.cancelled_caught:
-            seconds = f"{self._limits.deadline_s:g} s"
-            self._fail(self._fault(f"no answer within {seconds}", ErrorCode.TIMEOUT))
+        # One that writes without a pause is never seen to be waited for.
+        if trio.current_time() >= self._deadline:
+            self._fail(self._too_late())
             return []
         data = stdio.pump()
         if stdio.exited or stdio.ended:
@@ -226,8 +227,11 @@ class AgentRun:
         self._text_bytes += sum(len(delta.encode()) for delta in event.deltas)
         if self._text_bytes > self._limits.max_text_bytes:
             limit = self._limits.max_text_bytes
-            self._fail(self._fault(f"its answer is longer than {limit} bytes"))
+            words = f"{self._profile.name}: its answer is longer than {limit} bytes"
+            advice = "ask for a shorter one, or have `max_output_bytes` of this agent raised"
+            self._fail(CallerFault(f"{words}: {advice}"))
             return []
+        self._last_text_at = trio.current_time()
         self._pieces += len(event.deltas)
         allowed, profile = self._request.max_tokens, self._profile
         counts = profile.pieces_are_short and not profile.passes_token_limit
@@ -251,10 +255,17 @@ class AgentRun:
 
     def _fail(self, failure: RequestError) -> None:
         self.over = True
-        self.failure = failure
+        self.failure = conclusive(failure)
 
-    def _fault(self, why: str, code: ErrorCode = ErrorCode.BACKEND_UNAVAILABLE) -> BackendFault:
-        return BackendFault(f"{self._profile.name}: {why}", code)
+    def _too_late(self) -> BackendFault:
+        """Only one that has been silent for long is to blame: a long answer takes its time."""
+        silent_s = trio.current_time() - self._last_text_at
+        silent = not self._text_bytes or 2 * silent_s > self._limits.deadline_s
+        words = f"{self._profile.name}: no answer within {self._limits.deadline_s:g} s"
+        return (BackendSilence if silent else AnswerTooLong)(words, ErrorCode.TIMEOUT)
+
+    def _fault(self, why: str) -> BackendFault:
+        return BackendFault(f"{self._profile.name}: {why}")
 
     @property
     def _talk(self) -> AgentDialogue:

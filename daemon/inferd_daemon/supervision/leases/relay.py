@@ -83,15 +83,32 @@ class Relay:
     async def serving(self, instance_key: str) -> Managed:
         """The runtime, once it serves: one that is leased comes back by itself.
 
-        Raises Comeback where that takes too long, or it failed.
+        Raises Comeback where that takes too long, or it failed; the refusal where it was stopped by
+        force, and BackendFault where it is stopped and nobody has it started.
         """
         with trio.move_on_after(RETURN_PATIENCE_S):
             while (runtime := self.runtime(instance_key)).state not in SERVING:
                 if runtime.state is State.FAILED:
                     raise away(runtime)
-                await self._runtimes.wait_changed()
+                if not runtime.wanted:
+                    await self._wait_wanted(runtime)
+                else:
+                    await self._runtimes.wait_changed()
             return runtime
         raise away(self.runtime(instance_key))
+
+    async def _wait_wanted(self, runtime: Managed) -> None:
+        """A restart has it stopped for as long as its process takes, and started at once then."""
+        if runtime.refusal is not None:
+            raise BackendFault(runtime.refusal.message)
+        if runtime.state is not State.STOPPED:
+            await self._runtimes.wait_changed()
+            return
+        with trio.move_on_after(NOTICE_S):
+            while runtime.state is State.STOPPED and not runtime.wanted:
+                await self._runtimes.wait_changed()
+            return
+        raise BackendFault(away(runtime).message)
 
     @asynccontextmanager
     async def exchange(
