@@ -55,6 +55,10 @@ class UpstreamFault(BackendFault):
     HTTP that is another status (502) than of one that takes no requests for now (503)."""
 
 
+class KeyRefused(UpstreamFault):
+    """An upstream does not take our key, or does not let it do what was asked."""
+
+
 class BackendSilence(BackendFault):
     """The backend let the time run out. Each request that meets it says so for itself: those that
     ran at the same time did not fail by one and the same crash."""

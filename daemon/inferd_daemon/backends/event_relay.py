@@ -24,6 +24,7 @@ _BLANK = (b"\n\n", b"\n\r\n")
 _DONE = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _ERROR = b'"error"'  # not within a text, where quotes are escaped
+_TOLD_ERROR = re.compile(rb'"error"(?!\s*:\s*null\b)')
 _ERROR_EVENTS = (b"\nevent: error", b"\nevent:error")
 _TYPE_ERROR = re.compile(rb'\{"type":\s?"error"')
 _FIELDS = frozenset((b"data", b"event", b"id", b"retry"))
@@ -233,7 +234,7 @@ class EventRelay:
 
     def _redacted(self, line: bytes) -> bytes:
         """An error that stands deeper is for the client to understand, but not what it quotes."""
-        if _ERROR not in line:
+        if _TOLD_ERROR.search(line) is None:
             return line
         text = line.decode()
         redacted = self._redact(text)

@@ -3,12 +3,12 @@
 from .answer import ChatAnswer, Expectations
 from .failures import (
     MAX_ERROR_BODY_BYTES,
-    Redactor,
     refusal,
     stream_failure,
+    told_failure,
     whole_answer_failure,
-    words_of,
 )
+from .redaction import Redactor, words_of
 from .request import build_body, check_supported
 from .upstream import DIALECTS, Dialect, dialect_of
 
@@ -24,6 +24,7 @@ __all__ = [
     "dialect_of",
     "refusal",
     "stream_failure",
+    "told_failure",
     "whole_answer_failure",
     "words_of",
 ]

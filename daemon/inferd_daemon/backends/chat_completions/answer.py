@@ -12,17 +12,19 @@ from inferd_proto import ErrorCode, StopReason, ToolChoice, Usage
 from ...errors import ModelFault, RequestError, UpstreamFault
 from ..base import Batch, Finished, TextDeltas, ThinkingDeltas, ToolCall
 from ..sse import SseOverflowError, SseParser
-from .chunks import Choice, Chunk, Delta, decode_chunks
-from .failures import Redactor, stream_failure
+from .chunks import CallPiece, Choice, Chunk, Delta, decode_chunks
+from .failures import one_line, stream_failure
+from .redaction import Redactor
 from .text_template import TextTemplate
 from .tool_calls import ToolCallGatherer
 
 _DONE = b"[DONE]"
-_CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')
+_CALLS = re.compile(rb'"tool_calls"\s*:\s*(?:\{|\[(?!\s*\]))|"function_call"\s*:\s*\{')
 
 STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
     "eos": "end_turn",
+    "eos_token": "end_turn",
     "end_turn": "end_turn",
     "length": "max_tokens",
     "max_tokens": "max_tokens",
@@ -36,10 +38,10 @@ STOP_REASONS: dict[str, StopReason] = {
 
 MAX_LESSONS = 5
 """A role, a first text and what stands apart at a stream's end; the rest is decoded at once."""
-
-
 WORTHWHILE = 12
 """Fewer payloads are decoded as quickly as they are compared."""
+MAX_REASON_CHARS = 40
+"""Of a `finish_reason` that is none we know."""
 
 
 class Expectations(NamedTuple):
@@ -58,8 +60,10 @@ class ChatAnswer:
 
     __slots__ = (
         "_asked",
+        "_began",
         "_calls",
         "_finish_reason",
+        "_in_messages",
         "_lost_call",
         "_redact",
         "_sse",
@@ -83,6 +87,8 @@ class ChatAnswer:
         self._usage: Usage | None = None
         self._undecoded = 0
         self._lost_call = False
+        self._began = False
+        self._in_messages = False
         self.payloads = 0
         self.finished = False
         self.failure: RequestError | None = None
@@ -125,6 +131,8 @@ class ChatAnswer:
         except RequestError as error:
             self.failure = error
             return batch
+        if batch:
+            self._began = True
         if done:
             self._finish(batch)
         return batch
@@ -168,8 +176,13 @@ class ChatAnswer:
                     continue
                 choice = choices[0]
                 if choice.index:
-                    continue
+                    first = next((one for one in choices if not one.index), None)
+                    if first is None:
+                        continue
+                    choice = first
                 delta = choice.delta
+                if delta is None:
+                    delta = self._whole(choice, not (texts or batch))
                 if delta is not None:
                     thought = delta.reasoning_content or delta.reasoning
                     if thought:
@@ -195,8 +208,15 @@ class ChatAnswer:
             batch.append(ThinkingDeltas([thought]))
         return []
 
+    def _whole(self, choice: Choice, first: bool) -> Delta | None:
+        """What a chunk without a delta brings; nothing where it repeats what came in deltas."""
+        if choice.message is not None and first and not (self._began or self._calls):
+            self._in_messages = True
+        return choice.message if self._in_messages else None
+
     def _gather(self, delta: Delta) -> None:
-        for piece in delta.tool_calls or ():
+        pieces = delta.tool_calls or ()
+        for piece in (pieces,) if isinstance(pieces, CallPiece) else pieces:
             self._calls.add(piece)
         if delta.function_call is not None:
             self._calls.add_legacy(delta.function_call)
@@ -233,7 +253,8 @@ class ChatAnswer:
             raise UpstreamFault("upstream ended the stream in the middle of the answer")
         stop_reason = STOP_REASONS.get(self._finish_reason)
         if stop_reason is None:
-            raise ModelFault(f"upstream broke the answer off: {self._finish_reason[:40]!r}")
+            reason = one_line(self._finish_reason, self._redact)[:MAX_REASON_CHARS]
+            raise ModelFault(f"upstream broke the answer off: {reason!r}")
         ran_out = stop_reason == "max_tokens"
         calls = self._calls.take(complete=not ran_out)
         if not ran_out and self._misses_call(calls):

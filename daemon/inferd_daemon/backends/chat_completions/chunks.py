@@ -4,7 +4,7 @@ Pure. What does not decode is dropped and counted by the caller, so every field 
 known to leave out, or to set to null, may be missing.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
@@ -32,21 +32,27 @@ class CallPiece(Struct, gc=False):
 
 
 class Delta(Struct, gc=False):
-    """What a chunk adds. `reasoning_content` and `reasoning` are two names for one thing."""
+    """What a chunk adds. `reasoning_content` and `reasoning` are two names for one thing; where
+    there is one call, some servers send it without a list around it.
+    """
 
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[CallPiece] | None = None
+    tool_calls: list[CallPiece] | CallPiece | None = None
     function_call: FunctionPiece | None = None
 
 
 class Choice(Struct, gc=False):
-    """One answer. vLLM (`stop_reason`) and SGLang (`matched_stop`) name the stop word or token."""
+    """One answer. vLLM (`stop_reason`) and SGLang (`matched_stop`) name the stop word or token.
 
-    index: int = 0
+    `message` is the whole answer, of a server that streams it in one chunk.
+    """
+
+    index: int | None = None
     delta: Delta | None = None
+    message: Delta | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     matched_stop: str | int | list[int] | None = None
@@ -94,16 +100,21 @@ class _Part(Struct, gc=False):
 
 
 class _CoreDelta(Delta, gc=False):
-    """A delta whose content some servers (Mistral's) send as a list of parts."""
+    """A delta whose content some servers (Mistral's) send as a list of parts, and whose reasoning
+    may be anything: the text beside it must not go with it.
+    """
 
     content: str | list[_Part] | None = None  # type: ignore[assignment]
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _CoreChoice(Struct, gc=False):
     """What the answer consists of."""
 
-    index: int = 0
+    index: int | None = None
     delta: _CoreDelta | None = None
+    message: _CoreDelta | None = None
     finish_reason: str | None = None
 
 
@@ -164,7 +175,7 @@ def _decode_core(payload: bytes) -> Chunk | None:
         if bytes(core.error) != b"null":
             return None
         choices = [
-            Choice(one.index, one.delta and _joined(one.delta), one.finish_reason)
+            Choice(one.index, _joined(one.delta), _joined(one.message), one.finish_reason)
             for one in core.choices
         ]
         usage = _read_usage(core.usage)
@@ -173,8 +184,14 @@ def _decode_core(payload: bytes) -> Chunk | None:
     return Chunk(choices, usage)
 
 
-def _joined(delta: _CoreDelta) -> Delta:
+def _joined(delta: _CoreDelta | None) -> Delta | None:
     """With its content in one piece, thoughts apart."""
+    if delta is None:
+        return None
+    if not isinstance(delta.reasoning_content, str):
+        delta.reasoning_content = None
+    if not isinstance(delta.reasoning, str):
+        delta.reasoning = None
     if isinstance(delta.content, list):
         thoughts = "".join(_text(part.thinking) for part in delta.content)
         delta.reasoning_content = (delta.reasoning_content or "") + thoughts

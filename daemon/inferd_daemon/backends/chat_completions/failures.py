@@ -4,7 +4,6 @@ Pure. Passes on the upstream's own message, cut and without secrets.
 """
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -12,17 +11,26 @@ from msgspec import Struct
 
 from inferd_proto import ErrorCode, JsonObject
 
-from ...errors import BackendFault, CallerFault, RequestError, UpstreamFault
+from ...errors import BackendFault, CallerFault, KeyRefused, RequestError, UpstreamFault
 from .chunks import ErrorDetail
+from .redaction import Redactor
 
 MAX_ERROR_BODY_BYTES = 4096
 MAX_MESSAGE_CHARS = 1024
 """What of a message goes on to the client: it is one sentence on a frame."""
-_SHORTEST_SECRET = 4
-_SHORTEST_WORD = 8
+_UNAUTHORIZED = 401
+_FORBIDDEN = 403
 _TOO_MANY = 429
 _UNAVAILABLE = 503
 _SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
+_ABSENT_STATUSES = frozenset((404, 405, 501))
+"""Said where there is no such endpoint; some are said of a model, too."""
+_NO_MODEL = re.compile(
+    r"(?i)\bmodel\b.{0,200}?\b(?:not found|(?:not|n't) exist|not available|unknown)"
+    r"|\b(?:no such|unknown|invalid|no) model\b"
+)
+_NO_ENDPOINT = re.compile(r"(?i)\bunexpected endpoint\b")
+"""LM Studio's words for an endpoint that is not there, with status 200."""
 _CALLER_STATUSES = frozenset((400, 413, 414, 422))
 """Another upstream of the same kind would refuse the request as well."""
 _OPERATOR_MARKS = frozenset(
@@ -44,33 +52,6 @@ _TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1>|\Z)|<[^>]*(>|\Z)")
 _WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
 """Where an object that was cut says what is wrong; the rest of it may be the prompt."""
 _HALF_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?\Z")
-_LOOKS_SECRET = re.compile(r"(?i)\b(?:bearer\s+[^\s\"',;]+|sk-[A-Za-z0-9_*-]{8,})")
-
-
-def words_of(value: str) -> list[str]:
-    """Of a header's value those that may be secret by themselves: `Bearer` is not, its token is."""
-    return [word for word in re.split(r"[\s=,;\"]+", value) if len(word) >= _SHORTEST_WORD]
-
-
-class Redactor:
-    """Takes secrets out of text: those it is told, and what looks like a key."""
-
-    __slots__ = ("_secrets", "longest")
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        """`longest` is the length of the longest secret, in bytes."""
-        kept = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
-        self._secrets = sorted(kept, key=len, reverse=True)
-        self.longest = max((len(secret.encode()) for secret in kept), default=0)
-
-    def __call__(self, text: str) -> str:
-        """`text` without secrets, and without the head of one at a cut end."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        for secret in self._secrets:
-            for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
-                text = text.removesuffix(secret[:length])
-        return _LOOKS_SECRET.sub("***", text)
 
 
 class _Invalid(Struct):
@@ -101,33 +82,50 @@ class Reason(NamedTuple):
     status: int | None = None
 
 
-def refusal(status: int, body: bytes, redact: Redactor, retry_after: str = "") -> RequestError:
+def refusal(
+    status: int,
+    body: bytes,
+    redact: Redactor,
+    retry_after: str = "",
+    missing: RequestError | None = None,
+) -> RequestError:
     """The error for an answer that is not 200; `body` may be cut anywhere. `retry_after` is the
-    header's value.
+    header's value. `missing` is the error where the upstream says that it has no such endpoint.
     """
     if 300 <= status < 400:
         return UpstreamFault(
             f"upstream answered {status}, a redirect; set base_url to where it leads"
         )
     reason = _read_reason(body, redact)
-    message = (
-        f"upstream answered {status}: {reason.message}"
-        if reason.message
-        else (f"upstream answered {status}")
-    )
+    if missing is not None and status in _ABSENT_STATUSES and not _lacks_model(reason):
+        return missing
+    message = f"upstream answered {status}"
+    if status == _UNAUTHORIZED:
+        message += ", it does not accept the api_key"
+    if reason.message:
+        message += f": {reason.message}"
     return _blame(status, message, reason, retry_after)
 
 
 def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> RequestError:
     """The error for a 200 that is no stream: a page, or an object that may hold an error."""
-    if content_type == "application/json":
-        reason = _read_reason(body, redact)
-        if reason.message:
-            return _blame(reason.status or 500, f"upstream failed: {reason.message}", reason)
-    return UpstreamFault(
+    told = told_failure(body, redact) if content_type == "application/json" else None
+    return told or UpstreamFault(
         f"upstream answered 200 with {content_type or 'something'!r} instead of a stream of "
         "events; check base_url"
     )
+
+
+def told_failure(
+    body: bytes, redact: Redactor, missing: RequestError | None = None
+) -> RequestError | None:
+    """The error that an object holds which came with 200, if it does; `missing` as in `refusal`."""
+    reason = _read_reason(body, redact)
+    if not reason.message:
+        return None
+    if missing is not None and _NO_ENDPOINT.search(reason.message):
+        return missing
+    return _blame(reason.status or 500, f"upstream failed: {reason.message}", reason)
 
 
 def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
@@ -150,6 +148,8 @@ def _blame(status: int, message: str, reason: Reason, retry_after: str = "") -> 
         return CallerFault(message, ErrorCode.ATTACHMENT_UNSUPPORTED)
     if _INPUT_TOO_LONG.search(reason.message):
         return CallerFault(message)
+    if status in (_UNAUTHORIZED, _FORBIDDEN):
+        return KeyRefused(message)
     if reason.marks & _OPERATOR_MARKS:
         return UpstreamFault(message)
     if status in _CALLER_STATUSES or (status == 500 and reason.marks & _CALLER_MARKS):
@@ -159,6 +159,11 @@ def _blame(status: int, message: str, reason: Reason, retry_after: str = "") -> 
     if status == _UNAVAILABLE:
         return BackendFault(message, details=_estimate(retry_after))
     return UpstreamFault(message)
+
+
+def _lacks_model(reason: Reason) -> bool:
+    """Whether what is not there is the model, not the endpoint."""
+    return "model_not_found" in reason.marks or _NO_MODEL.search(reason.message) is not None
 
 
 def _estimate(retry_after: str) -> JsonObject | None:
@@ -173,21 +178,21 @@ def _read_reason(body: bytes, redact: Redactor) -> Reason:
         parsed = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         text = _salvage(body) if body.lstrip().startswith((b"{", b"[")) else _plain_text(body)
-        return Reason(_clean(text, redact), frozenset())
+        return Reason(one_line(text, redact), frozenset())
     if parsed.error is not None:
         return _from_detail(parsed.error, redact)
     if isinstance(parsed.detail, list):
         mistakes = [f"{'.'.join(map(str, item.loc))}: {item.msg}" for item in parsed.detail]
-        return Reason(_clean("; ".join(mistakes), redact), frozenset())
-    return Reason(_clean(parsed.message or parsed.detail or "", redact), frozenset())
+        return Reason(one_line("; ".join(mistakes), redact), frozenset())
+    return Reason(one_line(parsed.message or parsed.detail or "", redact), frozenset())
 
 
 def _from_detail(error: ErrorDetail | str, redact: Redactor) -> Reason:
     if isinstance(error, str):
-        return Reason(_clean(error, redact), frozenset())
+        return Reason(one_line(error, redact), frozenset())
     marks = frozenset(str(mark) for mark in (error.type, error.code) if mark is not None)
     status = error.code if isinstance(error.code, int) else None
-    return Reason(_clean(error.message or "", redact), marks, status)
+    return Reason(one_line(error.message or "", redact), marks, status)
 
 
 def _salvage(body: bytes) -> str:
@@ -208,8 +213,13 @@ def _plain_text(body: bytes) -> str:
     return _TAGS.sub(" ", text) if _HTML.match(text) else text
 
 
-def _clean(text: str, redact: Redactor) -> str:
-    """One line, printable, without secrets. Redacted before it is cut: a cut hides a secret."""
-    text = redact(text[: MAX_ERROR_BODY_BYTES + redact.longest])[:MAX_ERROR_BODY_BYTES]
+def one_line(text: str, redact: Redactor) -> str:
+    """`text` on one line, printable, without secrets.
+
+    Redacted before it is cut, for a cut hides a secret, and after it is joined, for a line end does
+    as well.
+    """
+    text = text[: MAX_ERROR_BODY_BYTES + redact.longest]
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = redact(text)[:MAX_ERROR_BODY_BYTES]
     return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"

@@ -39,6 +39,14 @@ def calls(*pieces: object) -> bytes:
     return delta(tool_calls=list(pieces))
 
 
+def message(reason: str | None, **fields: object) -> bytes:
+    return payload(choices=[{"index": 0, "message": fields, "finish_reason": reason}])
+
+
+def part(name: str | None, arguments: str) -> dict[str, object]:
+    return {"index": 0, "id": "", "function": {"name": name, "arguments": arguments}}
+
+
 USAGE = payload(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 5})
 DONE = b"data: [DONE]\n\n"
 
@@ -323,6 +331,71 @@ GOOD: dict[str, tuple[list[bytes], list[GenerateEvent]]] = {
         ],
         [TIME, ended("tool_use")],
     ),
+    "the one call without a list around it": (
+        [
+            delta(tool_calls=part("weather", '{"city"')),
+            delta(tool_calls=part(None, ':"Ulm"}')),
+            finish("eos_token"),
+            USAGE,
+            DONE,
+        ],
+        [WEATHER._replace(id="c2"), ended("tool_use")],
+    ),
+    "the whole answer as a message": (
+        [
+            message("stop", content="a", reasoning_content="hm", tool_calls=[WHOLE_CALL]),
+            USAGE,
+            DONE,
+        ],
+        [ThinkingDeltas(["hm"]), TextDeltas(["a"]), WEATHER, ended("tool_use")],
+    ),
+    "messages in place of deltas": (
+        [message(None, content="a"), message(None, content="b"), message("stop"), USAGE, DONE],
+        [TextDeltas(["a", "b"]), ended("end_turn")],
+    ),
+    "a message, its content in parts": (
+        [message("stop", content=[{"type": "text", "text": "a"}]), USAGE, DONE],
+        [TextDeltas(["a"]), ended("end_turn")],
+    ),
+    "a message that repeats what the deltas brought": (
+        [delta(content="a"), delta(content="b"), message("stop", content="ab"), USAGE, DONE],
+        [TextDeltas(["a", "b"]), ended("end_turn")],
+    ),
+    "a message that repeats the call": (
+        [calls(WHOLE_CALL), message("tool_calls", tool_calls=[WHOLE_CALL]), USAGE, DONE],
+        [WEATHER, ended("tool_use")],
+    ),
+    "a message beside the delta": (
+        [
+            payload(choices=[{"delta": {"content": "a"}, "message": {"content": "a"}}]),
+            payload(choices=[{"delta": {"content": "b"}, "message": {"content": "ab"}}]),
+            finish("stop"),
+            USAGE,
+            DONE,
+        ],
+        [TextDeltas(["a", "b"]), ended("end_turn")],
+    ),
+    "the second choice before the first": (
+        [
+            payload(
+                choices=[
+                    {"index": 1, "delta": {"content": "no"}},
+                    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"},
+                ]
+            ),
+            USAGE,
+            DONE,
+        ],
+        [TextDeltas(["a"]), ended("end_turn")],
+    ),
+    "a choice without a number": (
+        [payload(choices=[{"index": None, "delta": {"content": "a"}}]), finish("stop"), USAGE],
+        [TextDeltas(["a"]), ended("end_turn")],
+    ),
+    "reasoning that is no text": (
+        [delta(reasoning={"x": 1}, reasoning_content=[], content="a"), finish("stop"), USAGE],
+        [TextDeltas(["a"]), ended("end_turn")],
+    ),
 }
 
 
@@ -335,11 +408,12 @@ def without_generated_id(events: list[GenerateEvent]) -> list[GenerateEvent]:
 
 @pytest.mark.parametrize(("pieces", "events"), GOOD.values(), ids=GOOD)
 def test_good_streams(pieces: list[bytes], events: list[GenerateEvent]) -> None:
-    found, answer = read(pieces)
-    assert without_generated_id(found) == events
-    assert answer.finished
-    assert answer.failure is None
-    assert answer.dropped == 0
+    for stream in (pieces, [b"".join(pieces)]):
+        found, answer = read(stream)
+        assert without_generated_id(found) == events
+        assert answer.finished
+        assert answer.failure is None
+        assert answer.dropped == 0
 
 
 BROKEN: dict[str, tuple[list[bytes], ErrorCode, str]] = {
@@ -382,6 +456,11 @@ BROKEN: dict[str, tuple[list[bytes], ErrorCode, str]] = {
         [calls({"index": 0, "id": "c1", "function": {"arguments": "{}"}}), finish("stop"), DONE],
         ErrorCode.TOOL_CALL_MALFORMED,
         "no name",
+    ),
+    "a reason that quotes the key": (
+        [finish("no " * 12 + "s3cr&#101;t, it broke"), DONE],
+        ErrorCode.BACKEND_UNAVAILABLE,
+        "broke the answer off: '" + "no " * 12 + "***,'",
     ),
     "error in the stream": (
         [delta(content="a"), payload(error={"message": "out of s3cret", "code": 500})],
@@ -559,6 +638,12 @@ LOST: dict[str, list[bytes]] = {
         b'data: {"choices":[{"delta":{"tool_calls": [ {"index":1,"id":"c2"\n\n',
         finish("tool_calls"),
     ],
+    "a call without a list, of an answer that ends with stop": [
+        delta(tool_calls={"index": 0, "id": 7, "function": {"name": "f"}}),
+        finish("stop"),
+    ],
+    "calls that are no objects": [delta(tool_calls=["f"]), finish("stop")],
+    "half a call, by another name": [b'data: {"function_call": {"name":"f"\n\n', finish("stop")],
     "a call of an answer that ends with stop": [
         calls({"index": 0, "id": 7, "function": {"name": "f", "arguments": "{}"}}),
         finish("stop"),
@@ -575,10 +660,14 @@ def test_a_call_that_cannot_be_read_fails_the_answer(pieces: list[bytes]) -> Non
 
 
 def test_rubbish_beside_a_call_costs_nothing() -> None:
-    rubbish = [b"data: {\n\n", b'data: {"choices":{"delta":{"tool_calls":null}}}\n\n']
+    rubbish = [
+        b"data: {\n\n",
+        b'data: {"choices":{"delta":{"tool_calls":null}}}\n\n',
+        b'data: {"choices":{"delta":{"tool_calls": [ ],"function_call":null}}}\n\n',
+    ]
     events, answer = read([*rubbish, calls(WHOLE_CALL), finish("tool_calls"), USAGE, DONE])
     assert events == [WEATHER, ended("tool_use")]
-    assert answer.dropped == 2
+    assert answer.dropped == 3
 
 
 RECORDED: dict[str, tuple[Expectations, str, str, int]] = {

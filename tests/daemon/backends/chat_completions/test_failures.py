@@ -11,12 +11,18 @@ from inferd_daemon.backends.chat_completions import (
     Redactor,
     refusal,
     stream_failure,
+    told_failure,
     whole_answer_failure,
-    words_of,
 )
 from inferd_daemon.backends.chat_completions.chunks import ErrorDetail
 from inferd_daemon.backends.chat_completions.failures import MAX_ERROR_BODY_BYTES, MAX_MESSAGE_CHARS
-from inferd_daemon.errors import BackendFault, CallerFault, RequestError, UpstreamFault
+from inferd_daemon.errors import (
+    BackendFault,
+    CallerFault,
+    KeyRefused,
+    RequestError,
+    UpstreamFault,
+)
 from inferd_proto import ErrorCode
 
 KEY = "k3y-of-ours-0123456789"
@@ -61,7 +67,14 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
     "cut before its words": (400, b'{"input":"the prompt', True, "400"),
     "FastAPI's text": (422, b'{"detail":"no such field"}', True, "422: no such field"),
     "model": (400, openai_error("no model", code="model_not_found"), False, "400: no model"),
-    "key": (401, openai_error("Invalid API Key"), False, "401: Invalid API Key"),
+    "an access that is not given": (403, openai_error("No listing"), False, "403: No listing"),
+    "key": (
+        401,
+        openai_error("Invalid API Key"),
+        False,
+        "401, it does not accept the api_key: Invalid API Key",
+    ),
+    "key, without a word": (401, b"", False, "401, it does not accept the api_key"),
     "plain error": (404, b'{"error":"no model x"}', False, "404: no model x"),
     "plain message": (418, b'{"message":"slow down"}', False, "418: slow down"),
     "page": (
@@ -81,7 +94,7 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
         401,
         openai_error("You gave no key", type="invalid_request_error"),
         False,
-        "401: You gave no key",
+        "401, it does not accept the api_key: You gave no key",
     ),
     "redirect": (302, b"", False, "302, a redirect; set base_url to where it leads"),
 }
@@ -90,7 +103,8 @@ REFUSALS: dict[str, tuple[int, bytes, bool, str]] = {
 @pytest.mark.parametrize(("status", "body", "by_caller", "said"), REFUSALS.values(), ids=REFUSALS)
 def test_blame(status: int, body: bytes, by_caller: bool, said: str) -> None:
     error = refusal(status, body, REDACT)
-    assert type(error) is (CallerFault if by_caller else UpstreamFault)
+    blamed = KeyRefused if status in (401, 403) else UpstreamFault
+    assert type(error) is (CallerFault if by_caller else blamed)
     assert error.message == f"upstream answered {said}"
     expected = ErrorCode.INVALID_REQUEST if by_caller else ErrorCode.BACKEND_UNAVAILABLE
     assert error.code == expected
@@ -181,26 +195,53 @@ def test_media_that_the_model_cannot_take() -> None:
         f"wrong key Bearer {KEY}",
         "wrong key sk-abcdefghijklmnop",
         "header was Authorization: Bearer abc.def",
+        f"wrong key {KEY[:9]}\n{KEY[9:]}",
     ],
 )
 def test_secrets_are_taken_out(said: str) -> None:
     message = refusal(401, openai_error(said), REDACT).message
     assert "***" in message
     assert KEY not in message
+    assert KEY[9:] not in message
     assert "abc" not in message
 
 
+MISSING = RequestError(ErrorCode.EMBED_UNSUPPORTED, "no such endpoint")
+
+
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("status", "body", "is_missing"),
     [
-        ("Bearer abcdefgh", ["abcdefgh"]),
-        ("abcdefgh", ["abcdefgh"]),
-        ('session="abcdefgh"; user=joe', ["abcdefgh"]),
-        ("blue team", []),
+        (404, b"", True),
+        (404, b"<html><h1>Not Found</h1></html>", True),
+        (404, b'{"detail":"Not Found"}', True),
+        (404, openai_error("File Not Found", type="not_found_error", code=404), True),
+        (405, b"", True),
+        (501, openai_error("This server does not support embeddings", code=501), True),
+        (404, openai_error("oh", code="model_not_found"), False),
+        (404, openai_error('model "x" not found, try pulling it first'), False),
+        (404, openai_error("The model `x` does not exist.", type="NotFoundError"), False),
+        (404, b'{"error":"no such model"}', False),
+        (400, b"", False),
+        (500, b"", False),
     ],
 )
-def test_what_of_a_header_may_be_secret(value: str, words: list[str]) -> None:
-    assert words_of(value) == words
+def test_an_endpoint_that_is_missing_is_told_from_a_model(
+    status: int, body: bytes, is_missing: bool
+) -> None:
+    error = refusal(status, body, REDACT, missing=MISSING)
+    assert (error is MISSING) == is_missing
+    assert refusal(status, body, REDACT) is not MISSING
+
+
+def test_an_object_with_an_error_says_so() -> None:
+    too_long = told_failure(openai_error("too long", code=400), REDACT)
+    assert isinstance(too_long, CallerFault)
+    assert too_long.message == "upstream failed: too long"
+    assert told_failure(b'{"data":[]}', REDACT) is None
+    assert told_failure(b"<html>", REDACT, MISSING) is not MISSING
+    unexpected = openai_error("Unexpected endpoint or method. (POST /v1/rerank)")
+    assert told_failure(unexpected, REDACT, MISSING) is MISSING
 
 
 @given(st.integers(0, 30), st.integers(1, 400))
