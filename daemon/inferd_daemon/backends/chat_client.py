@@ -4,7 +4,7 @@ The mapping and the transport are others' work; this is the loop between them. I
 always closes the upstream's connection when it stops early, for that is what frees its slot.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from math import inf
 from typing import TypeVar
 
@@ -51,12 +51,11 @@ from .http_messages import (
     may_be_events,
     refuse_encoded,
     retry_after,
-    stream_of,
 )
 from .media import encode_media
-from .streamed_body import ENDING_S, Course, finish_body, piece_source
+from .streamed_body import ENDING_S, Course, body_of, finish_body
 from .thread import in_thread, is_no_thread
-from .transport import PlainTransport
+from .transport import PlainTransport, ResponseBody
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -76,7 +75,7 @@ class ChatClient:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        transport: PlainTransport,
         *,
         base_url: str = "http://localhost",
         dialect: Dialect,
@@ -125,16 +124,14 @@ class ChatClient:
         end = started + self._deadlines.total_s
         first_event_by = min(end, started + self._deadlines.first_byte_s)
         response = await self._send("POST", "/v1/chat/completions", body, first_event_by)
-        stream = stream_of(response)
+        stream = body_of(response)
         try:
             if response.status_code != 200 or not may_be_events(response):
                 raise await self._refusal(response, end)
-            pieces = stream.__aiter__()
-            next_by = piece_source(stream, pieces)
             deadline = first_event_by
             course = Course()
             while True:
-                batch = await self._next_batch(next_by, answer, deadline)
+                batch = await self._next_batch(stream, answer, deadline)
                 now = trio.current_time()
                 if answer.payloads != course.events:
                     course.events, course.last_event_at = answer.payloads, now
@@ -153,7 +150,7 @@ class ChatClient:
                     answer.failure = self._went_silent(answer)
                 if answer.failure is not None:
                     raise self._fault(answer, course, over=now >= end)
-            await finish_body(stream, pieces, now)
+            await finish_body(stream, now)
         finally:
             self.dropped += answer.dropped
             await stream.aclose()
@@ -179,7 +176,7 @@ class ChatClient:
         try:
             body = await self._read_body(response, deadline, MAX_BODY_BYTES)
         finally:
-            await stream_of(response).aclose()
+            await body_of(response).aclose()
         return response.status_code, body
 
     async def status_of(self, path: str, *, timeout_s: float) -> int:
@@ -187,7 +184,7 @@ class ChatClient:
         one more connection. Raises BackendFault.
         """
         response = await self._send("GET", path, b"", trio.current_time() + timeout_s)
-        await stream_of(response).aclose()
+        await body_of(response).aclose()
         return response.status_code
 
     async def aclose(self) -> None:
@@ -216,7 +213,6 @@ class ChatClient:
     async def _send(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
         """The response's head. Raises BackendFault."""
         url = self._urls.get(path) or self._base_url.copy_with(raw_path=path.encode())
-        connect_s = self._deadlines.connect_s
         # With a stream of its own, httpx leaves the headers as they are.
         request = httpx.Request(
             method,
@@ -224,15 +220,12 @@ class ChatClient:
             headers=[*self._headers, (b"content-length", b"%d" % len(body))],
             stream=httpx.ByteStream(body),
             extensions={
-                "timeout": {"connect": connect_s, "pool": connect_s},
+                "timeout": {"connect": self._deadlines.connect_s},
                 "deadline": deadline,
             },
         )
         try:
-            if isinstance(self._transport, PlainTransport):  # keeps the deadline, for less
-                return await self._transport.handle_async_request(request)
-            with trio.CancelScope(deadline=deadline):
-                return await self._transport.handle_async_request(request)
+            return await self._transport.handle_async_request(request)
         except (httpx.ReadTimeout, httpx.WriteTimeout):
             pass  # the deadline: no other limit was given for these
         except httpx.TransportError as error:
@@ -245,13 +238,13 @@ class ChatClient:
 
     async def _next_batch(
         self,
-        next_by: Callable[[float], Awaitable[bytes | None]],
+        stream: ResponseBody,
         answer: ChatAnswer,
         deadline: float,
     ) -> Batch:
         """What one receive brings; sets `answer.failure` where nothing good comes any more."""
         try:
-            piece = await next_by(deadline)
+            piece = await stream.next_by(deadline)
         except httpx.TransportError as error:
             answer.failure = self._translate(error)
             answer.failure.__cause__ = error
@@ -277,7 +270,7 @@ class ChatClient:
             self.succeeded_at = trio.current_time()
             return answer
         finally:
-            await stream_of(response).aclose()
+            await body_of(response).aclose()
 
     async def _refusal(self, response: httpx.Response, end: float) -> RequestError:
         """The error for a response that is no stream of events, in the upstream's own words."""
@@ -301,13 +294,12 @@ class ChatClient:
         With `whole` each of these raises BackendFault instead.
         """
         body = bytearray()
-        stream = stream_of(response)
-        next_by = piece_source(stream, stream.__aiter__())
+        stream = body_of(response)
         fault: BackendFault = UpstreamFault(self._too_late("did not end its answer"))
         while (now := trio.current_time()) < deadline:
             idle_until = now + self._deadlines.idle_s
             try:
-                piece = await next_by(min(deadline, idle_until))
+                piece = await stream.next_by(min(deadline, idle_until))
             except httpx.TransportError as error:
                 fault = self._translate(error)
                 break

@@ -1,6 +1,6 @@
 """Headers of requests and heads of responses, as a client of a chat server sees them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import httpx
 
@@ -83,12 +83,3 @@ def certificate_refusal(error: BaseException) -> str:
             return why.rstrip(".")
         cause = cause.__cause__ or cause.__context__
     return ""
-
-
-async def drain(pieces: AsyncIterator[bytes]) -> None:
-    """To the end, so that the connection may be kept; what comes there matters to nobody."""
-    try:
-        async for _ in pieces:
-            pass
-    except httpx.TransportError:
-        return

@@ -43,6 +43,7 @@ from .upstream_facts import Facts, read_facts
 
 if TYPE_CHECKING:
     from .relaying_client import RelayingClient
+    from .transport import PlainTransport
 
 PROBE_INTERVAL_S = 10.0
 FAR_PROBE_INTERVAL_S = 60.0
@@ -280,14 +281,14 @@ def _client(config: OpenAICompatConfig, dialect: Dialect) -> "RelayingClient":
     )
 
 
-def _transport(config: OpenAICompatConfig, base_url: str) -> "httpx.AsyncBaseTransport":
+def _transport(config: OpenAICompatConfig, base_url: str) -> "PlainTransport":
     from .transport import PlainTransport
 
     if base_url.startswith("http://"):
         return PlainTransport(uds=config.uds)
-    context = _tls_context(config)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4.0)
-    return httpx.AsyncHTTPTransport(verify=context, limits=limits, uds=config.uds, trust_env=False)
+    from .transport.tls import TlsTransport
+
+    return TlsTransport(_tls_context(config), uds=config.uds)
 
 
 # The name is not looked up at once: ssl is long to load, and seldom needed.

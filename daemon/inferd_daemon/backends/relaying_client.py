@@ -18,8 +18,8 @@ from .base import Capabilities, GenerateRequest, Pieces, Relayed, RelayRequest
 from .chat_client import MAX_BODY_BYTES, ChatClient
 from .chat_completions import Dialect, build_body, check_supported, stream_failure
 from .event_relay import EventRelay, read_usage
-from .http_messages import may_be_events, refuse_encoded, stream_of
-from .streamed_body import ENDING_S, Course, finish_body, piece_source
+from .http_messages import may_be_events, refuse_encoded
+from .streamed_body import ENDING_S, Course, body_of, finish_body
 
 MAX_UNWATCHED_CHARS = 16 * 1024
 """Of a prompt. A longer one may take its time to be read, and what tells meanwhile that the
@@ -67,7 +67,7 @@ class RelayingClient(ChatClient):
         finally:
             if events is not None:
                 self.dropped += events.dropped
-            await stream_of(response).aclose()
+            await body_of(response).aclose()
 
     def _prefixed(self, path: str) -> str:
         """The base class knows the prefix by the paths that it asks itself."""
@@ -122,9 +122,7 @@ class RelayedEvents(Pieces):
     ) -> None:
         self._client = client
         self._events = events
-        self._stream = stream_of(response)
-        self._pieces = self._stream.__aiter__()
-        self._next_by = piece_source(self._stream, self._pieces)
+        self._stream = body_of(response)
         self._deadline = first_by
         self._end = end
         self._course = Course()
@@ -145,7 +143,7 @@ class RelayedEvents(Pieces):
                 self.over = True
                 self.usage = events.usage
                 client.succeeded_at = now
-                await finish_body(self._stream, self._pieces, now)
+                await finish_body(self._stream, now)
             elif events.began:
                 longest_s = ENDING_S if events.ending else client._deadlines.idle_s
                 self._deadline = min(self._end, now + longest_s)
@@ -162,7 +160,7 @@ class RelayedEvents(Pieces):
         """What may be passed on, maybe nothing. Raises RequestError where nothing good comes."""
         client, events = self._client, self._events
         try:
-            piece = await self._next_by(self._deadline)
+            piece = await self._stream.next_by(self._deadline)
         except httpx.TransportError as error:
             raise client._translate(error) from error
         if piece is None and not events.ending:

@@ -3,13 +3,12 @@
 It knows nothing of what the pieces hold.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from math import inf
 
 import httpx
 import trio
 
-from .http_messages import drain
 from .transport import ResponseBody
 
 DRAIN_S = 0.01
@@ -41,31 +40,16 @@ class Course:
         return now
 
 
-async def finish_body(
-    stream: httpx.AsyncByteStream, pieces: AsyncIterator[bytes], now: float
-) -> None:
+def body_of(response: httpx.Response) -> ResponseBody:
+    """Of a response of our own transport."""
+    assert isinstance(response.stream, ResponseBody)
+    return response.stream
+
+
+async def finish_body(body: ResponseBody, now: float) -> None:
     """Wait for the end of the body behind an answer that is whole: that saves the connection."""
-    longest_s = TLS_DRAIN_S
-    if isinstance(stream, ResponseBody):
-        if stream.whole:
-            return
-        longest_s = DRAIN_S
-    with trio.CancelScope(deadline=now + longest_s):
-        await drain(pieces)
-
-
-def piece_source(
-    stream: httpx.AsyncByteStream, pieces: AsyncIterator[bytes]
-) -> Callable[[float], Awaitable[bytes | None]]:
-    """Gives the next piece of `stream`, which `pieces` iterates: b"" at its end, None when the
-    deadline that it is given came first. Raises httpx.TransportError.
-    """
-    if isinstance(stream, ResponseBody):
-        return stream.next_by  # waits without a cancel scope of its own, which costs the most
-
-    async def next_by(deadline: float) -> bytes | None:
-        with trio.CancelScope(deadline=deadline):
-            return await anext(pieces, b"")
-        return None
-
-    return next_by
+    deadline = now + (TLS_DRAIN_S if body.secure else DRAIN_S)
+    with suppress(httpx.TransportError):
+        while not body.whole and trio.current_time() < deadline:
+            if not await body.next_by(deadline):
+                break

@@ -1,7 +1,7 @@
-"""HTTP/1.1 in clear over TCP and Unix sockets, behind httpx's transport interface.
+"""HTTP/1.1 over TCP and Unix sockets, in clear or over TLS, behind httpx's transport interface.
 
 Made for streams of small chunks: all that one receive brought is parsed and handed over at once.
-TLS, proxies and HTTP/2 are httpx's own business, not this one's.
+Proxies and HTTP/2 it does not know. TLS is loaded by who needs it: `TlsTransport` of `.tls`.
 """
 
 from .connection import Connection

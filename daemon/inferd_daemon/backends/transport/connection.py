@@ -64,20 +64,21 @@ class Connection:
         sent = self._send_some(data)
         if sent == len(data):
             return True
-        with time_limit(timeout_s, httpx.WriteTimeout, UNREAD):
-            whole = await self._send_rest(memoryview(data)[sent:], hear)
-        return whole
+        return await self._send_rest(memoryview(data)[sent:], timeout_s, hear)
 
-    async def _send_rest(self, view: memoryview, hear: Callable[[bytes], bool] | None) -> bool:
-        while view:
-            if hear is None:
-                await trio.lowlevel.wait_writable(self._socket)
-            else:
-                await _wait_ready(self._socket)
-                said = self._said()
-                if said is not None and hear(said):
-                    return False
-            view = view[self._send_some(view) :]
+    async def _send_rest(
+        self, view: memoryview, timeout_s: float | None, hear: Callable[[bytes], bool] | None
+    ) -> bool:
+        with time_limit(timeout_s, httpx.WriteTimeout, UNREAD):
+            while view:
+                if hear is None:
+                    await trio.lowlevel.wait_writable(self._socket)
+                else:
+                    await _wait_ready(self._socket)
+                    said = self._said()
+                    if said is not None and hear(said):
+                        return False
+                view = view[self._send_some(view) :]
         return True
 
     def _said(self) -> bytes | None:

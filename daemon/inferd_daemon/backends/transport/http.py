@@ -52,6 +52,11 @@ class ResponseBody(httpx.AsyncByteStream):
         """The response has been received to its end."""
         return self._parser.complete
 
+    @property
+    def secure(self) -> bool:
+        """It comes over TLS, where another connection costs more."""
+        return self._transport.scheme == "https"
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -129,6 +134,9 @@ class PlainTransport(httpx.AsyncBaseTransport):
     Request bodies are gathered before they are sent.
     """
 
+    scheme = "http"
+    default_port = 80
+
     def __init__(
         self, *, uds: str | None = None, leave: Callable[[Connection], None] = Connection.close
     ) -> None:
@@ -143,9 +151,11 @@ class PlainTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx.ConnectError, WriteTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
         url = request.url
-        if url.scheme != "http":
-            raise httpx.UnsupportedProtocol(f"this transport speaks http://, not {url.scheme}://")
-        origin = (url.host, url.port or 80)
+        if url.scheme != self.scheme:
+            raise httpx.UnsupportedProtocol(
+                f"this transport speaks {self.scheme}://, not {url.scheme}://"
+            )
+        origin = (url.host, url.port or self.default_port)
         data = await request_bytes(request)
         kept = self._take_idle(origin)
         if kept is not None:
@@ -153,10 +163,15 @@ class PlainTransport(httpx.AsyncBaseTransport):
                 return await self._exchange(kept, origin, request, data)
             except StaleConnection:
                 pass
-        timeout_s = time_for("connect", request)
-        fresh = await connect(*origin, self._uds, timeout_s=timeout_s, hub=self._hub)
+        fresh = await self._connect(request)
         self._open.add(fresh)
         return await self._exchange(fresh, origin, request, data)
+
+    async def _connect(self, request: httpx.Request) -> Connection:
+        """Raises httpx.ConnectError, ConnectTimeout."""
+        host, port = request.url.host, request.url.port or self.default_port
+        timeout_s = time_for("connect", request)
+        return await connect(host, port, self._uds, timeout_s=timeout_s, hub=self._hub)
 
     def release(self, origin: Origin, connection: Connection) -> None:
         """Take back a connection whose response was read to its end."""

@@ -5,19 +5,14 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
 
 from inferd_daemon.backends.transport import PlainTransport
 from tests.support.scripted_upstream import (
-    CHUNKS_END,
-    EVENTS_HEAD,
     Close,
     Hang,
-    Pause,
     Script,
     ScriptedUpstream,
     Take,
-    chunk,
     serve,
     whole,
 )
