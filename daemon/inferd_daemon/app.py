@@ -31,6 +31,7 @@ from .fronts.open_files import OpenFiles, open_files
 from .fronts.together import Fronts, share_connections
 from .lean_imports import LATE, import_later
 from .orders import SIGNALS, Order, Orders
+from .supervision.leasing import Leasing
 from .supervision.runtimes.registry import Runtimes
 from .supervision.succession.handover import (
     HandedClient,
@@ -99,7 +100,7 @@ async def serve(
                 timeout_s = config.daemon.drain_timeout_s
                 if (
                     await _told(orders, view) == "upgrade"
-                    and await _rest(fronts, timeout_s, orders, manager)
+                    and await _rest(fronts, parts.leasing, timeout_s, orders, manager)
                     # Who asked for it meanwhile was promised a stop.
                     and not view.stop_asked.is_set()
                 ):
@@ -173,11 +174,14 @@ async def _ask(upgrade: Upgrade) -> None:
         await upgrade.ask()
 
 
-async def _rest(fronts: Fronts, timeout_s: float, orders: Orders, manager: ServiceManager) -> bool:
+async def _rest(
+    fronts: Fronts, leasing: Leasing, timeout_s: float, orders: Orders, manager: ServiceManager
+) -> bool:
     """Have everything at rest for the next self; False where a signal asks for a stop instead."""
     _log.info("upgrading", pid=os.getpid())
     manager.reloading()
     fronts.pause()
+    leasing.hear_nobody()
     fronts.end_streams()
     return await _drain(fronts, fronts.rested, timeout_s, orders)
 

@@ -353,6 +353,36 @@ def test_who_died_with_the_daemon_keeps_its_lease_for_a_moment_only(server: Path
         daemon.stop()
 
 
+def test_nothing_runs_for_the_lost_alone_and_their_time_is_given_once(server: Path) -> None:
+    config = ENDLESS_ROUTE.format(model=MODEL, idle_ttl="forever")
+    with leasing_daemon(config, server=server) as daemon:
+        with subprocess.Popen(
+            [sys.executable, "-c", _HOLDS, daemon.socket], stdout=subprocess.PIPE, text=True
+        ) as owner:
+            assert owner.stdout is not None
+            lost = owner.stdout.readline().strip()
+            daemon.process.kill()
+            owner.kill()
+            daemon.process.wait()
+        left = []
+        for _ in range(2):
+            start_again(daemon, server)
+            with connected(daemon.socket) as client:
+                left.append(ask(client, "lease.get", lease_ref=lost)["left_ms"])
+                (runtime,) = runtimes(client)
+                assert (runtime["state"], runtime["pid"]) == ("stopped", None)
+                time.sleep(0.2)  # what was restored is written by nobody's order
+            daemon.process.kill()
+            daemon.process.wait()
+        assert left[1] < left[0] <= 30_000
+        start_again(daemon, server)
+        with connected(daemon.socket) as client:
+            # Another program of the same user takes it up: now there is somebody to run it for.
+            ask(client, "lease.renew", lease_ref=lost, ttl_ms=60_000)
+            wait_runtime(client, runtime["instance_key"], "ready")
+        daemon.stop()
+
+
 def test_an_orderly_stop_keeps_leases_with_time_left(server: Path) -> None:
     with leasing_daemon("", server=server) as daemon:
         with connected(daemon.socket) as client:

@@ -6,6 +6,7 @@ Restores the daemon's former run before it lets anybody in.
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -35,11 +36,13 @@ from .leases.journal import (
 )
 from .leases.journal_file import JournalFile
 from .leases.keeper import LeaseKeeper
+from .leases.lease import Lease
+from .leases.owners import AbsentOwners, owner_ended
 from .leases.placing import Placing
 from .leases.relay import Relay
 from .leases.revival import Revival
 from .leases.socket_access import SocketAccess
-from .processes.identity import is_gone, read_boot_id, read_start_ticks
+from .processes.identity import read_boot_id, read_start_ticks
 from .runtimes.leftovers import Leftovers
 from .runtimes.managed import Managed
 from .runtimes.registry import Runtimes
@@ -90,8 +93,10 @@ class Leasing:
         self._leftovers = leftovers if handover is None else None
         self._handed = [] if handover is None else handover.runtimes
         self._living = frozenset() if handover is None else handover.connections
+        self._unread_since = None if handover is None else handover.began
         self.keeper.on_unheld = self._unheld
         self.keeper.on_over = self.calls.end
+        self.keeper.on_return = self.revival.hurry
         self.runtimes.before_start = self._before_start
         self.runtimes.on_change = self._on_change
         self._add_configured()
@@ -174,6 +179,7 @@ class Leasing:
         await nursery.start(self.keeper.run)
         await nursery.start(self.idling.run)
         await nursery.start(self.revival.run)
+        nursery.start_soon(AbsentOwners(self.keeper, RETURN_GRACE_S).run)
         nursery.start_soon(self._open_front)
 
     async def _open_front(self) -> None:
@@ -185,6 +191,10 @@ class Leasing:
             await front.address()
         except RequestError as error:
             _log.warning("leases cannot be used over HTTP", reason=error.message)
+
+    def hear_nobody(self) -> None:
+        """Call it when clients are read no more, for the daemon's next self to read them."""
+        self.keeper.stand_still()
 
     def let_go(self) -> None:
         """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""
@@ -216,35 +226,60 @@ class Leasing:
             await in_thread(self._leftovers.sweep, None, kept)
 
     def _restore(self, former: list[Live]) -> None:
-        """Leases with time left, and their runtimes, which start again at once."""
+        """Leases with time left, and their runtimes, which start again at once.
+
+        Not for those alone whose owners have ended: a runtime starts once one of them is renewed.
+        """
         runtimes = {e.instance_key: e for e in former if isinstance(e, RuntimeEntry)}
         clocks = self.clocks()
         wanted: dict[str, int] = {}
+        lost: set[str] = set()
         for entry in former:
             if not isinstance(entry, LeaseEntry):
                 continue
-            key = entry.lease.instance_key
             lease = lease_of(entry, clocks)
-            back = key in wanted or (lease.alive(clocks.monotonic) and self._revive(runtimes, key))
-            ended = entry.boot_id != self.boot_id or (lease.pid is not None and is_gone(lease.pid))
-            if back and self.keeper.restore(lease, RETURN_GRACE_S, self._living, owner_ended=ended):
-                wanted.setdefault(key, lease.uid)
-            else:
+            ended = entry.boot_id != self.boot_id or owner_ended(lease)
+            back = self._take_back(lease, runtimes, ended=ended)
+            if back is None:
                 self.keeper.forget(entry.key)
+                continue
+            wanted.setdefault(back.instance_key, back.uid)
+            if ended and back.lost:
+                lost.add(back.lease_ref)
         self.keeper.end_orphans()
+        for lease in self.keeper.table:
+            runtime = self.runtimes.get(lease.instance_key)
+            awaited = lost.isdisjoint((lease.lease_ref, lease.parent))
+            if runtime is not None and not runtime.wanted and awaited:
+                self.runtimes.start(runtime)
         for key, entry in runtimes.items():
-            if key in wanted:
+            if key in wanted and self.keeper.held(key):
                 self.keeper.known(entry, wanted[key])
             else:
                 self.keeper.forget(entry.key)
         if wanted:
             _log.info("restored", leases=len(self.keeper.table), runtimes=len(wanted))
 
-    def _revive(self, entries: dict[str, RuntimeEntry], key: str) -> bool:
-        """Have a runtime of the former run started again; False where it cannot be."""
-        runtime = self.runtimes.get(key)
+    def _take_back(
+        self, lease: Lease, entries: Mapping[str, RuntimeEntry], *, ended: bool
+    ) -> Lease | None:
+        """The lease, and in the table its runtime, not started; None where one is no more."""
+        back = self.keeper.restore(
+            lease,
+            RETURN_GRACE_S,
+            self._living,
+            owner_ended=ended,
+            unread_since=self._unread_since,
+        )
+        if back is not None and not self._find_again(entries, lease.instance_key):
+            self.keeper.table.end(lease.lease_ref)
+            return None
+        return back
+
+    def _find_again(self, entries: Mapping[str, RuntimeEntry], key: str) -> bool:
+        """Have a runtime of the former run in the table; False where it cannot be."""
+        runtime, entry = self.runtimes.get(key), entries.get(key)
         if runtime is None:
-            entry = entries.get(key)
             if entry is None:
                 return False
             try:
@@ -253,9 +288,8 @@ class Leasing:
             except (RequestError, OperatorError) as error:
                 _log.warning("runtime not restored", instance_key=key, reason=str(error))
                 return False
+        if runtime.estimated_bytes is None and entry is not None:
             runtime.estimated_bytes = entry.estimated_bytes
-        if not runtime.wanted:
-            self.runtimes.start(runtime)
         return True
 
     # -- what is told ----------------------------------------------------------------------

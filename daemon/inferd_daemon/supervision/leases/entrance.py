@@ -112,6 +112,6 @@ class Entrance:
         if kept is not None:
             return kept
         lease = self._keeper.table.find(ref)
-        if lease is None or lease.token_sha256 is None or not lease.alive(self._keeper.now()):
+        if lease is None or lease.token_sha256 is None or not self._keeper.alive(lease):
             raise not_found(ref)
         return _Kept(lease.instance_key, lease.token_sha256, lease.model_identity)

@@ -16,6 +16,7 @@ from inferd_proto import ErrorCode, JsonObject, LeaseEnsure
 
 from ...errors import RequestError
 from ..changes import Changes
+from ..processes.identity import read_start_ticks
 from .journal import Clocks, Entry, Gone, Live, RuntimeEntry, encode, encode_again, lease_entry
 from .journal_file import JournalFile, JournalUnavailable
 from .lease import Claimant, Lease
@@ -39,7 +40,8 @@ class LeaseKeeper:
     """Grants, renews, ends and restores leases. Keep `run` running, and the journal's own.
 
     `clocks` reads both clocks. `on_unheld` is told of each runtime whose last lease ended,
-    `on_over` of each lease that ended.
+    `on_over` of each lease that ended, `on_return` of each runtime of a restored lease that its
+    owner has come back to.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class LeaseKeeper:
         self.table = LeaseTable(limits)
         self.on_unheld: Callable[[str], None] = lambda _key: None
         self.on_over: Callable[[str], None] = lambda _ref: None
+        self.on_return: Callable[[str], None] = lambda _key: None
         self._journal = journal
         self._clocks = clocks
         self._changes = changes
@@ -75,6 +78,15 @@ class LeaseKeeper:
     def held(self, instance_key: str) -> bool:
         """Whether a runtime has a live lease, an implicit one included."""
         return self.table.held(self.now(), instance_key)
+
+    def alive(self, lease: Lease) -> bool:
+        """Whether its time is not over."""
+        return self.table.alive(self.now(), lease)
+
+    def stand_still(self) -> None:
+        """From now on nothing ends for want of a renewal: owners are not heard any more."""
+        self.table.stand_still()
+        self._expiry_moved.set()
 
     def count(self, instance_key: str) -> int:
         """How many owners hold a runtime."""
@@ -115,6 +127,7 @@ class LeaseKeeper:
             instance_key,
             asked,
             owner,
+            pid_started=_start_of(owner) if asked.bind == "connection" else None,
             token_sha256=token_sha256,
             model_identity=model_identity,
         )
@@ -150,7 +163,8 @@ class LeaseKeeper:
         """
         clocks = self._clocks()
         before = self.table.get(clocks.monotonic, lease_ref, by)
-        lease = self.table.renew(clocks.monotonic, lease_ref, ttl_ms, by)
+        started = _start_of(by) if before.lost else None
+        lease = self.table.renew(clocks.monotonic, lease_ref, ttl_ms, by, pid_started=started)
         # At once: it holds from now on, also where its caller leaves before it is on the disk.
         self._mind_expiry(lease)
         try:
@@ -160,6 +174,9 @@ class LeaseKeeper:
             self._mind_expiry(before)
             raise
         self._tell("renewed", lease)
+        if before.lost:
+            for one in filter(None, (lease, self.table.child_of(lease_ref))):
+                self.on_return(one.instance_key)
         return lease
 
     async def release(self, lease_ref: str, by: Claimant) -> None:
@@ -219,13 +236,34 @@ class LeaseKeeper:
         connections: Container[int] = (),
         *,
         owner_ended: bool = False,
+        unread_since: float | None = None,
     ) -> Lease | None:
         """Take in a lease of the daemon's former run; None where its time is over.
 
         `connections` are those that live on from that run; `owner_ended` where the program that
-        took it is known to be gone.
+        took it is known to be gone; since `unread_since` nobody was heard. What is changed by that
+        is written soon: the next start does not give the same time once more.
         """
-        return self.table.restore(self.now(), lease, grace_s, connections, owner_ended=owner_ended)
+        clocks = self._clocks()
+        back = self.table.restore(
+            clocks.monotonic,
+            lease,
+            grace_s,
+            connections,
+            owner_ended=owner_ended,
+            unread_since=unread_since,
+        )
+        if back is not None and back != lease:
+            self._settle(lease_entry(back, clocks))
+        return back
+
+    def shorten(self, lease_ref: str, left_s: float) -> None:
+        """Have a lease end in `left_s` at the latest; nobody waits until that is written."""
+        clocks = self._clocks()
+        lease = self.table.shorten(lease_ref, clocks.monotonic + left_s)
+        if lease is not None:
+            self._settle(lease_entry(lease, clocks))
+            self._mind_expiry(lease)
 
     def end_orphans(self) -> None:
         """After all were restored: end the leases whose parent was not."""
@@ -345,6 +383,10 @@ class LeaseKeeper:
 
         if not lease.implicit:
             self._changes.publish(describe)
+
+
+def _start_of(owner: Claimant) -> int | None:
+    return None if owner.pid is None else read_start_ticks(owner.pid)
 
 
 def _new_ref() -> str:

@@ -34,6 +34,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     `token_sha256` is there where requests come through the daemon's HTTP front. One with a
     `parent` holds what the other lease needs, and ends with it. `model_identity` is what its owner
     calls the model: others may share the runtime under other names; None where it named none.
+    `pid_started` tells the owner's process from a later one of the same number (its start in
+    ticks, 0 where it cannot be read); None where the lease does not depend on it.
     """
 
     lease_ref: str
@@ -53,6 +55,12 @@ class Lease(Struct, frozen=True, kw_only=True):
     token_sha256: str | None = None
     parent: str | None = None
     model_identity: str | None = None
+    pid_started: int | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is bound, and its owner has not come back after a restart of the daemon."""
+        return self.bind == "connection" and self.connection is None and not self.implicit
 
     def alive(self, now: float) -> bool:
         """Whether its time is not over."""

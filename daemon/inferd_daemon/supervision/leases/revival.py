@@ -40,7 +40,12 @@ class Revival:
         self._keeper = keeper
         self._placing = placing
         self._first_rest_s = first_rest_s
-        self._tended: set[str] = set()
+        self._tended: dict[str, trio.CancelScope] = {}
+
+    def hurry(self, key: str) -> None:
+        """Somebody has come back to a lease on it: it is tried now, where it rests."""
+        if key in self._tended:
+            self._tended[key].cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after each leased runtime that does not run, until cancelled."""
@@ -49,7 +54,7 @@ class Revival:
             while True:
                 for runtime in self._runtimes:
                     if self._lies(runtime) and runtime.key not in self._tended:
-                        self._tended.add(runtime.key)
+                        self._tended[runtime.key] = trio.CancelScope()
                         nursery.start_soon(self._tend, runtime.key)
                 await self._runtimes.wait_changed()
                 # Leases come and go by the thousand; one look serves them all.
@@ -60,7 +65,8 @@ class Revival:
         rest_s = self._first_rest_s
         try:
             while self._lies(self._runtimes.get(key)):
-                await trio.sleep(rest_s)
+                with trio.move_on_after(rest_s) as self._tended[key]:
+                    await trio.sleep_forever()
                 rest_s = min(rest_s * 2, LONGEST_REST_S)
                 runtime = self._runtimes.get(key)
                 # Somebody else may have had it started, or it may be held no more.
@@ -68,7 +74,7 @@ class Revival:
                     await self._try(runtime)
                 await self._settled(key)
         finally:
-            self._tended.discard(key)
+            del self._tended[key]
 
     async def _try(self, runtime: Managed) -> None:
         name = runtime.blueprint.name

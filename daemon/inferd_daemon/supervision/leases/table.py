@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from inferd_proto import LeaseContext, LeaseEnsure
 
 from .lease import Claimant, Lease, lives_by, not_found, not_renewable, not_yours, too_many
+from .restoration import Absence, returned
 
 Index = dict[str, dict[str, Lease]]
 
@@ -38,6 +39,7 @@ class LeaseTable:
         self._children: dict[str, str] = {}
         # Deadlines, with stale entries for renewed and ended leases: skipped when they come up.
         self._heap: list[tuple[float, str]] = []
+        self._still = False
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -53,10 +55,11 @@ class LeaseTable:
         asked: LeaseEnsure,
         owner: Claimant,
         *,
+        pid_started: int | None = None,
         token_sha256: str | None = None,
         model_identity: str | None = None,
     ) -> Lease:
-        """A new lease as `asked`. `lease_ref` must be new.
+        """A new lease as `asked`. `lease_ref` must be new, `pid_started` the owner's.
 
         Raises RequestError (`queue_full`) at a limit.
         """
@@ -68,6 +71,7 @@ class LeaseTable:
             owner_ref=asked.owner_ref,
             uid=owner.uid,
             pid=owner.pid,
+            pid_started=pid_started if bound else None,
             transport=asked.transport,
             bind=asked.bind,
             renewable=asked.renewable,
@@ -145,41 +149,62 @@ class LeaseTable:
         connections: Container[int] = (),
         *,
         owner_ended: bool = False,
+        unread_since: float | None = None,
     ) -> Lease | None:
         """Take in a lease of the daemon's former run; None where its time is over.
 
         Its connection is gone, unless it is among `connections`. One that lived by it alone gets
         `grace_s` for its owner to come back and renew, and so does any that was bound to one of a
         program that is known to have ended: no more than that. One with a parent lives by that.
+        Since `unread_since` no owner was heard: that costs none of them its lease.
         """
-        if not lease.alive(now) or lease.implicit:
-            return None
-        lives_on = lease.connection is not None and lease.connection in connections
-        if lives_on or lease.parent is not None:
-            self._insert(lease)
-            return lease
-        deadline = now + grace_s
-        if lease.deadline is not None:
-            lost = lease.bind == "connection" and owner_ended
-            deadline = min(lease.deadline, deadline) if lost else lease.deadline
-        lease = replace(lease, connection=None, deadline=deadline)
-        self._insert(lease)
-        return lease
+        absence = Absence(grace_s, connections, unread_since)
+        back = returned(now, lease, absence, owner_ended=owner_ended)
+        if back is not None:
+            self._insert(back)
+        return back
 
-    def renew(self, now: float, lease_ref: str, ttl_ms: int, by: Claimant) -> Lease:
+    def shorten(self, lease_ref: str, deadline: float) -> Lease | None:
+        """Have a lease end by `deadline` at the latest; None where it does so already."""
+        lease = self._leases.get(lease_ref)
+        if lease is None or (lease.deadline is not None and lease.deadline <= deadline):
+            return None
+        shortened = replace(lease, deadline=deadline)
+        self._remove(lease)
+        self._insert(shortened)
+        return shortened
+
+    def stand_still(self) -> None:
+        """From now on nothing ends for want of a renewal: owners are not heard any more."""
+        self._still = True
+
+    def alive(self, now: float, lease: Lease) -> bool:
+        """Whether its time is not over."""
+        return lease.alive(now) or (self._still and lease.renewable)
+
+    def renew(
+        self,
+        now: float,
+        lease_ref: str,
+        ttl_ms: int,
+        by: Claimant,
+        *,
+        pid_started: int | None = None,
+    ) -> Lease:
         """The lease with `ttl_ms` left from now on, bound to the renewer's connection if bound.
+
+        One that had lost its connection is the renewing program's then.
 
         Raises RequestError: `not_found`, `permission_denied`, `conflict` (not renewable).
         """
         lease = self._owned(now, lease_ref, by)
         if not lease.renewable or lease.implicit:
             raise not_renewable(lease_ref)
-        renewed = replace(
-            lease,
-            ttl_ms=ttl_ms,
-            deadline=now + ttl_ms / 1000,
-            connection=self._connection_for(lease, by),
-        )
+        renewed = replace(lease, ttl_ms=ttl_ms, deadline=now + ttl_ms / 1000)
+        if lease.lost:
+            renewed = replace(
+                renewed, connection=by.connection, pid=by.pid, pid_started=pid_started
+            )
         self._remove(lease)
         self._insert(renewed)
         return renewed
@@ -209,7 +234,7 @@ class LeaseTable:
             raise not_yours(lease_ref)
         if lease.parent is not None:
             raise lives_by(lease_ref, lease.parent)
-        if not lease.alive(now):
+        if not self.alive(now, lease):
             return None
         self._remove(lease)
         return lease
@@ -245,7 +270,7 @@ class LeaseTable:
         while self._heap and self._heap[0][0] <= now:
             deadline, ref = heappop(self._heap)
             lease = self._leases.get(ref)
-            if lease is not None and lease.deadline == deadline:
+            if lease is not None and lease.deadline == deadline and not self.alive(now, lease):
                 self._remove(lease)
                 ended.append(lease)
         return ended
@@ -255,7 +280,8 @@ class LeaseTable:
         while self._heap:
             deadline, ref = self._heap[0]
             lease = self._leases.get(ref)
-            if lease is not None and lease.deadline == deadline:
+            counts = lease is not None and not (self._still and lease.renewable)
+            if lease is not None and counts and lease.deadline == deadline:
                 return deadline
             heappop(self._heap)
         return None
@@ -282,7 +308,7 @@ class LeaseTable:
             (
                 lease
                 for lease in candidates
-                if lease.alive(now)
+                if self.alive(now, lease)
                 and not lease.implicit
                 and lease.belongs_to(by)
                 and owner_ref in (None, lease.owner_ref)
@@ -294,25 +320,20 @@ class LeaseTable:
     def holders(self, now: float, instance_key: str) -> list[Lease]:
         """The live leases on a runtime, implicit ones too."""
         leases = self._by_instance.get(instance_key, {}).values()
-        return [lease for lease in leases if lease.alive(now)]
+        return [lease for lease in leases if self.alive(now, lease)]
 
     def held(self, now: float, instance_key: str) -> bool:
         """Whether a runtime has a live lease: then it is not stopped, evicted or replaced."""
-        return any(lease.alive(now) for lease in self._by_instance.get(instance_key, {}).values())
+        leases = self._by_instance.get(instance_key, {}).values()
+        return any(self.alive(now, lease) for lease in leases)
 
     def _owned(self, now: float, lease_ref: str, by: Claimant) -> Lease:
         lease = self._leases.get(lease_ref)
-        if lease is None or not lease.alive(now):
+        if lease is None or not self.alive(now, lease):
             raise not_found(lease_ref)
         if not lease.belongs_to(by):
             raise not_yours(lease_ref)
         return lease
-
-    def _connection_for(self, lease: Lease, by: Claimant) -> int | None:
-        if lease.bind != "connection":
-            return None
-        # Only a lease without a connection (restored) goes over to another one.
-        return by.connection if lease.connection is None else lease.connection
 
     def _check_limits(self, owner: Claimant) -> None:
         if len(self._leases) >= self._limits.total:

@@ -19,6 +19,17 @@ def read_start_ticks(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def has_ended(pid: int, start_ticks: int | None) -> bool:
+    """Whether certainly the process of this number and start has ended.
+
+    `start_ticks` None or 0: its start is not known, and whoever bears the number counts as it.
+    """
+    if is_gone(pid):
+        return True
+    started = read_start_ticks(pid) if start_ticks and pid > 0 else 0
+    return started not in (0, start_ticks)
+
+
 def is_gone(pid: int) -> bool:
     """Whether certainly no process bears the number: false also where it cannot be told.
 

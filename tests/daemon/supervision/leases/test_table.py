@@ -194,6 +194,34 @@ def test_a_bound_owner_that_does_not_come_back_loses_it() -> None:
     assert [lease.lease_ref for lease in table.expire(6)] == ["b"]
 
 
+def test_while_owners_are_not_heard_nothing_ends_that_they_would_have_renewed() -> None:
+    table = LeaseTable()
+    table.grant(0, "kept", "k", _ensure(ttl_ms=2_000), ALICE)
+    table.grant(0, "fixed", "q", _ensure(ttl_ms=2_000, renewable=False), ALICE)
+    table.stand_still()
+    table.grant(1, "late", "k", _ensure(ttl_ms=1_000), ALICE)
+    assert table.next_deadline() == 2
+    assert [lease.lease_ref for lease in table.expire(50)] == ["fixed"]
+    assert table.next_deadline() is None
+    assert (table.held(50, "k"), table.held(50, "q")) == (True, False)
+    assert {lease.lease_ref for lease in table.visible(50, ALICE)} == {"kept", "late"}
+    assert table.renew(50, "kept", 1_000, ALICE).deadline == 51
+    ended = table.release(60, "kept", ALICE)
+    assert ended is not None
+    assert ended.lease_ref == "kept"
+
+
+def test_who_comes_back_is_the_owner_of_record() -> None:
+    bound = LeaseTable().grant(0, "b", "k", _ensure(bind="connection"), ALICE, pid_started=5)
+    table = LeaseTable()
+    table.restore(1, bound, 30)
+    back = table.renew(2, "b", 60_000, ALICE._replace(pid=77, connection=9), pid_started=8)
+    assert (back.pid, back.pid_started, back.connection) == (77, 8, 9)
+    # Another program of the same user may renew it, and it stays whose it is.
+    again = table.renew(3, "b", 60_000, ALICE._replace(pid=78, connection=10), pid_started=9)
+    assert (again.pid, again.pid_started, again.connection) == (77, 8, 9)
+
+
 def test_a_bound_lease_outlives_its_program_by_the_grace_alone() -> None:
     former = LeaseTable()
     asked = _ensure(bind="connection", ttl_ms=60_000)
