@@ -31,7 +31,8 @@ _STOP_REASONS: dict[str, StopReason] = {"end": "end_turn", "length": "max_tokens
 class Done:
     """The last event of a generation.
 
-    `usage` is what the engine counted. `content` is the whole text where the request had
+    `usage` is what the engine counted; all zeros where `counted` is false, and nobody did, which
+    happens with CLI agents asked over HTTP alone. `content` is the whole text where the request had
     `stream=False`, or was v1; else None. `tool_choice_unsatisfied`: a call was required, the
     budget ran out, and none came. `backend` is for diagnosis only.
     """
@@ -41,6 +42,7 @@ class Done:
     backend: str = ""
     content: str | None = None
     tool_choice_unsatisfied: bool = False
+    counted: bool = True
 
 
 Event: TypeAlias = TextDelta | ThinkingDelta | ToolUse | Queued | Done

@@ -16,7 +16,7 @@ class ChatEvents:
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._stop_reason: StopReason | None = None
-        self._usage = Usage(0, 0)
+        self._usage: Usage | None = None
 
     def feed(self, line: str) -> list[Event]:
         """What one line says. Raises RequestFailed where it is an error, ProtocolViolation."""
@@ -41,7 +41,9 @@ class ChatEvents:
         """The end. Raises ProtocolViolation where there was none."""
         if self._stop_reason is None:
             raise ProtocolViolation("the endpoint ended its answer before it was whole")
-        return Done(self._stop_reason, self._usage, self._backend)
+        counted = self._usage is not None
+        usage = self._usage or Usage(0, 0)
+        return Done(self._stop_reason, usage, self._backend, counted=counted)
 
     def _read(self, choice: dict[str, object]) -> list[Event]:
         reason = choice.get("finish_reason")

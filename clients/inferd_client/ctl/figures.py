@@ -32,7 +32,7 @@ class Stopwatch:
     def measure(self, done: Done) -> "Figures":
         """The figures of an answer that has ended."""
         first_at = self._last_at if self._first_at is None else self._first_at
-        tokens = done.usage.output_tokens
+        tokens = done.usage.output_tokens if done.counted else 0
         decoding = self._last_at - first_at
         whole = self._last_at - self._asked_at
         streamed = tokens > 1 and self._deltas > 1 and decoding >= _DECODING_SHARE * whole
@@ -43,7 +43,7 @@ class Stopwatch:
         return Figures(
             first_s=first_at - self._asked_at,
             whole_s=whole,
-            tokens=tokens,
+            tokens=tokens if done.counted else None,
             tokens_per_s=rate,
         )
 
@@ -54,20 +54,23 @@ class Stopwatch:
 
 class Figures(NamedTuple):
     """`first_s` from the question to the first token or call that came; `tokens_per_s` from there
-    on, over the whole time where decoding was no large part of it, None without tokens."""
+    on, over the whole time where decoding was no large part of it, None without tokens. `tokens` is
+    None where nobody counted."""
 
     first_s: float
     whole_s: float
-    tokens: int
+    tokens: int | None
     tokens_per_s: float | None
 
     def in_words(self) -> str:
         """One line."""
+        first = f"first token after {duration(self.first_s)}"
+        if self.tokens is None:
+            return f"{first}, all in {duration(self.whole_s)}, tokens not counted"
         plural = "" if self.tokens == 1 else "s"
         whole = f"{self.tokens} token{plural} in {duration(self.whole_s)}"
         if self.tokens_per_s is None:
             return whole
-        first = f"first token after {duration(self.first_s)}"
         digits = 0 if self.tokens_per_s >= 10 else 1
         return f"{first}, {whole}, {self.tokens_per_s:,.{digits}f} tokens/s"
 

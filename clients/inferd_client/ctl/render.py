@@ -30,10 +30,12 @@ def json_line(value: object) -> str:
 
 
 def event_json(event: Event) -> str:
-    """An event as one JSON line, tagged by `type`."""
+    """An event as one JSON line, tagged by `type`. `usage` is null where nobody counted."""
     fields = msgspec.to_builtins(event)
     if isinstance(event, Done):
         fields = {"type": "done"} | {k: v for k, v in fields.items() if v is not None}
+        if not fields.pop("counted"):
+            fields["usage"] = None
     return json_line(fields)
 
 

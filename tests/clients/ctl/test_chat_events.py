@@ -6,6 +6,7 @@ import pytest
 
 from inferd_client import BackendFailed, DaemonBusy, NotFound, ProtocolViolation, RequestFailed
 from inferd_client.ctl.chat_events import ChatEvents, failed
+from inferd_client.ctl.render import event_json
 from inferd_proto import TextDelta, ThinkingDelta, Usage
 
 
@@ -32,6 +33,20 @@ def test_an_answer_from_its_first_chunk_to_its_end() -> None:
     assert got == [ThinkingDelta("hm"), TextDelta("Hel"), TextDelta("lo")]
     done = events.finish()
     assert (done.stop_reason, done.usage, done.backend) == ("end_turn", Usage(3, 2), "claude")
+    assert done.counted
+    assert json.loads(event_json(done))["usage"] == {"input_tokens": 3, "output_tokens": 2}
+
+
+@pytest.mark.parametrize("last", ['{"choices":[],"usage":null}', '{"choices":[]}'])
+def test_what_nobody_counted_is_not_told_as_nothing(last: str) -> None:
+    events = ChatEvents("amp")
+    for line in (chunk(content="Hello"), chunk("stop"), f"data: {last}", "data: [DONE]"):
+        events.feed(line)
+    done = events.finish()
+    fields = json.loads(event_json(done))
+    assert (fields["type"], fields["stop_reason"], fields["usage"]) == ("done", "end_turn", None)
+    assert not done.counted
+    assert "counted" not in fields
 
 
 def test_a_cut_answer_says_so() -> None:

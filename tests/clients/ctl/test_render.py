@@ -126,3 +126,14 @@ def test_no_tokens_have_no_rate() -> None:
     figures = watch.measure(done)
     assert figures.in_words() == "0 tokens in 500 ms"
     assert figures.as_fields()["tokens_per_s"] is None
+
+
+def test_tokens_that_nobody_counted_are_not_told_as_none() -> None:
+    watch = Stopwatch(0.0)
+    done = Done("end_turn", Usage(0, 0), counted=False)
+    for at in (0.5, 2.0):
+        watch.saw(TextDelta("x"), at)
+    watch.saw(done, 2.5)
+    figures = watch.measure(done)
+    assert figures.in_words() == "first token after 500 ms, all in 2.5 s, tokens not counted"
+    assert figures.as_fields()["tokens"] is None
