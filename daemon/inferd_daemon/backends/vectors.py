@@ -1,12 +1,11 @@
 """Embeddings and rerank of OpenAI-compatible servers: bodies out, results in.
 
-Pure. A result that is not whole (a vector or a score missing) is a fault, never patched.
+Pure. A result that is not whole (a vector or a score missing) is a fault, never patched; what is
+wrong beside it costs nothing.
 """
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Raw, Struct
 
 from inferd_proto import ErrorCode, JsonObject
 
@@ -14,18 +13,16 @@ from ..errors import CallerFault, RequestError, UpstreamFault
 from .base import EmbedRequest, EmbedResult, RerankRequest, RerankResult
 from .chat_completions import Dialect
 
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+MAX_COUNT = 2**53
+"""Beyond it is no count of tokens, and a frame could not carry it."""
+_NOTHING = Raw(b"null")
 
 _encode = msgspec.json.Encoder().encode
 
 
 class _Usage(Struct):
-    prompt_tokens: Count | None = None
-    total_tokens: Count | None = None
-
-    def input_tokens(self) -> int:
-        """Servers that rerank often give the total alone."""
-        return self.prompt_tokens or self.total_tokens or 0
+    prompt_tokens: float | None = None
+    total_tokens: float | None = None
 
 
 class _Vector(Struct):
@@ -35,8 +32,8 @@ class _Vector(Struct):
 
 class _Embeddings(Struct):
     data: list[_Vector]
-    model: str = ""
-    usage: _Usage | None = None
+    model: Raw = _NOTHING
+    usage: Raw = _NOTHING
 
 
 class _Score(Struct):
@@ -47,12 +44,14 @@ class _Score(Struct):
 
 class _Ranking(Struct):
     results: list[_Score]
-    model: str = ""
-    usage: _Usage | None = None
+    model: Raw = _NOTHING
+    usage: Raw = _NOTHING
 
 
 _decode_embeddings = msgspec.json.Decoder(_Embeddings).decode
 _decode_ranking = msgspec.json.Decoder(_Ranking).decode
+_decode_name = msgspec.json.Decoder(str).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
 
 
 def embed_body(request: EmbedRequest, dialect: Dialect, model: str | None) -> bytes:
@@ -82,8 +81,8 @@ def read_embeddings(body: bytes, request: EmbedRequest, model: str | None) -> Em
         raise CallerFault(f"`dimensions`: this model makes {size}, not {request.dimensions}")
     return EmbedResult(
         [vectors[index] for index in range(len(vectors))],
-        answer.model or model or "",
-        answer.usage.input_tokens() if answer.usage else 0,
+        _name(answer.model) or model or "",
+        _input_tokens(answer.usage),
     )
 
 
@@ -100,7 +99,7 @@ def rerank_body(request: RerankRequest, model: str | None) -> bytes:
 
 
 def read_ranking(body: bytes, request: RerankRequest, model: str | None) -> RerankResult:
-    """Raises UpstreamFault where a score is missing."""
+    """Raises UpstreamFault where a score is missing, or there is one more than was asked for."""
     try:
         answer = _decode_ranking(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -110,13 +109,33 @@ def read_ranking(body: bytes, request: RerankRequest, model: str | None) -> Rera
         score = result.relevance_score if result.relevance_score is not None else result.score
         if score is not None:
             scores[result.index] = score
-    if sorted(scores) != list(range(len(request.documents))):
+    count = len(request.documents)
+    if sorted(scores) != list(range(count)) or len(answer.results) != count:
         raise UpstreamFault("upstream did not answer one score for each document")
     return RerankResult(
         [scores[index] for index in range(len(scores))],
-        answer.model or model or "",
-        answer.usage.input_tokens() if answer.usage else 0,
+        _name(answer.model) or model or "",
+        _input_tokens(answer.usage),
     )
+
+
+def _name(told: Raw) -> str:
+    try:
+        return _decode_name(told)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _input_tokens(told: Raw) -> int:
+    """Servers that rerank often give the total alone."""
+    try:
+        usage = _decode_usage(told)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return 0
+    for count in (usage.prompt_tokens, usage.total_tokens):
+        if count is not None and 0 < count <= MAX_COUNT:
+            return int(count)
+    return 0
 
 
 def unsupported(code: ErrorCode, what: str) -> RequestError:

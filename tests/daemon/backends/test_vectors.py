@@ -57,6 +57,33 @@ def test_embeddings_that_are_not_whole(body: bytes) -> None:
         read_embeddings(body, TWO, None)
 
 
+SIDE_FIELDS: dict[str, tuple[str, str, int]] = {
+    "nothing": ("", "m", 0),
+    "as they should be": (',"model":"n","usage":{"prompt_tokens":3,"total_tokens":4}', "n", 3),
+    "null": (',"model":null,"usage":null', "m", 0),
+    "the total alone": (',"usage":{"total_tokens":4}', "m", 4),
+    "below zero": (',"usage":{"prompt_tokens":-1,"total_tokens":4}', "m", 4),
+    "float": (',"usage":{"prompt_tokens":3.0}', "m", 3),
+    "beyond all counts": (',"usage":{"prompt_tokens":1e300}', "m", 0),
+    "text": (',"model":"","usage":{"prompt_tokens":"3"}', "m", 0),
+    "another type": (',"model":{"id":"n"},"usage":[3]', "m", 0),
+}
+
+
+@pytest.mark.parametrize(("fields", "model", "tokens"), SIDE_FIELDS.values(), ids=SIDE_FIELDS)
+def test_what_is_wrong_beside_the_result_costs_none_of_it(
+    fields: str, model: str, tokens: int
+) -> None:
+    vectors = embeddings((0, [1.0]), (1, [3.0]))[:-1] + fields.encode() + b"}"
+    made = read_embeddings(vectors, TWO, "m")
+    assert made.embeddings == [[1.0], [3.0]]
+    scores = ranking({"index": 0, "score": 1.0}, {"index": 1, "score": 2.0})
+    ranked = read_ranking(scores[:-1] + fields.encode() + b"}", PAIR, "m")
+    assert ranked.scores == [1.0, 2.0]
+    for result in (made, ranked):
+        assert (result.model, result.input_tokens) == (model, tokens)
+
+
 def test_another_size_than_asked() -> None:
     with pytest.raises(CallerFault, match="makes 1, not 2"):
         read_embeddings(embeddings((0, [1.0])), EmbedRequest(["a"], dimensions=2), None)
@@ -76,6 +103,8 @@ def test_scores_in_the_order_of_the_documents() -> None:
         ranking({"index": 0, "score": 1.0}, {"index": 1}),
         ranking({"index": 0, "score": 1.0}, {"index": 0, "score": 1.0}),
         ranking({"index": 0, "score": 1.0}, {"index": 1, "score": 1.0}, {"index": 2, "score": 1.0}),
+        ranking({"index": 0, "score": 1.0}, {"index": 1, "score": 1.0}, {"index": 1, "score": 7.0}),
+        ranking({"index": 0, "score": 1.0}, {"index": 1, "score": 1.0}, {"index": 1}),
     ],
 )
 def test_rankings_that_are_not_whole(body: bytes) -> None:
