@@ -1,9 +1,17 @@
-"""A machine at its limit of processes, which starts no thread either."""
+"""A machine at its limit of processes, which starts no thread either; a certificate for TLS."""
 
 import threading
 from collections.abc import Callable
 
 import pytest
+
+from tests.support.certificate import Certificate, make_certificate
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """For this machine under its usual names."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

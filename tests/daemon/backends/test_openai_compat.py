@@ -1,9 +1,6 @@
 """The backend as configured: where it sends, what it promises, when it is ready."""
 
 import json
-import shutil
-import ssl
-import subprocess
 from contextlib import aclosing
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
 from inferd_daemon.errors import BackendFault, OperatorError
 from inferd_daemon.routing.requirements import missing
 from inferd_proto import Audio, AudioAttachment, ErrorCode, Message, Text
+from tests.support.certificate import Certificate
 from tests.support.scripted_upstream import EVENTS_HEAD as HEAD
 from tests.support.scripted_upstream import (
     Close,
@@ -437,29 +435,13 @@ async def test_embed_and_rerank_pass(tmp_path: Path) -> None:
         await backend.close()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that only its own authority trusts, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl command to make a certificate with")
-    directory = tmp_path_factory.mktemp("tls")
-    made, key = directory / "cert.pem", directory / "key.pem"
-    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-    command += f" -addext subjectAltName=IP:127.0.0.1 -out {made} -keyout {key}"
-    subprocess.run([openssl, *command.split()], check=True, capture_output=True, timeout=30)
-    return made, key
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_https_only_to_whom_it_trusts(
-    tmp_path: Path, certificate: tuple[Path, Path], trusted: bool
+    tmp_path: Path, certificate: Certificate, trusted: bool
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    async with serve(tmp_path, ANSWER, tcp=True, tls=context) as upstream:
+    async with serve(tmp_path, ANSWER, tcp=True, tls=certificate.server()) as upstream:
         config = OpenAICompatConfig(
-            base_url=upstream.url, tls_ca_file=str(certificate[0]) if trusted else None
+            base_url=upstream.url, tls_ca_file=str(certificate.made) if trusted else None
         )
         backend = OpenAICompatBackend("b", config)
         if trusted:
@@ -475,17 +457,12 @@ async def test_https_only_to_whom_it_trusts(
         await backend.close()
 
 
-# httpx leaves the generators of a response that is closed early to the garbage collector, which
-# trio remarks upon; the connection is closed all the same.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_leaving_closes_a_tls_connection_too(
-    tmp_path: Path, certificate: tuple[Path, Path]
+    tmp_path: Path, certificate: Certificate
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
     script: Script = [HEAD + chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'), Hold()]
-    async with serve(tmp_path, script, tcp=True, tls=context) as upstream:
-        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate[0]))
+    async with serve(tmp_path, script, tcp=True, tls=certificate.server()) as upstream:
+        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate.made))
         backend = OpenAICompatBackend("b", config)
         async with aclosing(backend.generate(HI)) as batches:
             assert await anext(batches) == [TextDeltas(["a"])]
