@@ -1,11 +1,14 @@
 """Scripts for leases: a scripted daemon that answers everything but the operation at hand."""
 
+import itertools
+import threading
 from collections.abc import Callable
+from random import Random
 
 import anyio
 
-from inferd_proto import Control, ErrorCode, Result
-from tests.clients.lease_records import ENSURED
+from inferd_proto import Control, ErrorCode, JsonObject, Result
+from tests.clients.lease_records import ENSURED, LEASE
 from tests.clients.scripted_daemon import Asked, Script, ScriptedDaemon, friendly
 
 
@@ -67,3 +70,55 @@ def first_times(count: int, script: Script, then: Script = friendly) -> Callable
         (script if left[0] >= 0 else then)(asked)
 
     return answer
+
+
+def vanish(daemon: ScriptedDaemon) -> Script:
+    """The daemon's end: its connections break, and its socket is gone."""
+
+    def script(asked: Asked) -> None:
+        daemon.path.unlink(missing_ok=True)
+        asked.hang_up()
+
+    return script
+
+
+class Ledger:
+    """A script that knows which of the leases it granted still live.
+
+    A grant takes up to `slow_s`; a cancel that comes meanwhile is heeded, or crosses the grant, by
+    the toss of a seeded coin.
+    """
+
+    def __init__(self, seed: int, slow_s: float) -> None:
+        self.living: set[object] = set()
+        self.granted = 0
+        self._random = Random(seed)
+        self._slow_s = slow_s
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+
+    def __call__(self, asked: Asked) -> None:
+        request = asked.request
+        if not isinstance(request, Control):
+            friendly(asked)
+        elif request.op == "lease.ensure":
+            self._grant(asked)
+        elif request.op == "lease.release":
+            with self._lock:
+                self.living.discard(request.arguments["lease_ref"])
+            asked.send(Result(asked.id, request.arguments))
+        else:
+            friendly(asked)
+
+    def _grant(self, asked: Asked) -> None:
+        with self._lock:
+            delay_s, heeds = self._random.uniform(0, self._slow_s), self._random.random() < 0.5
+        if asked.cancelled.wait(delay_s) and heeds:
+            asked.fail(ErrorCode.TIMEOUT, "cancelled")
+            return
+        with self._lock:
+            ref = f"lease-{next(self._numbers)}"
+            self.living.add(ref)
+            self.granted += 1
+        lease: JsonObject = LEASE | {"lease_ref": ref, "ttl_ms": None, "left_ms": None}
+        asked.send(Result(asked.id, ENSURED | {"lease": lease}))
