@@ -160,10 +160,8 @@ class _Hold:
             try:
                 # Without the block's error: the group would wrap it in another.
                 await self._group.__aexit__(None, None, None)
-            finally:  # asyncio's own cancellation is raised by the group
-                await uncancelled(self._give_back, RELEASE_TIMEOUT_S)
-                if self._own_link is not None:
-                    self._own_link.close()
+            finally:  # asyncio's own cancellation is raised by the group, or by what follows
+                await self._let_go()
         if self.lost is None:
             return False
         if error is None or cancelled_by_loss:
@@ -205,6 +203,13 @@ class _Hold:
                 self._own_link.close()
             self._own_link = self._link
         return self._link
+
+    async def _let_go(self) -> None:
+        try:
+            await uncancelled(self._give_back, RELEASE_TIMEOUT_S)
+        finally:
+            if self._own_link is not None:
+                self._own_link.close()
 
     async def _give_back(self) -> None:
         """Release it. Where the daemon cannot be told, the lease ends by its ttl."""
