@@ -94,6 +94,20 @@ def test_the_examples_over_http_print_an_answer() -> None:
     assert streamed.endswith("data: [DONE]\n\n")
 
 
+def test_the_steps_to_a_service_are_those_of_the_units() -> None:
+    section = README.split("\n## As a service\n")[1].split("\n## ")[0]
+    units = ROOT / "systemd"
+    assert {path.name for path in units.iterdir()} <= set(re.findall(r"inferd\.\w+", section))
+    service, socket = ((units / f"inferd.{kind}").read_text() for kind in ("service", "socket"))
+    assert "ExecStart=/usr/bin/inferd\n" in service
+    assert "/bin/inferd /opt/inferd/bin/inferdctl /usr/bin/" in section
+    (path,) = re.findall(r"INFERD_SOCKET=(\S+?)`", section)
+    assert f"ListenStream={path}\n" in socket
+    (config,) = re.findall(r"(/etc/inferd/\S+)$", section, re.MULTILINE)
+    assert f"INFERD_CONFIG={config}\n" in service
+    assert "#IPAddressDeny=" in service
+
+
 def test_the_configuration_example_is_valid() -> None:
     config = parse_config(example("toml"))
     assert config.default_route == "chat"
