@@ -97,7 +97,7 @@ class Placing:
             runtime = self._runtimes.get(blueprint.instance_key)
             if runtime is not None and runtime.wanted:
                 return runtime
-            if runtime is not None and runtime.state is State.DRAINING:
+            if runtime is not None and (runtime.state is State.DRAINING or runtime.restarting):
                 await ending.wait([runtime])
             elif await self._make_room(blueprint, place, asks, wait_until, ending):
                 # No checkpoint since the plan: nobody else took the room.
@@ -197,7 +197,7 @@ class Placing:
                     runtime.memory_bytes,
                     runtime.last_used,
                     self._keeper.table.holders(now, runtime.key),
-                    stopping=not runtime.wanted,
+                    stopping=runtime.leaving,
                 )
             )
         started = {load.instance_key for load in loads if not load.stopping}

@@ -95,6 +95,6 @@ class Revival:
         return (
             runtime is not None
             and runtime.state in _AT_REST
-            and not runtime.wanted
+            and not runtime.occupies
             and self._keeper.count(runtime.key) > 0
         )

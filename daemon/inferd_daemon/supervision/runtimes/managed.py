@@ -40,6 +40,8 @@ class Managed:
         self.idle_since: float | None = None
         self.restarts_before = 0
         """How often it had been restarted when it was admitted last."""
+        self.kept_bytes: int | None = None
+        """What stays its own between the two processes of a restart; None while there is none."""
         self.stops = 0
         """How often it was asked to end."""
         self.noted_pid: int | None = None
@@ -63,7 +65,17 @@ class Managed:
     @property
     def occupies(self) -> bool:
         """Whether it has memory and a place, or is about to."""
-        return self.wanted or self.state in WITH_PROCESS
+        return self.wanted or self.restarting or self.state in WITH_PROCESS
+
+    @property
+    def restarting(self) -> bool:
+        """Whether its process is to end for another one, which has its place."""
+        return self.kept_bytes is not None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its place is free soon."""
+        return not self.wanted and not self.restarting and self.state in WITH_PROCESS
 
     @property
     def end_allowance_s(self) -> float:
@@ -86,7 +98,7 @@ class Managed:
         """The larger of what was estimated and what is seen."""
         process = self.supervisor.process
         seen = resident_bytes(process.pid) if process is not None else 0
-        return max(seen, self.estimated_bytes or 0)
+        return max(seen, self.estimated_bytes or 0, self.kept_bytes or 0)
 
     def kill(self) -> None:
         """SIGKILL to its process; its supervisor has it reaped."""

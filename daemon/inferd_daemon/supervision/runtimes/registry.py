@@ -13,7 +13,7 @@ import trio
 from ...errors import RequestError
 from ..processes.marked import RUNTIME_VARIABLE
 from .blueprint import Blueprint, Former, Hooks
-from .machine import SERVING, State
+from .machine import SERVING, WITH_PROCESS, State
 from .managed import Managed
 from .supervisor import Supervisor
 
@@ -111,12 +111,14 @@ class Runtimes:
         runtime.wanted = False
         runtime.refusal = refusal
         runtime.idle_since = None
+        runtime.kept_bytes = None
         runtime.stops += 1
         runtime.supervisor.stop()
         self._tell(runtime)
 
     async def restart(self, runtime: Managed, hold: AbstractContextManager[None]) -> None:
-        """End it and have it run anew, held meanwhile; waits until it is started again.
+        """End it and have it run anew, held meanwhile, its place kept; waits until it is started
+        again.
 
         Once asked for it is seen through, whether or not the caller goes on waiting: a runtime
         that others hold does not stay stopped. Whoever stops it in between has the last word.
@@ -135,16 +137,31 @@ class Runtimes:
         try:
             with hold:
                 if runtime.occupies:
-                    self.stop(runtime)
-                    asked = runtime.stops
-                    with trio.move_on_after(runtime.end_allowance_s):
-                        await self.wait_stopped(runtime)
-                    if runtime.stops != asked or runtime.occupies:
-                        return
-                if self._table.get(runtime.key) is runtime and not runtime.wanted:
+                    await self._replace(runtime)
+                elif self._table.get(runtime.key) is runtime:
                     self.start(runtime)
         finally:
             done.set()
+
+    async def _replace(self, runtime: Managed) -> None:
+        """The next process in the place of this one: nobody else gets that in between."""
+        kept = runtime.memory_bytes
+        self.stop(runtime)
+        runtime.kept_bytes, asked = kept, runtime.stops
+        try:
+            with trio.move_on_after(runtime.end_allowance_s):
+                while not runtime.wanted and runtime.state in WITH_PROCESS:
+                    await self._changed.wait()
+            if runtime.stops != asked or runtime.wanted or runtime.state in WITH_PROCESS:
+                return
+            if self._table.get(runtime.key) is runtime:
+                if runtime.estimated_bytes is None:
+                    runtime.estimated_bytes = kept  # nobody has looked at the model's file
+                self.start(runtime)
+        finally:
+            if runtime.stops == asked:
+                runtime.kept_bytes = None
+                self._tell(runtime)
 
     async def wait_stopped(self, runtime: Managed) -> None:
         """Wait until what was asked to end has ended; the caller sets the deadline.

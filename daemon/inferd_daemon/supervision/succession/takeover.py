@@ -50,7 +50,7 @@ def _describe(runtime: Managed) -> HandedRuntime:
         belongings = life.engine.belongings()
     return HandedRuntime(
         entry=runtime_entry(runtime),
-        wanted=runtime.wanted,
+        wanted=runtime.wanted or runtime.restarting,
         serving=runtime.state in SERVING,
         last_used=runtime.last_used,
         idle_since=runtime.idle_since,

@@ -446,3 +446,81 @@ async def test_what_ended_runs_again_as_its_next_caller_wants_it(tmp_path: Path)
         assert other.former.key == Secret("k")
         assert ensured.endpoint.headers == {"Authorization": "Bearer k"}
         assert len(whole.runtimes) == 1
+
+
+def occupied(whole: Leasing) -> set[str]:
+    """Who has a process now, or is about to."""
+    return {runtime.key for runtime in whole.runtimes if runtime.occupies}
+
+
+async def test_a_restart_keeps_its_place(tmp_path: Path) -> None:
+    # Its shell takes its time to end.
+    slow = SleepBlueprint("a", tmp_path, script="trap 'sleep 0.2; exit' INT; sleep 600 & wait")
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+        await have(whole, slow)
+        runtime = whole.runtimes.get("a")
+        assert runtime is not None
+        before = runtime.memory_bytes
+        most: list[set[str]] = []
+
+        async def look() -> None:
+            while True:
+                most.append(occupied(whole))
+                assert runtime is not None
+                assert runtime.memory_bytes >= min(before, 10 << 20)
+                await whole.runtimes.wait_changed()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            hold = whole.keeper.pinned("a", os.geteuid())
+            nursery.start_soon(whole.runtimes.restart, runtime, hold)
+            await until_state(whole, "a", State.DRAINING)
+            with pytest.raises(RequestError) as refused:
+                await have(whole, SleepBlueprint("b", tmp_path), 2)
+            assert refused.value.code is ErrorCode.CONFLICT
+            with pytest.raises(RequestError):
+                await have(whole, SleepBlueprint("c", tmp_path), 3, wait_ms=300)
+            # Who wants the same one waits for its next process.
+            await have(whole, slow, 4)
+            nursery.cancel_scope.cancel()
+        assert set().union(*most) == {"a"}
+        assert slow.engine.starts == 2
+
+
+async def test_a_stop_during_a_restart_gives_the_place_away(tmp_path: Path) -> None:
+    slow = SleepBlueprint("a", tmp_path, script="trap 'sleep 0.2; exit' INT; sleep 600 & wait")
+    async with (
+        leasing(tmp_path, limits=Limits(runtimes=1)) as whole,
+        trio.open_nursery() as nursery,
+    ):
+        await have(whole, slow)
+        runtime = whole.runtimes.get("a")
+        assert runtime is not None
+        nursery.start_soon(whole.runtimes.restart, runtime, whole.keeper.pinned("a", os.geteuid()))
+        await until_state(whole, "a", State.DRAINING)
+        whole.keeper.runtime_gone("a")
+        whole.runtimes.stop(runtime)
+        with trio.fail_after(30):
+            await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=20_000)
+        assert occupied(whole) == {"b"}
+        assert slow.engine.starts == 1
+
+
+async def test_of_two_restarts_at_once_the_place_is_kept_to_the_end(tmp_path: Path) -> None:
+    slow = SleepBlueprint("a", tmp_path, script="trap 'sleep 0.2; exit' INT; sleep 600 & wait")
+    async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
+        await have(whole, slow)
+        runtime = whole.runtimes.get("a")
+        assert runtime is not None
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    hold = whole.keeper.pinned("a", os.geteuid())
+                    nursery.start_soon(whole.runtimes.restart, runtime, hold)
+                    await until_state(whole, "a", State.DRAINING)
+                with pytest.raises(RequestError):
+                    await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=300)
+        await until_state(whole, "a", State.READY)
+        assert occupied(whole) == {"a"}
+        assert not runtime.restarting
+        assert slow.engine.starts == 2
