@@ -4,7 +4,7 @@ import pytest
 
 from inferd_daemon.engines.agents.dialogue import Failed
 from inferd_daemon.engines.agents.environment import secrets_of
-from inferd_daemon.engines.agents.failures import explain
+from inferd_daemon.engines.agents.failures import conclusive, explain
 from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.errors import BackendFault, CallerFault, RequestError, UpstreamFault
 from inferd_proto import ErrorCode
@@ -53,3 +53,11 @@ def test_no_secret_and_no_second_line() -> None:
 def test_secrets_are_known_by_their_names() -> None:
     environment = {"A_KEY": "a", "ANTHROPIC_AUTH_TOKEN": "b", "https_proxy": "c", "LANG": "d"}
     assert sorted(secrets_of(environment)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, None])
+def test_only_what_cost_nothing_is_to_be_repeated_unasked(status: int | None) -> None:
+    error = explained(status)
+    assert error.again
+    assert conclusive(error) is error
+    assert error.again == (status == 429)

@@ -17,7 +17,7 @@ from inferd_daemon.engines.agents.profile import Place, Plan
 from inferd_daemon.engines.agents.registry import PROFILES
 from inferd_daemon.engines.agents.request import AgentLimits, AgentRequest, AgentUpstream, Turn
 from inferd_daemon.engines.secret import Secret
-from inferd_daemon.errors import CallerFault, RequestError
+from inferd_daemon.errors import AnswerTooLong, BackendSilence, CallerFault, RequestError
 from inferd_daemon.supervision.agents import place
 from inferd_daemon.supervision.agents.host import AgentHost
 from inferd_daemon.supervision.agents.run import RUN_VARIABLE, launch_of, run_agent
@@ -260,13 +260,35 @@ async def test_a_run_has_a_deadline(bench: Bench) -> None:
     error = await failure(bench, f"trap '' TERM; {HEAD}; sleep 1000", asked(limits=limits))
     assert error.code is ErrorCode.TIMEOUT
     assert "no answer within 0.4 s" in error.message
+    assert isinstance(error, BackendSilence)
+    assert not error.again
     assert trio.current_time() - began < 20
+
+
+WITHOUT_END = AgentLimits(deadline_s=0.6, max_text_bytes=1 << 50, max_stdout_bytes=1 << 50)
+
+
+async def test_one_that_writes_without_a_pause_has_a_deadline(bench: Bench) -> None:
+    began = trio.current_time()
+    again = f"sed -n 5p {SAMPLES}/claude-ok.jsonl"
+    error = await failure(bench, f'{HEAD}; yes "$({again})"', asked(limits=WITHOUT_END))
+    assert error.code is ErrorCode.TIMEOUT
+    assert isinstance(error, AnswerTooLong)  # it works: it is nobody's fault
+    assert trio.current_time() - began < 20
+
+
+async def test_one_that_falls_silent_after_its_first_word_is_to_blame(bench: Bench) -> None:
+    error = await failure(bench, f"{HEAD}; sleep 1000", asked(limits=WITHOUT_END))
+    assert isinstance(error, BackendSilence)
 
 
 async def test_an_answer_has_a_greatest_length(bench: Bench) -> None:
     limits = AgentLimits(deadline_s=5, max_text_bytes=10)
     error = await failure(bench, OK, asked(limits=limits))
     assert "its answer is longer than 10 bytes" in error.message
+    assert "`max_output_bytes`" in error.message
+    assert isinstance(error, CallerFault)
+    assert not error.again
 
 
 @pytest.mark.parametrize("flood", ["yes", "yes '{}'", "cat /dev/zero"])
