@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from inferd_client.connecting import SERVICE_SOCKET
 from inferd_daemon.config import parse_config
 from inferd_daemon.config.http import DEFAULT_LISTEN
 from tests.support.daemon import running_daemon
@@ -102,6 +103,7 @@ def test_the_steps_to_a_service_are_those_of_the_units() -> None:
     assert "ExecStart=/usr/bin/inferd\n" in service
     assert "/bin/inferd /opt/inferd/bin/inferdctl /usr/bin/" in section
     (path,) = re.findall(r"INFERD_SOCKET=(\S+?)`", section)
+    assert path == SERVICE_SOCKET
     assert f"ListenStream={path}\n" in socket
     (config,) = re.findall(r"(/etc/inferd/\S+)$", section, re.MULTILINE)
     assert f"INFERD_CONFIG={config}\n" in service

@@ -15,6 +15,8 @@ from .errors import ConnectError, DaemonNotRunning
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
 """A daemon that comes up is found within this time of being up."""
+SERVICE_SOCKET = "/run/inferd/inferd.sock"
+"""Where the shipped systemd unit listens: told of, never looked at (wire.md section 1)."""
 
 
 class BacklogFull(ConnectError):
@@ -67,7 +69,10 @@ def may_retry(error: ConnectError, elapsed_s: float, connect_s: float, wait_s: f
 def _in_words(error: OSError, path: str) -> ConnectError:
     match error:
         case FileNotFoundError():
-            return DaemonNotRunning(f"no daemon runs here: there is no socket at {path}", path)
+            reason = f"no daemon runs here: there is no socket at {path}"
+            if os.path.exists(SERVICE_SOCKET):
+                reason += f" (that of this machine's service: INFERD_SOCKET={SERVICE_SOCKET})"
+            return DaemonNotRunning(reason, path)
         case ConnectionRefusedError():
             kind = "nobody listens on" if Path(path).is_socket() else "this is not a socket:"
             return DaemonNotRunning(f"no daemon runs here: {kind} {path}", path)

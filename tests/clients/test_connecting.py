@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd_client import Client, ConnectError, DaemonNotRunning, InferdError
+from inferd_client import Client, ConnectError, DaemonNotRunning, InferdError, connecting
 from inferd_client.blocking import Client as BlockingClient
 from inferd_client.connecting import find_socket
 from tests.clients.scripted_daemon import ScriptedDaemon
@@ -30,6 +30,17 @@ def _fails(run: Run, path: Path, kind: type[InferdError], match: str, **options:
 
 def test_no_socket(run: Run, tmp_path: Path) -> None:
     _fails(run, tmp_path / "none.sock", DaemonNotRunning, "there is no socket at")
+
+
+def test_the_socket_of_a_service_is_told(
+    monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path
+) -> None:
+    service = tmp_path / "service.sock"
+    monkeypatch.setattr(connecting, "SERVICE_SOCKET", str(service))
+    _fails(run, tmp_path / "none.sock", DaemonNotRunning, r"none\.sock$")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(service))
+        _fails(run, tmp_path / "none.sock", DaemonNotRunning, f"INFERD_SOCKET={service}")
 
 
 def test_a_socket_left_behind(run: Run, tmp_path: Path) -> None:
