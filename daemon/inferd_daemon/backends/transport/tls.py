@@ -63,12 +63,13 @@ class TlsTransport(PlainTransport):
 class TlsConnection(Connection):
     """Takes over the socket of `plain`, which is only good for being closed afterwards."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls")
+    __slots__ = ("_failure", "_incoming", "_outgoing", "_tls")
 
     def __init__(self, plain: Connection, context: ssl.SSLContext, name: str) -> None:
         """Raises ValueError where no certificate can have that name."""
         self._socket, self._hub, self._watched = plain._socket, plain._hub, plain._watched
         self.requests = 0
+        self._failure: ssl.SSLError | None = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
@@ -144,6 +145,8 @@ class TlsConnection(Connection):
 
     def _decipher(self) -> bytes | None:
         """All that is there, b"" at the end; None where nothing is. Raises ssl.SSLError."""
+        if self._failure is not None:
+            raise self._failure
         pieces: list[bytes] = []
         try:
             while piece := self._tls.read(RECEIVE_BYTES):
@@ -151,7 +154,8 @@ class TlsConnection(Connection):
         except ssl.SSLWantReadError:
             if not pieces:
                 return None
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            self._failure = error  # what came before it counts
             if not pieces:
                 raise
         return b"".join(pieces)

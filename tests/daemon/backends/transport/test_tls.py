@@ -1,0 +1,344 @@
+"""The transport over TLS: the same promises as in clear, and whom it trusts."""
+
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from inferd_daemon.backends.http_messages import certificate_refusal
+from inferd_daemon.backends.transport import connection
+from inferd_daemon.backends.transport.tls import TlsConnection, TlsTransport
+from tests.support.certificate import Certificate, make_certificate
+from tests.support.scripted_upstream import (
+    CHUNKS_END,
+    EVENTS_HEAD,
+    Close,
+    Hang,
+    Hold,
+    Pause,
+    Repeat,
+    Script,
+    ScriptedUpstream,
+    chunk,
+    serve,
+    whole,
+)
+
+OK: Script = [whole(200, b"ok")]
+TIMEOUT = {"connect": 5.0, "read": 5.0, "write": 5.0}
+
+Pair = tuple[ScriptedUpstream, TlsTransport]
+Served = Callable[..., AbstractAsyncContextManager[Pair]]
+
+
+@pytest.fixture
+def served(tmp_path: Path, certificate: Certificate) -> Served:
+    """Serves scripts; gives a transport there as well."""
+
+    @asynccontextmanager
+    async def opened(*scripts: Script) -> AsyncGenerator[Pair, None]:
+        async with (
+            serve(tmp_path, *scripts, tcp=True, tls=certificate.server()) as upstream,
+            TlsTransport(certificate.client()) as transport,
+        ):
+            with trio.fail_after(10):
+                yield upstream, transport
+
+    return opened
+
+
+def request(upstream: ScriptedUpstream, **timeout: float) -> httpx.Request:
+    return httpx.Request(
+        "POST", f"{upstream.url}/v1/x", content=b"{}", extensions={"timeout": TIMEOUT | timeout}
+    )
+
+
+async def fetch(pair: Pair) -> bytes:
+    upstream, transport = pair
+    return await (await transport.handle_async_request(request(upstream))).aread()
+
+
+async def test_connections_are_kept(served: Served) -> None:
+    async with served(OK) as pair:
+        for _ in range(91):
+            assert await fetch(pair) == b"ok"
+        assert [seen.connection for seen in pair[0].requests] == [0] * 90 + [1]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [whole(200, b"alice") + whole(200, b"more of alice")],
+        [whole(200, b"alice"), whole(200, b"more of alice")],
+        [whole(200, b"alice"), Pause(0.01), b"rubbish"],
+        [EVENTS_HEAD + chunk(b"alice") + CHUNKS_END + chunk(b"more") + CHUNKS_END],
+    ],
+    ids=["at once", "in a record of its own", "later", "chunks"],
+)
+async def test_what_is_left_behind_is_nobodys_answer(served: Served, first: Script) -> None:
+    async with served(first, [whole(200, b"bob")], [whole(200, b"carol")]) as pair:
+        assert await fetch(pair) == b"alice"
+        await trio.sleep(0.05)
+        assert await fetch(pair) == b"bob"
+        assert await fetch(pair) == b"carol"
+        assert [seen.connection for seen in pair[0].requests] == [0, 1, 1]
+
+
+async def test_one_retry_where_a_reused_connection_dies_in_silence(served: Served) -> None:
+    async with served(OK, [Close()], OK) as pair:
+        assert await fetch(pair) == b"ok"
+        assert await fetch(pair) == b"ok"
+        assert [seen.connection for seen in pair[0].requests] == [0, 0, 1]
+
+
+async def test_no_second_retry(served: Served) -> None:
+    async with served(OK, [Close()], [Close()], OK) as pair:
+        await fetch(pair)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await fetch(pair)
+        assert len(pair[0].requests) == 3
+
+
+async def test_a_connection_that_the_upstream_closed_is_not_used(served: Served) -> None:
+    async with served([whole(200, b"ok"), Close()]) as pair:
+        await fetch(pair)
+        await wait_all_tasks_blocked(0.01)
+        await fetch(pair)
+        assert (pair[0].connections, len(pair[0].requests)) == (2, 2)
+
+
+async def test_a_response_that_is_cut(served: Served) -> None:
+    async with served([EVENTS_HEAD + chunk(b"one"), Close()]) as pair:
+        response = await pair[1].handle_async_request(request(pair[0]))
+        pieces = aiter(response.stream)  # type: ignore[arg-type]
+        assert await anext(pieces) == b"one"
+        with pytest.raises(httpx.RemoteProtocolError, match="in the middle"):
+            await anext(pieces)
+        await response.aclose()
+
+
+async def test_one_piece_for_all_that_came(served: Served) -> None:
+    script: Script = [EVENTS_HEAD + chunk(b"1"), chunk(b"2"), chunk(b"3"), Pause(0.01), CHUNKS_END]
+    async with served(script) as pair:
+        response = await pair[1].handle_async_request(request(pair[0]))
+        await trio.sleep(0.005)
+        pieces = [piece async for piece in response.stream]  # type: ignore[union-attr]
+        assert b"".join(pieces) == b"123"
+        assert len(pieces) <= 2
+        await response.aclose()
+
+
+async def test_much_goes_both_ways(served: Served) -> None:
+    async with served([whole(200, b"y" * 2_000_000)]) as pair:
+        large = httpx.Request("POST", pair[0].url, content=b"x" * 3_000_000)
+        response = await pair[1].handle_async_request(large)
+        pieces = [piece async for piece in response.stream]  # type: ignore[union-attr]
+        await response.aclose()
+        assert b"".join(pieces) == b"y" * 2_000_000
+        assert max(map(len, pieces)) <= 2 * connection.RECEIVE_BYTES
+        assert pair[0].requests[0].body == b"x" * 3_000_000
+
+
+async def test_who_does_not_read_stops_the_reading(served: Served) -> None:
+    async with served([EVENTS_HEAD, Repeat(chunk(b"x" * 4096), 0)]) as pair:
+        response = await pair[1].handle_async_request(request(pair[0]))
+        pieces = aiter(response.stream)  # type: ignore[arg-type]
+        await anext(pieces)
+        await wait_all_tasks_blocked(0.05)
+        stopped_at = pair[0].sent_bytes
+        await wait_all_tasks_blocked(0.05)
+        assert pair[0].sent_bytes == stopped_at
+        await response.aclose()
+        await pair[0].gone.wait()
+
+
+@pytest.mark.parametrize("script", [[Hang()], [EVENTS_HEAD, Hang()]], ids=["head", "body"])
+async def test_deadlines(served: Served, script: Script) -> None:
+    async with served(script) as pair:
+        with trio.fail_after(2), pytest.raises(httpx.ReadTimeout):
+            await (await pair[1].handle_async_request(request(pair[0], read=0.1))).aread()
+
+
+@pytest.mark.parametrize("script", [[Hold()], [EVENTS_HEAD, Hold()]], ids=["head", "body"])
+async def test_cancelling_closes_the_connection(served: Served, script: Script) -> None:
+    async with served(script) as pair:
+        with trio.move_on_after(0.1):
+            async with httpx.AsyncClient(transport=pair[1]) as client:
+                await client.get(pair[0].url, timeout=None)
+        await pair[0].gone.wait()
+
+
+async def test_what_runs_can_be_broken_off(served: Served) -> None:
+    async with served([EVENTS_HEAD, chunk(b"a"), Hang()]) as pair:
+        response = await pair[1].handle_async_request(request(pair[0]))
+        pieces = aiter(response.stream)  # type: ignore[arg-type]
+        assert await anext(pieces) == b"a"
+        assert pair[1].break_off()
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+            await anext(pieces)
+        await response.aclose()
+
+
+# -- what TLS tells for itself ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tickets", [0, 2, 200])
+async def test_tickets_are_no_answers(
+    tmp_path: Path, certificate: Certificate, tickets: int
+) -> None:
+    context = certificate.server()
+    context.num_tickets = tickets
+    async with (
+        serve(tmp_path, OK, tcp=True, tls=context) as upstream,
+        TlsTransport(certificate.client()) as transport,
+    ):
+        fresh = await transport._connect(request(upstream))
+        await trio.sleep(0.05)
+        assert isinstance(fresh, TlsConnection)
+        assert fresh.is_quiet()
+        fresh.close()
+        for _ in range(3):
+            assert await fetch((upstream, transport)) == b"ok"
+        assert upstream.connections == 2
+
+
+async def test_rubbish_under_tls(tmp_path: Path, certificate: Certificate) -> None:
+    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.receive_some()
+        await stream.send_all(EVENTS_HEAD + chunk(b"one"))
+        await stream.transport_stream.send_all(b"HTTP/1.1 200 OK\r\n\r\nin clear")
+        await trio.sleep_forever()
+
+    (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = plain.socket.getsockname()[1]
+    listener = trio.SSLListener(plain, certificate.server())
+    async with trio.open_nursery() as nursery, TlsTransport(certificate.client()) as transport:
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        response = await transport.handle_async_request(
+            httpx.Request("GET", f"https://127.0.0.1:{port}/")
+        )
+        pieces = aiter(response.stream)  # type: ignore[arg-type]
+        assert await anext(pieces) == b"one"
+        with pytest.raises(httpx.ReadError, match="wrong version"):
+            await anext(pieces)
+        await response.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_http_1_1_is_agreed_on(tmp_path: Path, certificate: Certificate) -> None:
+    context = certificate.server()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with (
+        serve(tmp_path, OK, tcp=True, tls=context) as upstream,
+        TlsTransport(certificate.client()) as transport,
+    ):
+        fresh = await transport._connect(request(upstream))
+        assert isinstance(fresh, TlsConnection)
+        assert fresh._tls.selected_alpn_protocol() == "http/1.1"
+        fresh.close()
+
+
+async def test_over_a_unix_socket(tmp_path: Path, certificate: Certificate) -> None:
+    path = str(tmp_path / "tls.sock")
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen(1)
+
+    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.receive_some()
+        await stream.send_all(whole(200, b"ok"))
+
+    listener = trio.SSLListener(trio.SocketListener(sock), certificate.server())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        async with TlsTransport(certificate.client(), uds=path) as transport:
+            response = await transport.handle_async_request(
+                httpx.Request("GET", "https://localhost/")
+            )
+            assert await response.aread() == b"ok"
+        nursery.cancel_scope.cancel()
+
+
+# -- whom it trusts ----------------------------------------------------------------------------
+
+
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path, certificate: Certificate) -> None:
+    async with (
+        serve(tmp_path, OK, tcp=True, tls=certificate.server()) as upstream,
+        TlsTransport(ssl.create_default_context()) as transport,
+    ):
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed") as caught:
+            await fetch((upstream, transport))
+        assert certificate_refusal(caught.value) == "self-signed certificate"
+        assert upstream.requests == []
+
+
+async def test_a_certificate_of_another(tmp_path: Path) -> None:
+    other = make_certificate(tmp_path, "DNS:example.org")
+    async with (
+        serve(tmp_path, OK, tcp=True, tls=other.server()) as upstream,
+        TlsTransport(other.client()) as transport,
+    ):
+        with pytest.raises(httpx.ConnectError) as caught:
+            await fetch((upstream, transport))
+        assert "not valid for '127.0.0.1'" in certificate_refusal(caught.value)
+        assert upstream.requests == []
+
+
+@asynccontextmanager
+async def plain_listener(said: bytes | None) -> AsyncGenerator[str, None]:
+    """Says so much to a greeting and closes; with None it says nothing, for ever."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if said is None:
+            await trio.sleep_forever()
+        elif said:
+            await stream.send_all(said)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield f"https://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(b"HTTP/1.1 400 Bad\r\n\r\n", "TLS failed: wrong version"), (b"", "closed the connection")],
+)
+async def test_who_speaks_no_tls(said: bytes, words: str, certificate: Certificate) -> None:
+    async with plain_listener(said) as url, TlsTransport(certificate.client()) as transport:
+        with pytest.raises(httpx.ConnectError, match=words):
+            await transport.handle_async_request(httpx.Request("GET", url))
+
+
+async def test_a_greeting_that_is_not_answered(certificate: Certificate) -> None:
+    async with plain_listener(None) as url, TlsTransport(certificate.client()) as transport:
+        late = httpx.Request("GET", url, extensions={"timeout": {"connect": 0.1}})
+        with trio.fail_after(2), pytest.raises(httpx.ConnectTimeout):
+            await transport.handle_async_request(late)
+
+
+@pytest.mark.parametrize("host", [".example.org", "a" * 64 + ".org"])
+async def test_a_name_that_no_certificate_has(
+    host: str, certificate: Certificate, tmp_path: Path
+) -> None:
+    async with (
+        serve(tmp_path, OK) as upstream,
+        TlsTransport(certificate.client(), uds=upstream.uds) as transport,
+    ):
+        with pytest.raises(httpx.ConnectError):
+            await transport.handle_async_request(httpx.Request("GET", f"https://{host}/"))
+
+
+async def test_other_schemes_are_refused(certificate: Certificate) -> None:
+    with pytest.raises(httpx.UnsupportedProtocol):
+        await TlsTransport(certificate.client()).handle_async_request(
+            httpx.Request("GET", "http://x/")
+        )
