@@ -75,6 +75,24 @@ def drip(_: str) -> int:
         time.sleep(0.01)
 
 
+def flood(_: str) -> int:
+    """A kilobyte at a time, as fast as they are taken, without end."""
+    while True:
+        delta("x" * 1024)
+
+
+def late(path: str) -> int:
+    """After a second it asks `path` of its upstream, and once more where that fails, as some do."""
+    delta("begun")
+    time.sleep(1)
+    ask_upstream(path, [])
+    status, body = ask_upstream(path, [])
+    emit(
+        type="result", subtype="success", is_error=True, api_error_status=status, result=body[:200]
+    )
+    return 1
+
+
 def long(size: str) -> int:
     """So many bytes."""
     for _ in range(int(size) // 1024):
@@ -213,7 +231,7 @@ SCRIPTS = {
     script.__name__: script
     for script in (
         *(say, garbage, half, never, drip, long, fork, failed, surroundings, upstream, canned),
-        *(escape, linger),
+        *(escape, linger, flood, late),
     )
 }
 

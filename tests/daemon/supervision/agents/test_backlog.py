@@ -34,7 +34,7 @@ async def read(backlog: Backlog) -> list[Batch]:
 
 async def test_what_was_said_before_anybody_read_is_read_in_order() -> None:
     backlog = Backlog()
-    batches = [said("a"), [ThinkingDeltas(["b"])], [TextDeltas(["c"]), END]]
+    batches: list[Batch] = [said("a"), [ThinkingDeltas(["b"])], [TextDeltas(["c"]), END]]
     await fill(backlog, batches)
     assert await read(backlog) == batches
 
