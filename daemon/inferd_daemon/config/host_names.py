@@ -3,8 +3,8 @@
 Pure. Whatever it lets pass can be looked up; what cannot would fail in odd places much later.
 """
 
+import ipaddress
 import re
-from ipaddress import ip_address
 
 MAX_NAME_CHARS = 253
 """Of a name without the dot that may stand at its end (RFC 1035)."""
@@ -23,7 +23,7 @@ def is_host(host: str) -> bool:
 
 def _is_address(host: str) -> bool:
     try:
-        ip_address(host)
+        ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
