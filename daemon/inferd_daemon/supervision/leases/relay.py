@@ -7,7 +7,7 @@ The runtime's own key never leaves the daemon.
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import trio
@@ -23,6 +23,9 @@ from ..runtimes.managed import Managed
 from ..runtimes.registry import Runtimes
 from .endpoint import pinned_model
 from .entrance import Entry
+
+if TYPE_CHECKING:
+    from ...backends.transport import PlainTransport
 
 RETURN_PATIENCE_S = 20.0
 """How long a request waits for a runtime that restarts: most are back in a few seconds."""
@@ -65,7 +68,7 @@ class Relay:
 
     def __init__(self, runtimes: Runtimes) -> None:
         self._runtimes = runtimes
-        self._ways: dict[str, tuple[Endpoint, httpx.AsyncBaseTransport]] = {}
+        self._ways: dict[str, tuple[Endpoint, PlainTransport]] = {}
         runtimes.on_ending.append(self._break_off)
 
     def runtime(self, instance_key: str) -> Managed:
@@ -175,12 +178,10 @@ class Relay:
     def _break_off(self, instance_key: str) -> bool:
         if instance_key not in self._ways:
             return False
-        from ...backends.transport import PlainTransport
-
         _, transport = self._ways[instance_key]
-        return isinstance(transport, PlainTransport) and transport.break_off()
+        return transport.break_off()
 
-    async def _way(self, instance_key: str, endpoint: Endpoint) -> "httpx.AsyncBaseTransport":
+    async def _way(self, instance_key: str, endpoint: Endpoint) -> "PlainTransport":
         known = self._ways.get(instance_key)
         if known is not None and known[0] == endpoint:
             return known[1]
@@ -194,7 +195,7 @@ class Relay:
         return transport
 
 
-async def _open(endpoint: Endpoint) -> "httpx.AsyncBaseTransport":
+async def _open(endpoint: Endpoint) -> "PlainTransport":
     """Raises BackendFault."""
     from ...backends.transport import PlainTransport
 
@@ -204,7 +205,9 @@ async def _open(endpoint: Endpoint) -> "httpx.AsyncBaseTransport":
         context = await in_thread(ssl.create_default_context, None)
     except OSError as error:
         raise BackendFault(f"no TLS: {error.strerror}") from error
-    return httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+    from ...backends.transport.tls import TlsTransport
+
+    return TlsTransport(context)
 
 
 def _request(

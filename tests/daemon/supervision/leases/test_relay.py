@@ -1,4 +1,4 @@
-"""A request waits for a runtime that comes back, and for no other."""
+"""A request waits for a runtime that comes back, and for no other; none gets another's answer."""
 
 from pathlib import Path
 
@@ -6,15 +6,18 @@ import pytest
 import trio
 import trio.testing
 
+from inferd_daemon.backends.runtime import Endpoint
 from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause, failure
 from inferd_daemon.errors import BackendFault, RequestError
 from inferd_daemon.supervision.leases import relay
-from inferd_daemon.supervision.leases.relay import Comeback
+from inferd_daemon.supervision.leases.relay import Comeback, _open, _request
 from inferd_daemon.supervision.leasing import Leasing
 from inferd_daemon.supervision.runtimes.machine import State
 from inferd_proto import ErrorCode
+from tests.support.certificate import make_certificate
 from tests.support.lone_runtimes import SleepBlueprint, have, leasing
+from tests.support.scripted_upstream import serve, whole
 
 BY_FORCE = RequestError(ErrorCode.CONFLICT, "a was stopped by force")
 GONE = EngineFailure(failure(Cause.MODEL_MISSING, "`model`: /models/a.gguf: no such file"))
@@ -97,3 +100,21 @@ async def test_one_that_failed_is_told_with_its_reason(tmp_path: Path) -> None:
                 await whole.runtimes.wait_changed()
         with pytest.raises(Comeback, match="no such file"):
             await served(whole)
+
+
+async def test_over_tls_what_is_left_behind_is_nobodys_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.made))
+    first = [whole(200, b"alice") + whole(200, b"more of alice")]
+    async with serve(
+        tmp_path, first, [whole(200, b"bob")], tcp=True, tls=certificate.server()
+    ) as upstream:
+        endpoint = Endpoint(host="127.0.0.1", port=upstream.port, tls=True)
+        transport = await _open(endpoint)
+        for answer in (b"alice", b"bob"):
+            request = _request(endpoint, "POST", "/v1/x", b"{}", {})
+            response = await transport.handle_async_request(request)
+            assert await response.aread() == answer
+        await transport.aclose()
