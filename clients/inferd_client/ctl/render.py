@@ -94,7 +94,9 @@ def routes_table(routes: list[RouteStatus]) -> "Table":
 
 
 def reason_lines(routes: list[RouteStatus]) -> list[str]:
-    """Why backends and routes are not ready, a line for each reason; empty where all are."""
+    """Why backends and routes are not ready, or what is doubtful though they are, a line for each
+    reason; empty where there is none.
+    """
     whose: dict[str, list[str]] = {}
 
     def tell(name: str, reason: str) -> None:
@@ -103,7 +105,7 @@ def reason_lines(routes: list[RouteStatus]) -> list[str]:
             names.append(name)
 
     for route in routes:
-        reasons = {b.name: b.reason for b in route.backends if not b.ready and b.reason}
+        reasons = {b.name: b.reason for b in route.backends if b.reason}
         for name, reason in reasons.items():
             tell(name, reason)
         # the route's own words are those of its backends, with their names before them

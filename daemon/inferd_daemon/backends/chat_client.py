@@ -5,7 +5,6 @@ always closes the upstream's connection when it stops early, for that is what fr
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from math import inf
 from typing import TypeVar
 
 import httpx
@@ -39,6 +38,7 @@ from .chat_completions import (
     build_body,
     check_supported,
     refusal,
+    told_failure,
     whole_answer_failure,
     words_of,
 )
@@ -57,20 +57,19 @@ from .streamed_body import ENDING_S, Course, body_of, finish_body
 from .thread import in_thread, is_no_thread
 from .transport import PlainTransport, ResponseBody
 from .vectors import embed_body, read_embeddings, read_ranking, rerank_body, unsupported
+from .vital_signs import VitalSigns
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Of an answer that is no stream: some 2,000 embeddings of 4,096 numbers."""
 THREADS = 2
 """For encoding media and decoding embeddings: megabytes each, and the loop serves others."""
 T = TypeVar("T")
-_ABSENT = frozenset((404, 405, 501))
 
 
 class ChatClient:
     """Speaks to `base_url` (no path) over `transport`, which it owns.
 
-    `dropped` counts the malformed lines of all streams so far; `succeeded_at` is when, by trio's
-    clock, a request went well last, `heard_at` when a part of any answer came.
+    `dropped` counts the malformed lines of all streams so far; `signs` tell how the requests went.
     """
 
     def __init__(
@@ -104,8 +103,7 @@ class ChatClient:
         }
         self._threads = trio.CapacityLimiter(THREADS)
         self.dropped = 0
-        self.succeeded_at = -inf
-        self.heard_at = -inf
+        self.signs = VitalSigns()
 
     async def generate(
         self, request: GenerateRequest, can: Capabilities
@@ -123,51 +121,56 @@ class ChatClient:
         started = trio.current_time()
         end = started + self._deadlines.total_s
         first_event_by = min(end, started + self._deadlines.first_byte_s)
-        response = await self._send("POST", "/v1/chat/completions", body, first_event_by)
-        stream = body_of(response)
-        try:
-            if response.status_code != 200 or not may_be_events(response):
-                raise await self._refusal(response, end)
-            deadline = first_event_by
-            course = Course()
-            while True:
-                batch = await self._next_batch(stream, answer, deadline)
-                now = trio.current_time()
-                if answer.payloads != course.events:
-                    course.events, course.last_event_at = answer.payloads, now
-                    self.heard_at = now
-                if batch:
-                    yield batch
-                    now = course.read_by_client(since=now)
-                if answer.finished:
-                    self.succeeded_at = now
-                    break
-                if answer.ending:
-                    deadline = min(end, course.last_event_at + ENDING_S)
-                elif answer.payloads:
-                    deadline = min(end, now + self._deadlines.idle_s)
-                if answer.failure is None and now >= (end if answer.ending else deadline):
-                    answer.failure = self._went_silent(answer)
-                if answer.failure is not None:
-                    raise self._fault(answer, course, over=now >= end)
-            await finish_body(stream, now)
-        finally:
-            self.dropped += answer.dropped
-            await stream.aclose()
+        with self.signs.listen() as listening:
+            response = await self._send("POST", "/v1/chat/completions", body, first_event_by)
+            stream = body_of(response)
+            try:
+                if response.status_code != 200 or not may_be_events(response):
+                    raise await self._refusal(response, end)
+                deadline = first_event_by
+                course = Course()
+                while True:
+                    batch = await self._next_batch(stream, answer, deadline)
+                    now = trio.current_time()
+                    if answer.payloads != course.events:
+                        course.events, course.last_event_at = answer.payloads, now
+                        listening.heard(now)
+                    if batch:
+                        yield batch
+                        now = course.read_by_client(since=now)
+                    if answer.finished:
+                        self.signs.succeeded_at = now
+                        break
+                    if answer.ending:
+                        deadline = min(end, course.last_event_at + ENDING_S)
+                    elif answer.payloads:
+                        deadline = min(end, now + self._deadlines.idle_s)
+                    if answer.failure is None and now >= (end if answer.ending else deadline):
+                        answer.failure = self._went_silent(answer)
+                    if answer.failure is not None:
+                        raise self._fault(answer, course, over=now >= end)
+                await finish_body(stream, now)
+            finally:
+                self.dropped += answer.dropped
+                await stream.aclose()
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Raises RequestError (`embed_unsupported` where the upstream has no embeddings)."""
         body = embed_body(request, self._dialect, self._model)
         missing = unsupported(ErrorCode.EMBED_UNSUPPORTED, "make embeddings")
         answer = await self._post("/v1/embeddings", body, missing)
-        return await self._in_thread(lambda: read_embeddings(answer, request, self._model))
+
+        def read() -> EmbedResult:
+            return read_embeddings(answer, request, self._model)
+
+        return await self._in_thread(lambda: self._read(answer, read, missing))
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises RequestError (`rerank_unsupported` where the upstream cannot)."""
         body = rerank_body(request, self._model)
         missing = unsupported(ErrorCode.RERANK_UNSUPPORTED, "rerank")
         answer = await self._post("/v1/rerank", body, missing)
-        return read_ranking(answer, request, self._model)
+        return self._read(answer, lambda: read_ranking(answer, request, self._model), missing)
 
     async def get(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
         """Status and body of `path`, for probes. Raises BackendFault."""
@@ -259,31 +262,44 @@ class ChatClient:
     async def _post(self, path: str, body: bytes, missing: RequestError) -> bytes:
         """The body of a 200. Raises RequestError, `missing` where there is no such endpoint."""
         end = trio.current_time() + self._deadlines.total_s
-        response = await self._send("POST", path, body, end)
-        try:
-            if response.status_code in _ABSENT:
-                raise missing
-            if response.status_code != 200:
-                raise await self._refusal(response, end)
-            refuse_encoded(response)
-            answer = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
-            self.succeeded_at = trio.current_time()
-            return answer
-        finally:
-            await body_of(response).aclose()
+        with self.signs.listen():
+            response = await self._send("POST", path, body, end)
+            try:
+                if response.status_code != 200:
+                    raise await self._refusal(response, end, missing)
+                refuse_encoded(response, self._redact)
+                answer = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+                self.signs.succeeded_at = trio.current_time()
+                return answer
+            finally:
+                await body_of(response).aclose()
 
-    async def _refusal(self, response: httpx.Response, end: float) -> RequestError:
-        """The error for a response that is no stream of events, in the upstream's own words."""
+    def _read(self, answer: bytes, read: Callable[[], T], missing: RequestError) -> T:
+        """What `read` makes of `answer`. Raises RequestError, in the upstream's own words where it
+        holds an error instead.
+        """
+        try:
+            return read()
+        except UpstreamFault as fault:
+            raise told_failure(answer, self._redact, missing) or fault from None
+
+    async def _refusal(
+        self, response: httpx.Response, end: float, missing: RequestError | None = None
+    ) -> RequestError:
+        """The error for a response that is no stream of events, in the upstream's own words;
+        `missing` where it says that there is no such endpoint.
+        """
         limit = MAX_ERROR_BODY_BYTES + self._redact.longest
         deadline = min(end, trio.current_time() + self._deadlines.idle_s)
-        if response.status_code == 200:
-            refuse_encoded(response)
+        status = response.status_code
+        if status == 200:
+            refuse_encoded(response, self._redact)
         elif is_encoded(response):  # the status says enough to tell whose fault it is
-            return refusal(response.status_code, b"", self._redact, retry_after(response))
+            return refusal(status, b"", self._redact, retry_after(response), missing)
         body = await self._read_body(response, deadline, limit)
-        if response.status_code == 200:
+        if status == 200:
             return whole_answer_failure(content_type(response), body, self._redact)
-        return refusal(response.status_code, body, self._redact, retry_after(response))
+        return refusal(status, body, self._redact, retry_after(response), missing)
 
     async def _read_body(
         self, response: httpx.Response, deadline: float, limit: int, *, whole: bool = False

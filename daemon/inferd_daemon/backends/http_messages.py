@@ -1,6 +1,6 @@
 """Headers of requests and heads of responses, as a client of a chat server sees them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import httpx
 
@@ -63,10 +63,10 @@ def is_encoded(response: httpx.Response) -> bool:
     return _header(response, b"content-encoding").lower() not in ("", "identity")
 
 
-def refuse_encoded(response: httpx.Response) -> None:
-    """Raises UpstreamFault for a body that is compressed."""
+def refuse_encoded(response: httpx.Response, redact: Callable[[str], str]) -> None:
+    """Raises UpstreamFault for a body that is compressed; `redact` takes secrets out of it."""
     if is_encoded(response):
-        encoding = _header(response, b"content-encoding")
+        encoding = redact(_header(response, b"content-encoding"))
         raise UpstreamFault(
             f"upstream answered {response.status_code} with content-encoding {encoding[:20]!r}, "
             "though none was asked for"

@@ -2,7 +2,7 @@
 
 It only puts together: the client sends, the mapping translates, the transport carries. Readiness is
 what the last probe said, or a request that went well since; a failed request is the breaker's
-business.
+business, unless it confirms that the key is wrong.
 """
 
 import os
@@ -49,10 +49,15 @@ PROBE_INTERVAL_S = 10.0
 FAR_PROBE_INTERVAL_S = 60.0
 """Of what is not on this machine: a probe may cost a TLS handshake, and be counted."""
 PROBE_TIMEOUT_S = 5.0
+KEY_RETRY_S = 60.0
+"""One that took our key neither when probed nor for a request may have it mended: so often one
+request more finds out."""
 DEFAULT_SLOTS = 32
 LLAMA_SERVER_SLOTS = 4
 """What llama-server makes where nothing is said; it tells its real number when it is probed."""
 MAX_KEY_BYTES = 64 * 1024
+_REFUSED = frozenset((401, 403))
+_NOT_IMPLEMENTED = 501
 
 
 class UnfitKey(OperatorError):
@@ -75,6 +80,7 @@ class OpenAICompatBackend(Backend):
         self._config = config
         self._dialect = dialect_of(config)
         self._verdict = Readiness(True)
+        self._refused: int | None = None
         self._probed_at = -inf
         self._facts = Facts()
         self._capabilities = Capabilities(
@@ -118,9 +124,17 @@ class OpenAICompatBackend(Backend):
         return self._client.dropped
 
     def readiness(self) -> Readiness:
-        """What the last probe said, or a success since; ready before the first probe."""
-        if self._client.succeeded_at > self._probed_at:
+        """What the last probe said, or a success since; ready before the first probe.
+
+        A key that may not list models may still do for requests, so that a probe was refused proves
+        nothing until a request is, too.
+        """
+        signs, refused = self._client.signs, self._refused
+        if signs.succeeded_at > (self._probed_at if refused is None else -inf):
             return Readiness(True)
+        if refused is not None and trio.current_time() - signs.refused_at < KEY_RETRY_S:
+            words = f"upstream answered {refused}: it does not accept the api_key"
+            return Readiness(False, words)
         return self._verdict
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Batch, None]:
@@ -152,7 +166,7 @@ class OpenAICompatBackend(Backend):
             if not self._far or not self._served_lately():
                 await self.probe()
             # one that is gone is looked for more often, wherever it was
-            rare = self._far and self._verdict.ready
+            rare = self._far and self.readiness().ready
             await trio.sleep(FAR_PROBE_INTERVAL_S if rare else PROBE_INTERVAL_S)
 
     async def probe(self) -> Readiness:
@@ -173,17 +187,26 @@ class OpenAICompatBackend(Backend):
             if _is_silence(error) and self._busy():
                 return self.readiness()
             self._verdict = Readiness(False, error.message)
+            self._refused = None
         else:
             self._verdict = _judge(status)
+            self._refused = status if status in _REFUSED else None
         self._probed_at = trio.current_time()
         return self._verdict
 
     def _busy(self) -> bool:
-        """A part of an answer came so lately that the next may still be on its way."""
-        return trio.current_time() - self._client.heard_at < self._config.idle_timeout_s
+        """A part of an answer came so lately that the next may still be on its way, or a request is
+        yet to be answered: reading a long prompt takes its time.
+
+        Where another ran out of its time, and nothing was heard since, that proves nothing.
+        """
+        signs = self._client.signs
+        if signs.unheard and signs.silent_at <= max(signs.heard_at, self._probed_at):
+            return True
+        return trio.current_time() - signs.heard_at < self._config.idle_timeout_s
 
     def _served_lately(self) -> bool:
-        return trio.current_time() - self._client.succeeded_at < FAR_PROBE_INTERVAL_S
+        return trio.current_time() - self._client.signs.succeeded_at < FAR_PROBE_INTERVAL_S
 
     async def close(self) -> None:
         """Close the connections."""
@@ -328,9 +351,9 @@ def _read_file(name: str) -> str:
 
 
 def _judge(status: int) -> Readiness:
-    """A server without `/v1/models` serves all the same; one that refuses the key does not."""
-    if status in (401, 403):
-        return Readiness(False, f"upstream answered {status}: it does not accept the api_key")
-    if status >= 500:
+    """A server without `/v1/models` serves all the same; so may one that does not let us list."""
+    if status in _REFUSED:
+        return Readiness(True, f"upstream answered {status} when probed: its api_key may be wrong")
+    if status >= 500 and status != _NOT_IMPLEMENTED:
         return Readiness(False, f"upstream answered {status}; it may still be loading its model")
     return Readiness(True)

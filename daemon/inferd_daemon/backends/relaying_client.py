@@ -20,6 +20,7 @@ from .chat_completions import Dialect, build_body, check_supported, stream_failu
 from .event_relay import EventRelay, read_usage
 from .http_messages import may_be_events, refuse_encoded
 from .streamed_body import ENDING_S, Course, body_of, finish_body
+from .vital_signs import Listening
 
 MAX_UNWATCHED_CHARS = 16 * 1024
 """Of a prompt. A longer one may take its time to be read, and what tells meanwhile that the
@@ -27,7 +28,6 @@ upstream lives (`Dialect.progress`) would be seen by the client where nothing is
 OBJECT_END_BYTES = 4096
 """Of an answer that is one object: its figures stand at the end."""
 # no text can hold that, for there quotes are escaped
-_ABSENT = frozenset((404, 405, 501))
 
 
 class RelayingClient(ChatClient):
@@ -47,27 +47,29 @@ class RelayingClient(ChatClient):
         end = started + self._deadlines.total_s
         first_by = min(end, started + self._deadlines.first_byte_s) if request.stream else end
         path = self._prefixed(request.path)
-        response = await self._send("POST", path, body, first_by)
-        events = EventRelay(request.path, self._redact) if request.stream else None
-        try:
-            if response.status_code in _ABSENT and not isinstance(request.body, GenerateRequest):
-                raise RequestError(
-                    ErrorCode.INVALID_REQUEST, f"this upstream does not serve {request.path}"
-                )
-            if response.status_code != 200 or (request.stream and not may_be_events(response)):
-                raise await self._refusal(response, end)
-            if events is not None:
-                pieces = RelayedEvents(self, events, response, first_by, end)
-                yield Relayed("text/event-stream", pieces)
-            else:
-                refuse_encoded(response)
-                whole = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
-                self.succeeded_at = trio.current_time()
-                yield Relayed("application/json", RelayedObject(whole))
-        finally:
-            if events is not None:
-                self.dropped += events.dropped
-            await body_of(response).aclose()
+        missing = None
+        if not isinstance(request.body, GenerateRequest):
+            words = f"this upstream does not serve {request.path}"
+            missing = RequestError(ErrorCode.INVALID_REQUEST, words)
+        with self.signs.listen() as listening:
+            response = await self._send("POST", path, body, first_by)
+            events = EventRelay(request.path, self._redact) if request.stream else None
+            try:
+                if response.status_code != 200 or (request.stream and not may_be_events(response)):
+                    raise await self._refusal(response, end, missing)
+                if events is not None:
+                    pieces = RelayedEvents(self, listening, events, response, first_by, end)
+                    yield Relayed("text/event-stream", pieces)
+                else:
+                    refuse_encoded(response, self._redact)
+                    whole = await self._read_body(response, end, MAX_BODY_BYTES, whole=True)
+                    self.signs.succeeded_at = trio.current_time()
+                    listening.heard(self.signs.succeeded_at)
+                    yield Relayed("application/json", RelayedObject(whole))
+            finally:
+                if events is not None:
+                    self.dropped += events.dropped
+                await body_of(response).aclose()
 
     def _prefixed(self, path: str) -> str:
         """The base class knows the prefix by the paths that it asks itself."""
@@ -115,12 +117,14 @@ class RelayedEvents(Pieces):
     def __init__(
         self,
         client: RelayingClient,
+        listening: Listening,
         events: EventRelay,
         response: httpx.Response,
         first_by: float,
         end: float,
     ) -> None:
         self._client = client
+        self._listening = listening
         self._events = events
         self._stream = body_of(response)
         self._deadline = first_by
@@ -142,13 +146,14 @@ class RelayedEvents(Pieces):
             if events.complete:
                 self.over = True
                 self.usage = events.usage
-                client.succeeded_at = now
+                client.signs.succeeded_at = now
                 await finish_body(self._stream, now)
             elif events.began:
                 longest_s = ENDING_S if events.ending else client._deadlines.idle_s
                 self._deadline = min(self._end, now + longest_s)
             if data:
-                self._given_at = client.heard_at = now
+                self._given_at = now
+                self._listening.heard(now)
                 if not data.startswith(b":"):
                     self._course.last_event_at = now
                 return data

@@ -66,6 +66,12 @@ def test_reasons_stand_below_the_table() -> None:
     ]
 
 
+def test_what_is_doubtful_though_ready_is_told() -> None:
+    backends = [{"name": "b", **READY, "reason": "its api_key may be wrong"}]
+    routes = to_routes({"routes": [{**CHAT, "backends": backends}]})
+    assert reason_lines(routes) == ["b: its api_key may be wrong"]
+
+
 def test_equals_have_no_rank() -> None:
     backends = [{"name": name, "priority": 1, **READY} for name in "bc"]
     table = routes_table(to_routes({"routes": [{**CHAT, "backends": backends}]}))

@@ -1,6 +1,7 @@
 """One request against upstreams that misbehave: one error, in time, of the right code."""
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ from tests.support.scripted_upstream import (
 
 KEY = "k3y-0123456789"
 TOKEN = "t0ken-9876543210"
+BASIC = "Basic " + b64encode(b"alice:<p4ss&word").decode()
 HI = GenerateRequest([Message("user", [Text("hi")])], Sampling(max_tokens=4))
 CAN = Capabilities(tools=True, vision=True)
 DEADLINES = Deadlines(total_s=30, connect_s=1, first_byte_s=10, idle_s=5)
@@ -85,7 +87,7 @@ async def connected(
             dialect=DIALECTS["generic"],
             model="m",
             api_key=KEY,
-            headers={"X-Team": "blue-team", "X-Auth": f"Bearer {TOKEN}"},
+            headers={"X-Team": "blue-team", "X-Auth": f"Bearer {TOKEN}", "X-Basic": BASIC},
             deadlines=deadlines,
         )
         yield client, upstream
@@ -189,14 +191,28 @@ BAD: dict[str, tuple[list[Step], ErrorCode, str, int, float]] = {
     "401 that repeats the key": (
         [whole(401, b'{"error":{"message":"bad key ' + KEY.encode() + b'"}}')],
         UNAVAILABLE,
-        "401: bad key ***",
+        "401, it does not accept the api_key: bad key ***",
+        BEFORE,
+        0,
+    ),
+    "an encoding that repeats the key": (
+        [whole(200, b"x", "text/event-stream", f"content-encoding: {KEY}")],
+        UNAVAILABLE,
+        "content-encoding '***'",
+        BEFORE,
+        0,
+    ),
+    "401 that repeats the password of a header": (
+        [whole(401, b"no &lt;p4ss&amp;word", "text/html")],
+        UNAVAILABLE,
+        "api_key: no ***",
         BEFORE,
         0,
     ),
     "401 that repeats a part of a header": (
         [whole(401, b'{"error":{"message":"bad token ' + TOKEN.encode() + b'"}}')],
         UNAVAILABLE,
-        "401: bad token ***",
+        "401, it does not accept the api_key: bad token ***",
         BEFORE,
         0,
     ),
@@ -652,7 +668,23 @@ async def test_rerank(tmp_path: Path) -> None:
     [
         (answer(404, {}), ErrorCode.EMBED_UNSUPPORTED, ErrorCode.RERANK_UNSUPPORTED),
         (answer(501, {}), ErrorCode.EMBED_UNSUPPORTED, ErrorCode.RERANK_UNSUPPORTED),
+        (
+            answer(404, {"error": {"message": "oh", "code": "model_not_found"}}),
+            UNAVAILABLE,
+            UNAVAILABLE,
+        ),
         (answer(400, {"error": "too long"}), ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_REQUEST),
+        (
+            answer(200, {"error": {"message": "too long", "code": 400}}),
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
+        ),
+        (
+            answer(200, {"error": "Unexpected endpoint or method. (POST /v1/x)"}),
+            ErrorCode.EMBED_UNSUPPORTED,
+            ErrorCode.RERANK_UNSUPPORTED,
+        ),
+        (answer(200, {"error": "oh", "data": [], "results": []}), UNAVAILABLE, UNAVAILABLE),
         (answer(500, {"error": "oh"}), UNAVAILABLE, UNAVAILABLE),
         (answer(200, {"data": [], "results": []}), UNAVAILABLE, UNAVAILABLE),
         (answer(200, {"odd": 1}), UNAVAILABLE, UNAVAILABLE),
@@ -677,6 +709,15 @@ async def test_embed_and_rerank_fail_with_one_error(
         with pytest.raises(RequestError) as caught:
             await client.rerank(RerankRequest("q", ["a", "b"]))
         assert caught.value.code == rerank_code
+
+
+async def test_what_went_wrong_is_told_in_the_upstreams_words(tmp_path: Path) -> None:
+    told = {"error": {"message": f"no room for {KEY}", "code": 500}}
+    async with connected(tmp_path, answer(200, told)) as (client, _):
+        with pytest.raises(BackendFault, match=r"^upstream failed: no room for \*\*\*$"):
+            await client.embed(EmbedRequest(["a"]))
+        with pytest.raises(BackendFault, match=r"^upstream failed: no room for \*\*\*$"):
+            await client.rerank(RerankRequest("q", ["a"]))
 
 
 @pytest.mark.parametrize(

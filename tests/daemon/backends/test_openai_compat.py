@@ -1,6 +1,7 @@
 """The backend as configured: where it sends, what it promises, when it is ready."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from inferd_daemon.backends.base import (
     Finished,
     GenerateRequest,
     Media,
+    Readiness,
+    RelayRequest,
     RerankRequest,
     TextDeltas,
 )
@@ -23,7 +26,7 @@ from inferd_daemon.backends.openai_compat import (
     unfit_keys,
 )
 from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
-from inferd_daemon.errors import BackendFault, OperatorError
+from inferd_daemon.errors import BackendFault, BackendSilence, KeyRefused, OperatorError
 from inferd_daemon.routing.requirements import missing
 from inferd_proto import Audio, AudioAttachment, ErrorCode, Message, Text
 from tests.support.certificate import Certificate
@@ -264,7 +267,11 @@ async def test_audio_at_the_rate_it_takes(
     [
         ([whole(200, b"{}")], True, ""),
         ([whole(404, b"")], True, ""),
-        ([whole(401, b"")], False, "api_key"),
+        ([whole(405, b"")], True, ""),
+        ([whole(501, b"")], True, ""),
+        ([whole(401, b"")], True, "401 when probed: its api_key may be wrong"),
+        ([whole(403, b"")], True, "403 when probed"),
+        ([whole(500, b"")], False, "500"),
         ([whole(503, b"")], False, "loading"),
         ([Close()], False, "broke the connection"),
     ],
@@ -325,6 +332,141 @@ async def test_an_upstream_that_answers_us_is_not_missed(
             assert (await backend.probe()).ready
         assert not (await backend.probe()).ready
         assert "in time" in backend.readiness().reason
+        await backend.close()
+
+
+async def generate(backend: OpenAICompatBackend) -> None:
+    await run(backend)
+
+
+async def embed(backend: OpenAICompatBackend) -> None:
+    await backend.embed(EmbedRequest(["a"]))
+
+
+async def relay(backend: OpenAICompatBackend) -> None:
+    async with backend.relay(RelayRequest("/v1/chat/completions", HI, True)) as relayed:
+        assert [piece async for piece in relayed.pieces]
+
+
+async def relay_object(backend: OpenAICompatBackend) -> None:
+    async with backend.relay(RelayRequest("/v1/messages", {}, False)) as relayed:
+        assert [piece async for piece in relayed.pieces]
+
+
+Ask = Callable[[OpenAICompatBackend], Awaitable[None]]
+ASKED: dict[str, tuple[Ask, Script]] = {
+    "generate": (generate, ANSWER),
+    "embed": (embed, [whole(200, b'{"data":[{"index":0,"embedding":[1.0]}]}')]),
+    "relay": (relay, ANSWER),
+    "relay an object": (relay_object, [whole(200, b"{}")]),
+}
+
+
+@pytest.mark.parametrize(("ask", "answer"), ASKED.values(), ids=ASKED)
+async def test_an_upstream_that_reads_a_long_prompt_is_not_missed(
+    tmp_path: Path, autojump_clock: MockClock, ask: Ask, answer: Script
+) -> None:
+    """Silence means nothing until the request's own time is over."""
+    async with serve(tmp_path, [Pause(100), *answer], [Hang()]) as upstream:
+        backend = OpenAICompatBackend(
+            "b", OpenAICompatConfig(uds=upstream.uds, idle_timeout_s=12.0)
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, backend)
+            await upstream.arrived.wait()
+            for _ in range(9):
+                assert (await backend.probe()).ready
+                await trio.sleep(5)
+        await trio.sleep(12)
+        assert not (await backend.probe()).ready
+        await backend.close()
+
+
+@pytest.mark.parametrize("ask", [generate, relay])
+async def test_waiting_proves_nothing_where_another_has_waited_in_vain(
+    tmp_path: Path, autojump_clock: MockClock, ask: Ask
+) -> None:
+    async with serve(tmp_path, [Hang()]) as upstream:
+        backend = OpenAICompatBackend(
+            "b", OpenAICompatConfig(uds=upstream.uds, first_byte_timeout_s=20.0)
+        )
+
+        async def wait() -> None:
+            with pytest.raises(BackendSilence):
+                await ask(backend)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(10)
+            nursery.start_soon(wait)
+            assert (await backend.probe()).ready
+            await trio.sleep(6)
+            assert not (await backend.probe()).ready
+            assert not (await backend.probe()).ready
+        assert not (await backend.probe()).ready
+        await backend.close()
+
+
+async def test_who_reads_slowly_does_not_make_it_busy(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """What the upstream does then, nobody knows."""
+    text = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    async with serve(tmp_path, [HEAD + chunk(text), Hang()], [Hang()]) as upstream:
+        backend = OpenAICompatBackend(
+            "b", OpenAICompatConfig(uds=upstream.uds, idle_timeout_s=12.0)
+        )
+        async with aclosing(backend.generate(HI)) as batches:
+            await anext(batches)
+            await trio.sleep(12)
+            assert not (await backend.probe()).ready
+        await backend.close()
+
+
+async def test_a_key_that_may_not_list_models_is_good_for_requests(tmp_path: Path) -> None:
+    refused: Script = [whole(403, b"")]
+    async with serve(tmp_path, refused, ANSWER, refused, [whole(401, b"")], refused) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds, api_key="k3y!"))
+        assert "may be wrong" in (await backend.probe()).reason
+        await run(backend)
+        assert backend.readiness() == Readiness(True)
+        await backend.probe()
+        assert backend.readiness() == Readiness(True)
+        with pytest.raises(BackendFault):
+            await run(backend)
+        assert backend.readiness() == Readiness(True)  # from now on it is for the breaker
+        await backend.close()
+
+
+@pytest.mark.parametrize("probed_first", [True, False])
+async def test_a_key_that_is_no_good_at_all(
+    tmp_path: Path, autojump_clock: MockClock, probed_first: bool
+) -> None:
+    """A request more every minute, unless a probe finds it mended."""
+    refused: Script = [whole(401, b'{"error":{"message":"bad key k3y!"}}')]
+    wrong = "upstream answered 401: it does not accept the api_key"
+    async with serve(tmp_path, *[refused] * 5, [whole(200, b"{}")]) as upstream:
+        backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds, api_key="k3y!"))
+        if probed_first:
+            await backend.probe()
+        assert backend.readiness().ready
+        with pytest.raises(
+            KeyRefused, match=r"401, it does not accept the api_key: bad key \*\*\*"
+        ):
+            await run(backend)
+        assert backend.readiness().ready == (not probed_first)
+        await backend.probe()
+        assert backend.readiness() == Readiness(False, wrong)
+        await trio.sleep(59)
+        assert not backend.readiness().ready
+        await trio.sleep(1)
+        assert backend.readiness().ready
+        with pytest.raises(KeyRefused):
+            await run(backend)
+        assert backend.readiness() == Readiness(False, wrong)
+        while len(upstream.requests) < 6:
+            await backend.probe()
+        assert backend.readiness() == Readiness(True)
         await backend.close()
 
 

@@ -198,7 +198,7 @@ async def test_bytes_go_through_as_they_come(tmp_path: Path) -> None:
             data, _ = await relayed(client)
             assert data == TEXT + TEXT + FINISH + DONE
         assert upstream.connections == 1
-        assert client.succeeded_at > 0
+        assert client.signs.succeeded_at > 0
 
 
 async def test_usage_is_read_where_the_upstream_tells_it(tmp_path: Path) -> None:
@@ -371,6 +371,15 @@ async def test_a_slow_reader_is_not_held_against_the_upstream(
                 async for _ in answer.pieces:
                     await trio.sleep(7)
         assert not counts_against_backend(caught.value)
+
+
+async def test_a_model_that_an_upstream_has_not_is_told_apart(tmp_path: Path) -> None:
+    """The API is there: it is the configuration that names another model."""
+    refused = whole(404, b'{"error":{"message":"The model `m` does not exist."}}')
+    async with connected(tmp_path, [refused]) as (client, _):
+        error, _ = await failure(client, OBJECT)
+    assert error.code is ErrorCode.BACKEND_UNAVAILABLE
+    assert error.message == "upstream answered 404: The model `m` does not exist."
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])

@@ -109,35 +109,42 @@ def refusal(
 
 def whole_answer_failure(content_type: str, body: bytes, redact: Redactor) -> RequestError:
     """The error for a 200 that is no stream: a page, or an object that may hold an error."""
-    told = told_failure(body, redact) if content_type == "application/json" else None
-    return told or UpstreamFault(
+    reason = _read_reason(body, redact) if content_type == "application/json" else None
+    if reason is not None and reason.message:
+        return _told(reason)
+    return UpstreamFault(
         f"upstream answered 200 with {content_type or 'something'!r} instead of a stream of "
         "events; check base_url"
     )
 
 
-def told_failure(
-    body: bytes, redact: Redactor, missing: RequestError | None = None
-) -> RequestError | None:
-    """The error that an object holds which came with 200, if it does; `missing` as in `refusal`."""
-    reason = _read_reason(body, redact)
-    if not reason.message:
+def told_failure(body: bytes, redact: Redactor, missing: RequestError) -> RequestError | None:
+    """The error that a body of status 200 holds instead of an answer, if it holds one; `missing` as
+    in `refusal`.
+    """
+    head = body[: MAX_ERROR_BODY_BYTES + redact.longest]
+    if not head.lstrip().startswith(b"{"):
         return None
-    if missing is not None and _NO_ENDPOINT.search(reason.message):
+    reason = _read_reason(head, redact)
+    if _NO_ENDPOINT.search(reason.message):
         return missing
-    return _blame(reason.status or 500, f"upstream failed: {reason.message}", reason)
+    return _told(reason) if reason.message else None
 
 
 def stream_failure(error: ErrorDetail | str, redact: Redactor) -> RequestError:
     """The error that came in the middle of a stream."""
-    reason = _from_detail(error, redact)
-    words = f"upstream failed: {reason.message or 'it does not say why'}"
-    return _blame(reason.status or 500, words, reason)
+    return _told(_from_detail(error, redact))
 
 
 def said(body: bytes) -> str:
     """What the head of an upstream's answer says of its error, on one line; "" for nothing."""
     return _read_reason(body, Redactor(())).message
+
+
+def _told(reason: Reason) -> RequestError:
+    """The error where no status tells."""
+    words = f"upstream failed: {reason.message or 'it does not say why'}"
+    return _blame(reason.status or 500, words, reason)
 
 
 def _blame(status: int, message: str, reason: Reason, retry_after: str = "") -> RequestError:

@@ -234,14 +234,23 @@ def test_an_endpoint_that_is_missing_is_told_from_a_model(
     assert refusal(status, body, REDACT) is not MISSING
 
 
-def test_an_object_with_an_error_says_so() -> None:
-    too_long = told_failure(openai_error("too long", code=400), REDACT)
-    assert isinstance(too_long, CallerFault)
-    assert too_long.message == "upstream failed: too long"
-    assert told_failure(b'{"data":[]}', REDACT) is None
-    assert told_failure(b"<html>", REDACT, MISSING) is not MISSING
-    unexpected = openai_error("Unexpected endpoint or method. (POST /v1/rerank)")
-    assert told_failure(unexpected, REDACT, MISSING) is MISSING
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (openai_error("too long", code=400), "upstream failed: too long"),
+        (b'{"error":"no room' + b" " * 9000, "upstream failed: no room"),
+        (b'{"detail":"no room"}', "upstream failed: no room"),
+        (openai_error("Unexpected endpoint or method. (POST /v1/rerank)"), "no such endpoint"),
+        (b'{"data":[]}', None),
+        (b"<html>no such model</html>", None),
+        (b"[" * 5000, None),
+        (b"", None),
+    ],
+)
+def test_an_error_with_200_instead_of_an_answer(body: bytes, said: str | None) -> None:
+    error = told_failure(body, REDACT, MISSING)
+    assert (error and error.message) == said
+    assert isinstance(error, CallerFault) == (said == "upstream failed: too long")
 
 
 @given(st.integers(0, 30), st.integers(1, 400))
