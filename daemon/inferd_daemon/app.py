@@ -110,6 +110,7 @@ async def serve(
                 else:
                     manager.stopping()
                     view.draining = True
+                    parts.leasing.end_waiting()
                     parts.leasing.changes.tell({"type": "daemon", "state": view.state})
                     fronts.end_streams()
                     if not await _drain(fronts, fronts.drained, timeout_s, orders):

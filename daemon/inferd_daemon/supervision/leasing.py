@@ -177,6 +177,7 @@ class Leasing:
             if runtime.blueprint.resident and not runtime.wanted:
                 self.runtimes.start(runtime)
         await nursery.start(self.keeper.run)
+        await nursery.start(self.placing.run)
         await nursery.start(self.idling.run)
         await nursery.start(self.revival.run)
         nursery.start_soon(AbsentOwners(self.keeper, RETURN_GRACE_S).run)
@@ -195,6 +196,13 @@ class Leasing:
     def hear_nobody(self) -> None:
         """Call it when clients are read no more, for the daemon's next self to read them."""
         self.keeper.stand_still()
+        self.placing.end_waiting(
+            "the daemon is being upgraded, and nobody waits for room: ask again"
+        )
+
+    def end_waiting(self) -> None:
+        """Call it when the daemon begins to stop: who waits for room gets none any more."""
+        self.placing.end_waiting("the daemon is stopping, and nobody waits for room any more")
 
     def let_go(self) -> None:
         """The next self of the daemon takes the runtimes over: `run` when cancelled spares them."""

@@ -77,23 +77,28 @@ class Refuse(NamedTuple):
 Verdict = Admit | AwaitStopping | Evict | Refuse
 
 
+def by_age(load: Load) -> tuple[float, str]:
+    """To sort by: least recently used first."""
+    return load.last_used, load.instance_key
+
+
 def plan(needed_bytes: int, limits: Limits, loads: Iterable[Load]) -> Verdict:
     """What it takes to start one more runtime of `needed_bytes` beside `loads`."""
-    by_age = sorted(loads, key=lambda load: (load.last_used, load.instance_key))
-    room = _Room(needed_bytes, limits, by_age)
+    loads = sorted(loads, key=by_age)
+    room = _Room(needed_bytes, limits, loads)
     if room.enough:
         return Admit()
-    stopping = [load for load in by_age if load.stopping]
+    stopping = [load for load in loads if load.stopping]
     for load in stopping:
         room.free(load)
     if room.enough:
         return AwaitStopping(stopping)
-    idle = [load for load in by_age if not load.stopping and not load.pinned]
+    idle = [load for load in loads if not load.stopping and not load.pinned]
     evicted = room.free_until_enough(idle)
     if room.enough:
-        return Evict(_needed_only(needed_bytes, limits, by_age, evicted))
+        return Evict(_needed_only(needed_bytes, limits, loads, evicted))
     missing_bytes, missing_runtimes = room.missing_bytes, room.missing_runtimes
-    pinned = [load for load in by_age if not load.stopping and load.pinned]
+    pinned = [load for load in loads if not load.stopping and load.pinned]
     blocking = room.free_until_enough(pinned)
     return Refuse(missing_bytes, missing_runtimes, idle, blocking if room.enough else [])
 

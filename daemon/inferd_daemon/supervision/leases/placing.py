@@ -3,7 +3,7 @@
 The plan is that of `room_queue`; this carries it out. A runtime that is held is never stopped here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -21,8 +21,9 @@ from ..runtimes.start_failure import start_failure
 from .eviction import Admit, AwaitStopping, Evict, Limits, Load, Refuse, refusal, to_wire
 from .keeper import LeaseKeeper
 from .lease import Claimant
-from .room_queue import Place, RoomQueue, Wants, plan_in_turn
+from .room_queue import Place, RoomQueue, Wants, plan_in_turn, whose_turn
 from .socket_access import former_of
+from .waiting_room import WaitingRoom
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +35,7 @@ class _Situation(NamedTuple):
 
     limits: Limits
     loads: list[Load]
-    ahead: Sequence[Load] = ()
+    ahead: Iterable[Load] = ()
 
 
 class _Ending:
@@ -58,13 +59,28 @@ class _Ending:
 
 
 class Placing:
-    """Admission of runtimes under `limits`."""
+    """Admission of runtimes under `limits`. Keep `run` running: who waits for room sleeps on it."""
 
     def __init__(self, runtimes: Runtimes, keeper: LeaseKeeper, limits: Limits) -> None:
         self._runtimes = runtimes
         self._keeper = keeper
         self.limits = limits
         self._queue = RoomQueue()
+        self._room = WaitingRoom()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Wake those whose turn has come, once for all that has changed meanwhile."""
+        task_status.started()
+        while True:
+            await self._runtimes.wait_changed()
+            if len(self._room):
+                limits, loads, _ = self._situation()
+                self._room.wake(whose_turn(limits, loads, self._everybody(loads)))
+
+    def end_waiting(self, why: str) -> None:
+        """From now on nobody waits for room; starts that are under way go on."""
+        self._room.close(why)
+        self._runtimes.stir()
 
     async def place(
         self, blueprint: Blueprint, asks: Claimant, *, wait_until: float = 0.0
@@ -73,7 +89,8 @@ class Placing:
 
         Where held runtimes are in the way it waits until `wait_until` (trio's clock), behind those
         who came earlier. The caller holds the key already. Raises RequestError: the refusal, a
-        model that is not there, or `timeout` where what was asked to end does not.
+        model that is not there, `timeout` where what was asked to end does not, `queue_full` where
+        too many of one user wait, `backend_unavailable` where nobody may wait any more.
         """
         runtime = self._runtimes.get(blueprint.instance_key)
         if runtime is not None and runtime.wanted:
@@ -97,7 +114,10 @@ class Placing:
             runtime = self._runtimes.get(blueprint.instance_key)
             if runtime is not None and runtime.wanted:
                 return runtime
-            if runtime is not None and (runtime.state is State.DRAINING or runtime.restarting):
+            if runtime is not None and runtime.restarting:
+                await ending.wait([runtime])
+            elif runtime is not None and runtime.state is State.DRAINING:
+                self._room.require_open()
                 await ending.wait([runtime])
             elif await self._make_room(blueprint, place, asks, wait_until, ending):
                 # No checkpoint since the plan: nobody else took the room.
@@ -157,6 +177,7 @@ class Placing:
             case Admit():
                 return True
             case AwaitStopping(going):
+                self._room.require_open()
                 found = [self._runtimes.get(load.instance_key) for load in going]
                 await ending.wait([runtime for runtime in found if runtime is not None])
             case Evict(evicted):
@@ -166,9 +187,9 @@ class Placing:
                 refused = refusal(to_wire(verdict, needed, limits, loads, asks))
                 if not blocking:
                     raise refused  # it is larger than the limits: no waiting helps
-                with trio.CancelScope(deadline=wait_until) as patience:
-                    await self._runtimes.wait_changed()
-                if patience.cancelled_caught:
+                if wait_until <= trio.current_time():
+                    raise refused
+                if not await self._room.wait(place.number, asks, wait_until):
                     raise refused
         return False
 
@@ -200,16 +221,23 @@ class Placing:
                     stopping=runtime.leaving,
                 )
             )
-        started = {load.instance_key for load in loads if not load.stopping}
+        started = _started(loads)
         if asked is not None:
             started.add(asked.instance_key)  # nobody waits for itself
-        ahead = [
-            self._waiting(one)
-            for one in self._queue.ahead_of(place)
-            if one.instance_key not in started
-        ]
-        # One that nobody holds any more is about to leave the queue.
-        return _Situation(Limits(memory, count), loads, [one for one in ahead if one.pinned])
+        return _Situation(Limits(memory, count), loads, self._ahead(place, started))
+
+    def _ahead(self, place: Place | None, started: set[str]) -> Iterator[Load]:
+        for one in self._queue.ahead_of(place):
+            waiting = None if one.instance_key in started else self._waiting(one)
+            # One that nobody holds any more is about to leave the queue.
+            if waiting is not None and waiting.pinned:
+                yield waiting
+
+    def _everybody(self, loads: Sequence[Load]) -> Iterator[tuple[Place, Load | None]]:
+        started = _started(loads)
+        for place in self._queue:
+            waiting = None if place.wants.instance_key in started else self._waiting(place.wants)
+            yield place, waiting if waiting is not None and waiting.pinned else None
 
     def _waiting(self, wants: Wants) -> Load:
         """What it is going to be, held by whoever waits for it."""
@@ -223,3 +251,7 @@ class Placing:
         if limits.memory_bytes is None:
             return None
         return max(0, limits.memory_bytes - sum(load.memory_bytes for load in loads))
+
+
+def _started(loads: Iterable[Load]) -> set[str]:
+    return {load.instance_key for load in loads if not load.stopping}

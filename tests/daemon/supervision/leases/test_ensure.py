@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +14,11 @@ from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause, failure
 from inferd_daemon.engines.secret import Secret
 from inferd_daemon.errors import RequestError
+from inferd_daemon.supervision.leases import placing
 from inferd_daemon.supervision.leases.eviction import Limits
+from inferd_daemon.supervision.leases.lease import Claimant
+from inferd_daemon.supervision.leases.room_queue import plan_in_turn
+from inferd_daemon.supervision.leases.waiting_room import MAX_WAITING_PER_UID
 from inferd_daemon.supervision.leasing import Leasing
 from inferd_daemon.supervision.runtimes.blueprint import Former, Hooks
 from inferd_daemon.supervision.runtimes.machine import State
@@ -524,3 +529,93 @@ async def test_of_two_restarts_at_once_the_place_is_kept_to_the_end(tmp_path: Pa
         assert occupied(whole) == {"a"}
         assert not runtime.restarting
         assert slow.engine.starts == 2
+
+
+async def test_when_the_daemon_goes_over_nobody_waits_for_room(tmp_path: Path) -> None:
+    slow = SleepBlueprint("slow", tmp_path)
+    slow.engine.health = Health.LOADING
+    said: dict[str, RequestError | None] = {}
+    limits = Limits(runtimes=2)
+    async with leasing(tmp_path, limits=limits) as whole, trio.open_nursery() as nursery:
+
+        async def one(blueprint: SleepBlueprint, connection: int) -> None:
+            try:
+                await have(whole, blueprint, connection, wait_ms=60_000)
+                said[blueprint.name] = None
+            except RequestError as error:
+                said[blueprint.name] = error
+
+        await have(whole, SleepBlueprint("held", tmp_path), 1)
+        nursery.start_soon(one, slow, 2)
+        await until_state(whole, "slow", State.STARTING)
+        for number in range(3, 6):
+            nursery.start_soon(one, SleepBlueprint(f"r{number}", tmp_path), number)
+        await trio.sleep(0.05)
+        assert said == {}
+        whole.hear_nobody()
+        await trio.sleep(0.05)
+        assert set(said) == {"r3", "r4", "r5"}
+        codes = {error.code for error in said.values() if error is not None}
+        assert codes == {ErrorCode.BACKEND_UNAVAILABLE}
+        # Nor from then on; a start that is under way goes on.
+        await one(SleepBlueprint("late", tmp_path), 7)
+        late = said["late"]
+        assert late is not None
+        assert "upgraded" in late.message
+        slow.engine.health = Health.HEALTHY
+        await until_state(whole, "slow", State.READY)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert said["slow"] is None
+
+
+async def test_waiters_of_one_user_are_bounded_and_sleep_through_what_is_not_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def counted(*args: Any) -> object:  # noqa: ANN401 (whatever the function takes)
+        nonlocal looks
+        looks += 1
+        return plan_in_turn(*args)
+
+    monkeypatch.setattr(placing, "plan_in_turn", counted)
+    others = os.geteuid() + 1
+    granted: list[str] = []
+    async with (
+        leasing(tmp_path, limits=Limits(runtimes=1)) as whole,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def one(number: int, uid: int) -> None:
+            key = f"{uid}-{number}"
+            until = trio.current_time() + 600
+            with whole.keeper.pinned(key, uid):
+                await whole.placing.place(
+                    SleepBlueprint(key, tmp_path), Claimant(uid), wait_until=until
+                )
+                granted.append(key)
+                await trio.sleep_forever()
+
+        await have(whole, SleepBlueprint("held", tmp_path), 1)
+        for uid in (others, others + 1):
+            for number in range(MAX_WAITING_PER_UID):
+                nursery.start_soon(one, number, uid)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        with pytest.raises(RequestError, match="wait for room already") as full:
+            await one(MAX_WAITING_PER_UID, others)
+        assert full.value.code is ErrorCode.QUEUE_FULL
+        with pytest.raises(RequestError, match="beside what is leased"):
+            await have(whole, SleepBlueprint("impatient", tmp_path), 2)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        before = looks
+        for _ in range(50):
+            whole.runtimes.stir()
+            await trio.testing.wait_all_tasks_blocked()
+        assert looks == before
+        whole.keeper.connection_closed(1)
+        with trio.fail_after(30):
+            while not granted:  # noqa: ASYNC110 (no event for it)
+                await trio.sleep(0.01)
+        assert len(granted) == 1
+        assert looks < before + 20
+        nursery.cancel_scope.cancel()

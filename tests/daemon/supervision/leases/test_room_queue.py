@@ -15,7 +15,13 @@ from inferd_daemon.supervision.leases.eviction import (
     plan,
 )
 from inferd_daemon.supervision.leases.lease import Claimant
-from inferd_daemon.supervision.leases.room_queue import Place, RoomQueue, Wants, plan_in_turn
+from inferd_daemon.supervision.leases.room_queue import (
+    Place,
+    RoomQueue,
+    Wants,
+    plan_in_turn,
+    whose_turn,
+)
 from inferd_daemon.supervision.leases.table import LeaseTable
 from inferd_proto import LeaseEnsure
 
@@ -112,6 +118,33 @@ def test_nobody_waits_for_more_because_a_later_one_was_let_in(
         staying = [load for load in _left(verdict, loads) if load.instance_key not in gone]
         once = plan(first.memory_bytes, limits, [*staying, held("later", needed)])
         assert not isinstance(once, Refuse)
+
+
+@given(limits_any, loads_of, st.lists(sizes, max_size=6))
+def test_those_are_woken_who_would_not_be_refused(
+    limits: Limits, loads: list[Load], wanted: list[int]
+) -> None:
+    waiting = [held(f"w{number}", size) for number, size in enumerate(wanted)]
+    queue = [
+        (Place(number, Wants(load.instance_key, load.name, load.memory_bytes)), load)
+        for number, load in enumerate(waiting)
+    ]
+    refused = {
+        number
+        for number, load in enumerate(waiting)
+        if isinstance(plan_in_turn(load.memory_bytes, limits, loads, waiting[:number]), Refuse)
+    }
+    assert set(whose_turn(limits, loads, queue)) == set(range(len(waiting))) - refused
+
+
+def test_the_first_of_those_who_want_one_runtime_speaks_for_all() -> None:
+    wants = [Wants("b", "b", 1), Wants("c", "c", 1), Wants("b", "b", 1)]
+    queue = [(Place(number, one), held(one.name, 1)) for number, one in enumerate(wants)]
+    assert list(whose_turn(Limits(runtimes=1), [], queue)) == [0, 2]
+    assert list(whose_turn(Limits(runtimes=1), [held("a", 1)], queue)) == []
+    # It runs by now, whatever there is no room for.
+    running = [(place, None if place.wants.name == "b" else load) for place, load in queue]
+    assert list(whose_turn(Limits(runtimes=1), [held("b", 1)], running)) == [0, 2]
 
 
 def _left(verdict: object, loads: Sequence[Load]) -> list[Load]:
