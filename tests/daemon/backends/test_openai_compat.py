@@ -26,7 +26,13 @@ from inferd_daemon.backends.openai_compat import (
     unfit_keys,
 )
 from inferd_daemon.config import OpenAICompatConfig, UpstreamKind
-from inferd_daemon.errors import BackendFault, BackendSilence, KeyRefused, OperatorError
+from inferd_daemon.errors import (
+    BackendFault,
+    BackendSilence,
+    CallerFault,
+    KeyRefused,
+    OperatorError,
+)
 from inferd_daemon.routing.requirements import missing
 from inferd_proto import Audio, AudioAttachment, ErrorCode, Message, Text
 from tests.support.certificate import Certificate
@@ -610,4 +616,43 @@ async def test_leaving_closes_a_tls_connection_too(
             assert await anext(batches) == [TextDeltas(["a"])]
         with trio.fail_after(10):
             await upstream.gone.wait()
+        await backend.close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_prompt_that_is_refused_unread_is_its_senders_fault(
+    tmp_path: Path, certificate: Certificate, secure: bool
+) -> None:
+    tls = certificate.server() if secure else None
+    words = b'{"error":{"message":"too long for me"}}'
+    prompt = GenerateRequest([Message("user", [Text("x" * 8_000_000)])])
+    async with serve(
+        tmp_path, [whole(413, words), Hang()], tcp=True, tls=tls, early=True
+    ) as upstream:
+        ca = str(certificate.made) if secure else None
+        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=ca)
+        backend = OpenAICompatBackend("b", config)
+        with trio.fail_after(10), pytest.raises(CallerFault, match="413: too long for me"):
+            async with aclosing(backend.generate(prompt)) as batches:
+                await anext(batches)
+        await backend.close()
+
+
+async def test_over_tls_a_connection_that_died_is_no_failure_and_none_gets_anothers_answer(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    def answer(text: str) -> bytes:
+        delta = (
+            f'data: {{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":"stop"}}]}}\n\n'
+        )
+        return HEAD + chunk(delta.encode()) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+    first = [answer("alice") + answer("more of alice")]
+    scripts: list[Script] = [first, [answer("bob")], [Close()], [answer("carol")]]
+    async with serve(tmp_path, *scripts, tcp=True, tls=certificate.server()) as upstream:
+        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate.made))
+        backend = OpenAICompatBackend("b", config)
+        for text in ("alice", "bob", "carol"):
+            assert (await run(backend))[0][0] == TextDeltas([text])
+        assert [seen.connection for seen in upstream.requests] == [0, 1, 1, 2]
         await backend.close()
