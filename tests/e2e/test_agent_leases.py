@@ -263,6 +263,8 @@ def test_what_a_cli_does_wrong_is_one_error(
     reply = ask_agent(endpoint, prompt)
     assert reply.status == status
     assert said in reply.json["error"]["message"]
+    repeated = reply.headers.get("x-should-retry"), reply.headers.get("retry-after")
+    assert repeated == ((None, "1") if status == 429 else ("false", None))
     streamed = ask_agent(endpoint, prompt, stream=True)
     error = streamed.json if streamed.status != 200 else streamed.events[-1]
     assert said in error["error"]["message"]

@@ -84,9 +84,10 @@ class AgentRoom:
         assert self._leasing is not None
         marks = {INSTANCE_VARIABLE: self._leasing.mark}
         host = AgentHost(self._directory, marks, self._scratch)
-        return AgentRuns(self._leasing, self.probes, host, self._start)
+        return AgentRuns(self._leasing, self.probes, host, self.start)
 
-    def _start(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    def start(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """As a task of the room. Raises BackendFault where it does not `run`."""
         if self._nursery is None:
             raise BackendFault("the daemon is stopping and takes no new requests")
         self._nursery.start_soon(work, *arguments)
