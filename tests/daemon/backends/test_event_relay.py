@@ -233,15 +233,18 @@ def test_done_without_a_space() -> None:
     assert passed.data == stream
 
 
-def test_what_a_failed_response_quotes_is_redacted() -> None:
+@pytest.mark.parametrize(
+    "told", [KEY, "".join(f"\\u{ord(c):04x}" for c in KEY), KEY[:6] + "\\n" + KEY[6:]]
+)
+def test_what_a_failed_response_quotes_is_redacted(told: str) -> None:
     """It is an answer that the client understands; the secret in it is not for him."""
     stream = (
         b'event: response.failed\ndata: {"type":"response.failed","response":{"status":"failed",'
-        b'"error":{"message":"bad key ' + KEY.encode() + b'"}}}\n\n'
+        b'"error":{"message":"bad key \\"' + told.encode() + b'\\"\\n"}}}\n\n'
     )
     passed = Passed("/v1/responses", stream)
     assert passed.verdict == "complete"
-    assert passed.data == stream.replace(KEY.encode(), b"***")
+    assert passed.data == stream.replace(told.encode(), b"***")
 
 
 def test_an_endless_line_is_an_error() -> None:

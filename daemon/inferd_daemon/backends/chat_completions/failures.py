@@ -228,5 +228,5 @@ def one_line(text: str, redact: Redactor) -> str:
     """
     text = text[: MAX_ERROR_BODY_BYTES + redact.longest]
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = redact(text)[:MAX_ERROR_BODY_BYTES]
+    text = redact(text)[:MAX_ERROR_BODY_BYTES].strip()
     return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"
