@@ -89,7 +89,7 @@ def routes_table(routes: list[RouteStatus]) -> "Table":
     for heading in ("NAME", "STATE", "ACTIVE", "QUEUED", "BACKENDS", "ALIASES"):
         table.add_column(heading, overflow="fold")
     for route in routes:
-        table.add_row(*(_cell(text) for text in _route_row(route)))
+        table.add_row(*map(printable, _route_row(route)))
     return table
 
 
@@ -147,9 +147,3 @@ def _backend_line(backend: BackendStatus, *, ranked: bool) -> str:
 
 def _peer(peer: PeerStatus) -> str:
     return f"uid {peer.uid} {peer.client}".rstrip()
-
-
-def _cell(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(printable(text))

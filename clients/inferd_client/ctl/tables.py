@@ -172,19 +172,16 @@ def _memory(runtime: Runtime) -> str:
 
 
 def new_table(*headings: str) -> "Table":
-    """Empty; the last column may be broken into lines."""
+    """Empty; the first column names what a row is about."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, highlight=False)
     for heading in headings:
-        last = heading == headings[-1]
-        table.add_column(heading, overflow="fold", no_wrap=not last)
+        table.add_column(heading, overflow="fold")
     return table
 
 
 def new_row(table: "Table", *cells: str) -> None:
-    """Cells as they are: nothing in them is markup, or has power over a terminal."""
-    from rich.markup import escape
-
-    table.add_row(*(escape(printable(cell)) for cell in cells))
+    """Cells as they are, but without power over a terminal."""
+    table.add_row(*map(printable, cells))

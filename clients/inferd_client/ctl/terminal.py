@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ..status import RouteStatus
 
-_PIPE_WIDTH = 250
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -69,11 +68,20 @@ class Terminal:
 
 
 def print_table(table: "Table") -> None:
-    """A table; what reads a pipe wants whole lines, and has no width to keep to."""
+    """A table; row by row where the terminal is too narrow for one. What reads a pipe wants whole
+    lines, and has no width to keep to. Nothing in a cell is markup."""
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
-    Console(width=wide).print(table)
+    from .layout import fit, natural_width, stacked
+
+    bounded = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    width = None if bounded else natural_width(table)
+    console = Console(width=width, markup=False, emoji=False)
+    if fit(table, console.width):
+        console.print(table)
+        return
+    for line in stacked(table, console.width):
+        sys.stdout.write(f"{line}\n")
 
 
 def print_routes(routes: "list[RouteStatus]") -> None:

@@ -17,6 +17,7 @@ from tests.clients.lease_script import arguments, ops, refuse, when
 from tests.clients.scripted_daemon import Asked, ScriptedDaemon
 
 QWEN = LEASE["instance_key"]
+REF = "lease-EVjmRWdoy3T5a-W2bgto5D0e"
 
 
 def rows(text: str) -> list[list[str]]:
@@ -150,12 +151,25 @@ def test_lease_ensure_plan(ctl: Ctl, daemon: ScriptedDaemon) -> None:
 
 
 def test_lease_renew_and_release(ctl: Ctl, daemon: ScriptedDaemon) -> None:
-    assert ctl("lease", "renew", "lease-abc", "--ttl", "1h").out == "lease-abc: 1 h 0 min left\n"
-    assert arguments(daemon, "lease.renew") == {"lease_ref": "lease-abc", "ttl_ms": 3_600_000}
-    ended = ctl("lease", "release", "a", "b", "--json")
-    assert json.loads(ended.out) == {"released": ["a", "b"]}
+    assert ctl("lease", "renew", REF, "--ttl", "1h").out == "lease-abc: 1 h 0 min left\n"
+    assert arguments(daemon, "lease.renew") == {"lease_ref": REF, "ttl_ms": 3_600_000}
+    other = REF[:-1] + "_"
+    ended = ctl("lease", "release", REF, other, "--json")
+    assert json.loads(ended.out) == {"released": [REF, other]}
     assert ops(daemon)[-2:] == ["lease.release", "lease.release"]
-    assert ctl("lease", "release", "a").out == ""
+    assert ctl("lease", "release", REF).out == ""
+
+
+@pytest.mark.parametrize("verb", ["renew", "release"])
+@pytest.mark.parametrize("ref", [REF[:-1], REF + "x", REF[:-1] + "…", REF.removeprefix("l"), ""])
+def test_a_reference_that_is_not_whole_is_refused(
+    ctl: Ctl, daemon: ScriptedDaemon, verb: str, ref: str
+) -> None:
+    """To the daemon, ending what there is not is no error."""
+    ended = ctl("lease", verb, *([REF] if verb == "release" else []), ref)
+    assert (ended.code, ended.out) == (64, "")
+    assert "is not a whole reference" in ended.err
+    assert not daemon.asked
 
 
 @pytest.mark.parametrize(
@@ -163,7 +177,7 @@ def test_lease_renew_and_release(ctl: Ctl, daemon: ScriptedDaemon) -> None:
     [
         ["lease", "ensure", "x", "--ttl", "0"],
         ["lease", "ensure", "x", "--ttl", "25h"],
-        ["lease", "renew", "x", "--ttl", "forever"],
+        ["lease", "renew", REF, "--ttl", "forever"],
         ["lease", "release"],
         ["lease", "sing"],
         ["load", "none.gguf"],

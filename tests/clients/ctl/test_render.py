@@ -79,7 +79,7 @@ def test_routes_in_a_table() -> None:
     table = routes_table(to_routes({"routes": [*ROUTES, {"name": "[red]x", "ready": True}]}))
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns == {
-        "NAME": ["demo*", "big", "\\[red]x"],
+        "NAME": ["demo*", "big", "[red]x"],
         "STATE": ["ready", "unready", "ready"],
         "ACTIVE": ["1/4", "0/0", "0/0"],
         "QUEUED": ["0/10", "0/0", "0/0"],

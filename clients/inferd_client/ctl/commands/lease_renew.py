@@ -3,6 +3,7 @@
 import click
 
 from ..durations import MAX_TTL_S, Duration
+from ..lease_ref import LEASE_REF
 from ..options import as_json, connect, connection
 
 _EPILOG = """\b
@@ -12,7 +13,7 @@ examples:
 
 
 @click.command(short_help="Give a lease more time, from now on.", epilog=_EPILOG)
-@click.argument("lease_ref")
+@click.argument("lease_ref", type=LEASE_REF)
 @click.option(
     "--ttl",
     "ttl_s",
