@@ -4,6 +4,7 @@ It never waits for the peer's farewell: HTTP tells by itself whether a response 
 it loads ssl, which takes long and is seldom needed.
 """
 
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -121,9 +122,16 @@ class TlsConnection(Connection):
                 return received
             self._incoming.write(received)
             data = self._decipher()
-            if data is None and trio.current_time() >= deadline:
-                return None  # records that hold nothing come as long as the peer likes
+            if data is None:
+                self._acknowledge()
+                if trio.current_time() >= deadline:
+                    return None  # records that hold nothing come as long as the peer likes
         return data
+
+    def _acknowledge(self) -> None:
+        """At once: some servers send tickets, and no answer before these have arrived."""
+        with suppress(OSError):  # over a Unix socket
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def is_quiet(self) -> bool:
         """Nothing has come on an idle connection but what TLS tells for itself."""

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from inferd_daemon.backends.http_messages import certificate_refusal
-from inferd_daemon.backends.transport import connection
+from inferd_daemon.backends.transport import Connection, connection
 from inferd_daemon.backends.transport.tls import TlsConnection, TlsTransport
 from tests.support.certificate import Certificate, make_certificate
 from tests.support.scripted_upstream import (
@@ -205,6 +206,22 @@ async def test_tickets_are_no_answers(
         for _ in range(3):
             assert await fetch((upstream, transport)) == b"ok"
         assert upstream.connections == 2
+
+
+async def test_records_that_hold_nothing_keep_the_deadline(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def more(_: Connection, __: float = inf) -> bytes:
+        await trio.sleep(0.001)
+        return begun.pop() if begun else b"x"
+
+    begun = [b"\x17\x03\x03\x40\x00"]  # a record of 16 KiB, of which one byte comes at a time
+    async with served(OK) as (upstream, transport):
+        fresh = await transport._connect(request(upstream))
+        monkeypatch.setattr(Connection, "receive", more)
+        with trio.fail_after(2):
+            assert await fresh.receive(trio.current_time() + 0.1) is None
+        fresh.close()
 
 
 async def test_rubbish_under_tls(tmp_path: Path, certificate: Certificate) -> None:
