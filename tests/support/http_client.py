@@ -142,7 +142,12 @@ def ended(sock: socket.socket) -> bool:
 
 def wait_unused(daemon: RunningDaemon) -> None:
     """Until nothing runs on any route."""
-    wait_until(lambda: _active(daemon) == 0, 5, "the end of all requests")
+    wait_until(lambda: _active(daemon) == 0, 10, "the end of all requests")
+
+
+def wait_used(daemon: RunningDaemon) -> None:
+    """Until something runs on some route."""
+    wait_until(lambda: _active(daemon) > 0, 10, "the begin of a request")
 
 
 def _active(daemon: RunningDaemon) -> float:

@@ -4,6 +4,7 @@ Writes go out at once where the kernel takes them, and have a deadline where the
 read. After `detach` the socket is another owner's, and nothing here closes it.
 """
 
+import select
 import socket
 
 import trio
@@ -51,6 +52,17 @@ class ClientStream(trio.abc.HalfCloseableStream):
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError(error.strerror) from None
+
+    async def wait_left(self) -> None:
+        """Until the client sends no more, although what it has sent before may not be read yet."""
+        try:
+            end = select.epoll(1)
+        except OSError:
+            await trio.sleep_forever()  # too many files are open: whoever reads next will see it
+        with end:
+            # of that alone: trio would wake for what can be read, which may be there all along
+            end.register(self.socket, select.EPOLLRDHUP)
+            await trio.lowlevel.wait_readable(end.fileno())
 
     async def send_eof(self) -> None:
         """The client reads its answer to the end, then the end."""

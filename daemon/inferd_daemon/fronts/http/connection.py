@@ -5,7 +5,7 @@ between two requests can be handed over to the daemon's next self.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from typing import cast
@@ -46,9 +46,10 @@ class Connection(TCPServer):
         max_head_bytes: int,
         idle_timeout_s: float,
         on_change: Callable[[], None],
+        once: bool = False,
     ) -> None:
         """`uid` is the client's user, if the kernel knows it. `on_change` is called when a request
-        begins or ends, and when it comes to rest.
+        begins or ends, and when it comes to rest. With `once` one request is answered.
         """
         stream: trio.abc.Stream = client
         if tls is not None:
@@ -64,6 +65,8 @@ class Connection(TCPServer):
         self._max_head_bytes = max_head_bytes
         self._idle_timeout_s = idle_timeout_s
         self._on_change = on_change
+        self._once = once
+        self._since = trio.current_time()
         self._paused = False
         self._resting = False
         self.retired = False
@@ -95,10 +98,16 @@ class Connection(TCPServer):
 
     @property
     def idle_since(self) -> float:
-        """When it came to be between two requests, by trio's clock; inf where it is not."""
+        """When it came to be between two requests, by trio's clock; inf where it is not.
+
+        A handshake that has not ended is rest: nothing was asked for.
+        """
         http = self._http
-        rests = http is not None and http.at_rest and not self.retired and not self._client.writing
-        return http.waits_since if http is not None and rests else inf
+        if self.retired or self._client.writing:
+            return inf
+        if http is None:
+            return self._since if self._secure else inf
+        return http.waits_since if http.at_rest else inf
 
     def retire(self) -> None:
         """End it between two requests."""
@@ -136,13 +145,14 @@ class Connection(TCPServer):
             max_head_bytes=self._max_head_bytes,
             idle_timeout_s=self._idle_timeout_s,
             on_change=self._changed,
+            once=self._once,
         )
         self.protocol.protocol = http
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             try:
                 await self._read_requests(http)
             except BadRequest as error:
-                await http.idle()
+                await self._while_there(http, http.idle)
                 if not http.closing:
                     await self.protocol_send(RawData(plain_answer(error.status, error.message)))
                 http.closing = True
@@ -151,7 +161,9 @@ class Connection(TCPServer):
 
     async def _read_requests(self, http: Http1) -> None:
         while not http.closing:
-            await http.room()
+            if http.full:
+                await self._while_there(http, http.room)
+                continue
             if self._paused and http.at_rest:
                 if self._secure:
                     return  # what TLS has agreed on cannot be handed over
@@ -166,7 +178,19 @@ class Connection(TCPServer):
             else:
                 await http.handle(RawData(bytes(data)))
                 if http.closing:
-                    await http.idle()
+                    await self._while_there(http, http.idle)
+
+    async def _while_there(self, http: Http1, wait: Callable[[], Awaitable[None]]) -> None:
+        """`wait` for what `http` does, with nobody reading: a client that leaves ends that."""
+
+        async def watch() -> None:
+            await self._client.wait_left()
+            await http.handle(Closed())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await wait()
+            nursery.cancel_scope.cancel()
 
     async def _timed_out(self, http: Http1) -> None:
         if http.at_rest:

@@ -18,12 +18,13 @@ from ..byte_budget import ByteBudget
 from .body import Body
 from .caller import SCOPE_KEY, Callers
 from .context import HttpContext
-from .errors import internal_error, refusal_code
+from .errors import RETRY_AFTER_S, internal_error, refusal_code
 from .exchange import EXTENSION, ASGIApp, Ender, Exchange
 from .incoming import Headers
 from .keys import ClientKeys
 from .openai.failures import ErrorShape, shape_of
 from .origin import OriginRules, Refusal, answer_headers, preflight_headers
+from .too_many import TOO_MANY
 
 Send = Callable[[Any], Awaitable[None]]
 OPEN_PATHS = ("/health",)
@@ -40,6 +41,10 @@ class DoorRules(NamedTuple):
     any_host: bool = False
     """No browser reaches it."""
     leases_only: bool = False
+    spare: bool = False
+    """All other connections are taken: this one is for the runs of agents, which hold some of them
+    until they are answered here.
+    """
 
 
 class Guard:
@@ -120,6 +125,8 @@ class Guard:
         shape: ErrorShape,
     ) -> Response | None:
         path, headers = scope["path"], scope["headers"]
+        if self._rules.spare and path not in OPEN_PATHS and not path.startswith(RUNS):
+            return _refused(_FULL, shape)
         lease = path.startswith(LEASES)
         if self._rules.leases_only and not lease and path not in OPEN_PATHS:
             return _refused(Refusal(404, "only leases are served here", "not_found"), shape)
@@ -144,9 +151,12 @@ def _refused(refused: Refusal, shape: ErrorShape) -> Response:
     answer = shape.refusal(*refused)
     if refused.status == 401:
         answer.headers["www-authenticate"] = "Bearer"
+    elif refused.status == 429:
+        answer.headers["retry-after"] = str(RETRY_AFTER_S)
     return answer
 
 
+_FULL = Refusal(429, TOO_MANY, ErrorCode.QUEUE_FULL.value)
 _NO_KEY = Refusal(
     401,
     "this needs the key of a configured client, as `Authorization: Bearer …` or `x-api-key`",

@@ -43,8 +43,11 @@ class Http1(H11Protocol):
         max_head_bytes: int,
         idle_timeout_s: float,
         on_change: Callable[[], None],
+        once: bool = False,
     ) -> None:
-        """`uid` is the client's, if known. `on_change` is called when a request begins or ends."""
+        """`uid` is the client's, if known. `on_change` is called when a request begins or ends.
+        With `once` the first answer is the last.
+        """
         super().__init__(
             wrapper.app,
             wrapper.config,
@@ -59,6 +62,7 @@ class Http1(H11Protocol):
         self.asgi = asgi
         self.uid = uid
         self.parser = RequestParser(max_head_bytes)
+        self._once = once
         self.closing = False
         """Nothing more is read from the client."""
         self._on_change = on_change
@@ -119,11 +123,17 @@ class Http1(H11Protocol):
         if isinstance(event, StreamClosed):
             await self._maybe_recycle()
 
+    @property
+    def full(self) -> bool:
+        """The client has sent as much as may be held."""
+        stream = self.stream
+        return stream is not None and (
+            stream.incoming.held > READ_AHEAD_BYTES or bool(self.parser.arrived)
+        )
+
     async def room(self) -> None:
-        """Wait while the client has sent as much as may be held."""
-        while (stream := self.stream) is not None and (
-            stream.incoming.held > READ_AHEAD_BYTES or self.parser.arrived
-        ):
+        """Wait while it is full."""
+        while self.full:
             await self._move()
 
     async def idle(self) -> None:
@@ -144,7 +154,7 @@ class Http1(H11Protocol):
 
     def begin_answer(self, incoming: Incoming, status: int, headers: Headers) -> bytes:
         """The head of its answer; decides how the body is delimited."""
-        if not incoming.complete or not incoming.keep_alive:
+        if self._once or not incoming.complete or not incoming.keep_alive:
             self.closing = True
         length = None
         lines = [b"HTTP/1.1 %d \r\ndate: %b\r\n" % (status, _now())]

@@ -8,6 +8,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,7 @@ from ..accepting import Acceptor
 from ..byte_budget import ByteBudget
 from ..last_door import last_door
 from .doors import HttpDoor, HttpDoors
+from .too_many import BUSY
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -30,14 +32,10 @@ if TYPE_CHECKING:
 
 HALF_REQUEST_S = 1.0
 """A whole request of a client that means it is here by then; the next one waits."""
-_TOO_MANY = (
-    b'{"error":{"message":"too many connections; try again later",'
-    b'"type":"rate_limit_error","param":null,"code":"queue_full"}}'
-)
-BUSY = (
-    b"HTTP/1.1 429 \r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: %d\r\n"
-    b"connection: close\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
-)
+SPARE = 32
+"""Connections beyond the limit, for what must not wait: agents' runs ask the daemon in their turn,
+and would wait for those who wait for them. Only who is on this machine gets one; their descriptors
+are of those that are kept from clients."""
 RESTED_S = 1.0
 """Who has asked for nothing for so long may lose its connection to who comes when all are taken:
 every HTTP client opens another one."""
@@ -68,6 +66,8 @@ class HttpServer:
         self.responses: Counter[int] = Counter()
         """How many answers had which status."""
         self._connections: dict[Connection, HttpDoor] = {}
+        self._spare: set[Connection] = set()
+        """Those of them that are beyond the limit."""
         self._stack: Stack | None = None
         self._loading = trio.Lock()
         self._opened, self._to_open = trio.open_memory_channel[HttpDoor](8)
@@ -195,23 +195,26 @@ class HttpServer:
         await self._load()
         while True:
             sock = await acceptor.accept()
-            if len(self._connections) < self._max_connections or self._make_room():
+            if self._has_room():
                 self._begin(nursery, sock, door)
+            elif self._may_spare(door) and _make_room(self._spare, SPARE):
+                self._begin(nursery, sock, door, spare=True)
             else:
                 self._turn_away(sock, door)
 
-    def _make_room(self) -> bool:
-        """Whether the place of a connection that rests could be had: that of the longest rest."""
-        leaving = sum(connection.retired for connection in self._connections)
-        if len(self._connections) - leaving < self._max_connections:
+    def _has_room(self) -> bool:
+        taken = len(self._connections) - len(self._spare)
+        if taken < self._max_connections:
             return True
-        rested = min(self._connections, key=lambda connection: connection.idle_since)
-        if rested.idle_since > trio.current_time() - RESTED_S:
-            return False
-        rested.retire()
-        return True
+        return _make_room(self._connections.keys() - self._spare, self._max_connections)
 
-    def _begin(self, nursery: trio.Nursery, sock: socket.socket, door: HttpDoor) -> None:
+    def _may_spare(self, door: HttpDoor) -> bool:
+        """Where agents' runs come in; without TLS it is loopback."""
+        return door.name != "unix" and not self._has_tls(door)
+
+    def _begin(
+        self, nursery: trio.Nursery, sock: socket.socket, door: HttpDoor, *, spare: bool = False
+    ) -> None:
         from .client_stream import ClientStream
 
         assert self._stack is not None
@@ -219,8 +222,10 @@ class HttpServer:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = ClientStream(sock, self._config.idle_timeout_s)
-        connection = self._stack.connect(client, door, self._on_change)
+        connection = self._stack.connect(client, door, self._on_change, spare=spare)
         self._connections[connection] = door
+        if spare:
+            self._spare.add(connection)
         if self._accepting.cancel_called:  # it was accepted in the very turn of the pause
             connection.pause()
         nursery.start_soon(self._serve, sock, connection)
@@ -231,6 +236,7 @@ class HttpServer:
                 await connection.run()
             finally:
                 del self._connections[connection]
+                self._spare.discard(connection)
                 self._on_change()
 
     def _turn_away(self, sock: socket.socket, door: HttpDoor) -> None:
@@ -249,3 +255,15 @@ class HttpServer:
     async def _change(self) -> None:
         self._changed = trio.Event()
         await self._changed.wait()
+
+
+def _make_room(connections: AbstractSet["Connection"], limit: int) -> bool:
+    """Whether there is a place for one more, or could be had of one that rests: of the longest."""
+    leaving = sum(connection.retired for connection in connections)
+    if len(connections) - leaving < limit:
+        return True
+    rested = min(connections, key=lambda connection: connection.idle_since)
+    if rested.idle_since > trio.current_time() - RESTED_S:
+        return False
+    rested.retire()
+    return True

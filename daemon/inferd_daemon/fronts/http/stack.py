@@ -23,6 +23,10 @@ from .guard import DoorRules, Guard
 from .keys import ClientKeys
 from .tls import server_context
 
+HANDSHAKE_S = 10.0
+"""Who wants to speak TLS does so at once."""
+SPARE_IDLE_S = 5.0
+"""The spare connections are few."""
 _log = structlog.get_logger(__name__)
 
 
@@ -37,25 +41,35 @@ class Stack:
         self._keys = ClientKeys(context.config, environ)
         self._tls = server_context(context.config)
         self._app = build_app(context)
-        self._hypercorn = _hypercorn(context.config.idle_timeout_s)
+        self._hypercorn = _hypercorn(min(context.config.idle_timeout_s, HANDSHAKE_S))
         self._worker = WorkerContext(None)
         self._guards: dict[DoorRules, Guard] = {}
 
     def connect(
-        self, client: ClientStream, door: HttpDoor, on_change: Callable[[], None]
+        self,
+        client: ClientStream,
+        door: HttpDoor,
+        on_change: Callable[[], None],
+        *,
+        spare: bool = False,
     ) -> Connection:
-        """For a client that came in at `door`; it is served by the connection's `run`."""
+        """For a client that came in at `door`; it is served by the connection's `run`.
+
+        With `spare` the connection is one of those that are kept for what must not wait.
+        """
         config = self._context.config
+        idle_timeout_s = config.idle_timeout_s
         return Connection(
-            self._guard(DoorRules(door.name == "unix", door.name == "leases")),
+            self._guard(DoorRules(door.name == "unix", door.name == "leases", spare)),
             client,
             self._tls if door.name == "listen" else None,
             self._hypercorn,
             self._worker,
             uid=_uid_of(client) if door.name == "unix" else None,
             max_head_bytes=config.max_head_bytes,
-            idle_timeout_s=config.idle_timeout_s,
+            idle_timeout_s=min(idle_timeout_s, SPARE_IDLE_S) if spare else idle_timeout_s,
             on_change=on_change,
+            once=spare,
         )
 
     def _guard(self, rules: DoorRules) -> Guard:
