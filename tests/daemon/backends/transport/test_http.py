@@ -3,7 +3,6 @@
 import errno
 import socket
 from contextlib import ExitStack
-from math import inf
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from inferd_daemon.backends.transport import Connection, PlainTransport
+from inferd_daemon.backends.transport import PlainTransport
 from tests.support.scripted_upstream import (
     CHUNKS_END,
     EVENTS_HEAD,
@@ -268,61 +267,6 @@ async def test_the_deadline_of_the_head(tmp_path: Path, autojump_clock: MockCloc
         served.extensions |= {"timeout": {}, "deadline": trio.current_time() + 3.5}
         response = await transport.handle_async_request(served)
         assert await response.aread() == b"ok"
-
-
-@pytest.mark.parametrize(
-    ("head", "flood"),
-    [
-        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
-        (EVENTS_HEAD + b"0\r\n", b"x-t: y\r\n" * 1000),
-        (EVENTS_HEAD + b"5;", b"x" * 1000),
-    ],
-    ids=["interim heads", "trailers", "an extension"],
-)
-async def test_a_flood_of_what_is_no_body_ends(tmp_path: Path, head: bytes, flood: bytes) -> None:
-    script: Script = [head, Repeat(flood, 0)] if head else [Repeat(flood, 0)]
-    async with serve(tmp_path, script) as upstream, PlainTransport(uds=upstream.uds) as transport:
-        with trio.fail_after(10), pytest.raises(httpx.RemoteProtocolError, match="more than"):
-            await fetch(transport, upstream)
-        with trio.fail_after(10):
-            await upstream.gone.wait()
-
-
-class Babble(Connection):
-    """One that always has something more to read, at a millisecond each."""
-
-    def __init__(self, sock: socket.socket, said: bytes, more: bytes) -> None:
-        super().__init__(sock)
-        self._said = said
-        self._more = more
-
-    async def receive(self, deadline: float = inf) -> bytes | None:
-        await trio.sleep(0.001)
-        said, self._said = self._said, self._more
-        return said
-
-
-@pytest.mark.parametrize(
-    ("said", "more"),
-    [(b"HTTP/1.1 102 Processing\r\nA: ", b"b"), (EVENTS_HEAD + b"0\r\nA: ", b"b")],
-    ids=["in the head", "behind the body"],
-)
-async def test_what_is_always_readable_keeps_the_deadline(
-    said: bytes, more: bytes, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, theirs = socket.socketpair()
-    connection = Babble(ours, said, more)
-
-    async def connect(*_: object, **__: object) -> Connection:
-        return connection
-
-    monkeypatch.setattr("inferd_daemon.backends.transport.http.connect", connect)
-    late = httpx.Request("GET", "http://x/", extensions={"timeout": {"read": 1.0}})
-    with theirs:
-        transport = PlainTransport()
-        with pytest.raises(httpx.ReadTimeout):
-            await (await transport.handle_async_request(late)).aread()
-        assert trio.current_time() == pytest.approx(1, abs=0.1)
 
 
 async def test_an_upstream_that_does_not_read(tmp_path: Path, autojump_clock: MockClock) -> None:
