@@ -64,6 +64,8 @@ backends = ["mock"]
 """
 WITHIN_S = 20.0
 """A preflight and a start on a busy machine, bytecode not written."""
+TTL_MS = 3_000
+"""Long enough for owners on a slow machine, short enough to be over in a drain."""
 
 
 @pytest.fixture
@@ -346,6 +348,81 @@ def test_a_relayed_request_over_the_deadline_ends_alone() -> None:
         assert client.hear_end("long")["code"] == "backend_unavailable"
         client.generate("next", max_tokens=2)
         assert client.hear_end("next")["type"] == "done"
+
+
+def test_a_long_drain_ends_no_lease_that_its_owner_would_keep() -> None:
+    config = SLOW.format(drain=120) + "[limits]\nmax_runtimes = 1\n"
+    with (
+        leasing_daemon(config, server=llama_server_path()) as daemon,
+        connected(daemon.socket, 60) as client,
+        connected(daemon.socket, 60) as heard,
+        connected(daemon.socket, 60) as unheard,
+        connected(daemon.socket, 60) as patient,
+    ):
+        refs = [
+            ensure(owner, boot(), ttl_ms=60_000)["lease"]["lease_ref"] for owner in (heard, unheard)
+        ]
+
+        def renew(*which: str) -> None:
+            for ref in which:
+                ask(heard, "lease.renew", lease_ref=ref, ttl_ms=TTL_MS)
+
+        client.generate("old", max_tokens=1_000_000)
+        client.hear()
+        patient.say(id="e", op="lease.ensure", target=boot(ctx_size=256), wait_ms=600_000)
+        daemon.process.send_signal(signal.SIGUSR2)
+        while "upgrading" not in daemon.events():
+            renew(*refs)
+        # Who waits for room keeps nobody: it hears at once that there is none to be had.
+        told = patient.hear_end("e")
+        assert told["code"] == "backend_unavailable"
+        assert "upgraded" in told["message"]
+        # What comes behind a request that has to wait is not looked at.
+        unheard.generate("later", max_tokens=1)
+        unheard.say(id="n", op="lease.renew", lease_ref=refs[1], ttl_ms=60_000)
+        ended = time.monotonic() + 1.5 * TTL_MS / 1000
+        while time.monotonic() < ended:
+            renew(refs[0])
+            time.sleep(0.1)
+        assert set(leases(heard)) == set(refs)
+        assert upgrades(daemon) == 0
+        client.say(id="old", op="cancel")
+        assert client.hear_end("old")["stop_reason"] == "cancelled"
+        ends: dict[str, Json] = {}
+        while len(ends) < 2:  # the two are answered side by side
+            if (answer := unheard.hear())["type"] != "frame":
+                ends[answer["id"]] = answer
+        assert ends["later"]["type"] == "done"
+        assert ends["n"]["value"]["lease_ref"] == refs[1]
+        assert ask(heard, "status")["upgrades"] == 1
+        assert set(leases(heard)) == set(refs)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["cancels", "hangs up"])
+def test_who_calls_an_ensure_off_during_a_drain_gets_no_lease(leaves: bool, tmp_path: Path) -> None:
+    server, gate = tmp_path / "slow-server", tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+    server.write_text(f'#!/bin/sh\n{wait}\nexec {llama_server_path()} "$@"\n')
+    server.chmod(0o755)
+    with (
+        leasing_daemon(SLOW.format(drain=120), server=server) as daemon,
+        connected(daemon.socket, 60) as client,
+        connected(daemon.socket, 60) as owner,
+    ):
+        owner.say(id="e", op="lease.ensure", target=boot(), ttl_ms=60_000)
+        wait_until(lambda: "runtime started" in daemon.events(), WITHIN_S, "its start")
+        daemon.process.send_signal(signal.SIGUSR2)
+        daemon.wait_for("upgrading")
+        if leaves:
+            owner.sock.close()
+        else:
+            owner.say(id="e", op="cancel")
+            assert owner.hear_end("e")["type"] == "error"
+        wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
+        assert leases(client) == []
+        gate.touch()
+        wait_until(lambda: "runtime ready" in daemon.events(), WITHIN_S, "its readiness")
+        assert leases(client) == []
 
 
 def test_half_a_message_is_heard_to_its_end() -> None:

@@ -48,6 +48,7 @@ from .translation import (
     generate_request,
     rerank_request,
 )
+from .waiting_message import SHORT
 from .writer import ClientGone, SocketWriter
 
 Ender = Literal["caller", "shutdown"]
@@ -97,6 +98,12 @@ class Answering:
         """Whether it is a control stream: it has no end of its own to wait for."""
         request = self._event.request
         return isinstance(request, Control) and request.op in STREAMS
+
+    @property
+    def short(self) -> bool:
+        """Whether it is done in a moment."""
+        request = self._event.request
+        return isinstance(request, Control) and request.op in SHORT
 
     def end(self, by: Ender) -> None:
         """Stop the work; the terminal frame says why it stopped."""

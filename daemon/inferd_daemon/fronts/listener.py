@@ -83,16 +83,24 @@ class Listener:
         for session in list(self._sessions):
             session.pause()
 
-    async def rested(self) -> None:
-        """Returns once what was under way in the paused sessions has ended, so that they rest.
+    async def settled(self) -> None:
+        """Returns once what was under way in the paused sessions has ended, but for short work.
 
         Who does not finish the message that it is sending keeps nobody waiting for long.
         """
         with trio.move_on_after(HALF_MESSAGE_S):
-            while not all(session.resting for session in self._sessions):
+            while not all(session.settled for session in self._sessions):
                 self._idle = trio.Event()
                 await self._idle.wait()
             return
+        while any(session.working for session in self._sessions):
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def rested(self) -> None:
+        """Hear nobody any more; returns once the settled sessions rest."""
+        for session in list(self._sessions):
+            session.hush()
         await self.drained()
 
     def hand_over(self) -> list[HandedClient]:

@@ -31,6 +31,7 @@ from ..control.view import DaemonView
 from .answering import Answering, Ender
 from .byte_budget import ByteBudget, SessionAccount
 from .last_door import last_door
+from .waiting_message import Unread, take_short
 from .writer import ClientGone, SocketWriter, WriteTimeout
 
 RECEIVE_BYTES = 65_536
@@ -39,6 +40,8 @@ MAX_TASKS = 320
 to read it. A client that goes on asking without reading is not listened to until it does."""
 DECODED_APART_BYTES = 1024 * 1024
 """A longer message is decoded in a thread while the loop serves others: up to the cap, 0.3 s."""
+LOOK_AGAIN_S = 0.05
+"""For the rest of a short message, which stays in the socket: that it is readable tells nothing."""
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
 _log = structlog.get_logger(__name__)
 
@@ -88,8 +91,11 @@ class Session:
         self._writer = SocketWriter(sock, write_timeout_s)
         self._running: dict[str, Answering] = {}
         self._tasks = 0
+        self._long_tasks = 0
         self._task_ended = trio.Event()
         self._paused = False
+        self._heard_out = False
+        self._hushed = False
         self._resting = False
         self._wait = trio.CancelScope()
 
@@ -98,19 +104,38 @@ class Session:
         """True once it is paused and nothing is under way: its socket may go to another owner."""
         return self._resting and not self.busy and not self._writer.pending
 
+    @property
+    def settled(self) -> bool:
+        """True once it is paused and of what was under way nothing is left but short work."""
+        return self._heard_out and not self.working and not self._writer.pending
+
     def pause(self) -> None:
-        """Receive no more once the message that is coming in is whole; what runs goes on."""
+        """Receive no more once the message that is coming in is whole; what runs goes on.
+
+        Nothing but short messages: who keeps a lease, or calls off what runs, is heard meanwhile.
+        """
         self._paused = True
+        self._wait.cancel()
+
+    def hush(self) -> None:
+        """Receive nothing more at all."""
+        self._hushed = True
         self._wait.cancel()
 
     def hand_over(self) -> int:
         """The descriptor of the resting client's socket, which is its next owner's from here on."""
+        self._hushed = True
         return self._sock.detach()
 
     @property
     def busy(self) -> bool:
         """True while a request has no terminal answer."""
         return self._tasks > 0
+
+    @property
+    def working(self) -> bool:
+        """True while it has such a request that is not done in a moment."""
+        return self._long_tasks > 0
 
     def end_requests(self, by: Ender) -> None:
         """End each running request with its terminal frame."""
@@ -170,7 +195,7 @@ class Session:
     async def _receive_some(self) -> bytes:
         while True:
             if self._paused and self._connection.at_rest:
-                await self._rest()
+                return await self._receive_short()
             # woken by `pause`, once
             with trio.CancelScope(deadline=self._read_deadline()) as self._wait:
                 await trio.lowlevel.wait_readable(self._sock)
@@ -191,9 +216,28 @@ class Session:
             return inf
         return trio.current_time() + self._read_timeout_s
 
-    async def _rest(self) -> None:
-        self._resting = True
+    async def _receive_short(self) -> bytes:
+        """A short message, whole, or b"" at the end of the stream; it rests until one is there."""
+        self._resting = self._heard_out = True
         self._on_request_end()
+        while self.lines is None and not self._hushed:
+            # woken by `hush`, once
+            with trio.CancelScope() as self._wait:
+                await trio.lowlevel.wait_readable(self._sock)
+            if self._hushed:
+                break
+            try:
+                taken = take_short(self._sock)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ClientGone(error.strerror) from None
+            if isinstance(taken, bytes):
+                self._resting = False
+                return taken
+            if taken is Unread.LATER:
+                break
+            await trio.sleep(LOOK_AGAIN_S)
         await trio.sleep_forever()
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> bool:
@@ -206,6 +250,7 @@ class Session:
                     event, self._connection, self._writer, self._view, self._peer, self.number
                 )
                 self._running[event.id] = answering
+                self._long_tasks += not answering.short
                 await self._start(event, answering, nursery)
             case CancelReceived(request_id):
                 if request_id in self._running:
@@ -255,5 +300,6 @@ class Session:
             if event.charged:
                 self._account.give_back(event.charged)
             self._tasks -= 1
+            self._long_tasks -= not answering.short
             self._task_ended.set()
             self._on_request_end()

@@ -29,7 +29,7 @@ class Fronts:
         self.http = http
 
     def pause(self) -> None:
-        """Accept nobody and read no further requests."""
+        """Accept nobody and read no further requests, but for short ones."""
         self.listener.pause()
         self.http.pause()
 
@@ -48,8 +48,12 @@ class Fronts:
         self.http.abort()
 
     async def rested(self) -> None:
-        """Returns once what was under way when they were paused has ended."""
-        await _both(self.listener.rested, self.http.rested)
+        """Returns once what was under way when they were paused has ended.
+
+        Owners of leases are heard until then: it may take longer than a lease lasts.
+        """
+        await _both(self.listener.settled, self.http.rested)
+        await self.listener.rested()
 
     async def drained(self) -> None:
         """Returns once no request runs."""
