@@ -1,5 +1,6 @@
 """Vendors' own SDKs at the HTTP routes of leases: of a model, and of a scripted agent."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.lease_client import Json, ask, ensure, runtimes
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 CUT = IncompleteDetails(reason="max_output_tokens")
 HI: Any = {"role": "user", "content": "say hello you"}
 
@@ -72,6 +74,9 @@ def test_both_sdks_at_a_model(tmp_path: Path) -> None:
             assert "demo model" in (whole.choices[0].message.content or "")
             cut = sdk.responses.create(model="demo", input="hi", max_output_tokens=3)
             assert (cut.status, cut.incomplete_details) == ("incomplete", CUT)
+            form: Any = {"type": "json_schema", "name": "x", "schema": SCHEMA}
+            formed = sdk.responses.create(model="demo", input="hi", text={"format": form})
+            assert list(json.loads(formed.output_text)) == ["a"]
             with sdk.responses.stream(model="demo", input="hi") as events:
                 assert "demo model" in events.get_final_response().output_text
         root = endpoint["base_url"].removesuffix("/v1")

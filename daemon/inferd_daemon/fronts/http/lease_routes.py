@@ -4,7 +4,8 @@ A lease's own bearer token opens them, whatever keys the rest of the front asks 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from inferd_proto import Codec, ErrorCode
 
+from ...backends.chat_completions.upstream import RESPONSES
 from ...backends.thread import in_thread
 from ...config.http_rules import is_loopback
 from ...errors import RequestError
@@ -26,6 +28,7 @@ from .lease_answer import RelayedAnswer
 from .lease_errors import WrongModel, refusal
 from .openai.failures import shape_of
 from .openai.json_body import decode_body
+from .openai.raw_request import with_chat_format
 
 if TYPE_CHECKING:
     from .context import HttpContext
@@ -46,6 +49,9 @@ _DIGITS = 10
 """More of them limit nothing."""
 _PASSED_HEADERS = ("content-type", "accept", "anthropic-version", "anthropic-beta")
 
+_LLAMA_CPP = ("boot", "resident")
+"""The kinds of runtimes that are llama.cpp's, by whatever program."""
+T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -106,22 +112,29 @@ async def models(request: Request) -> Response:
 
 
 async def ask(request: Request) -> Response:
-    """Carried to the runtime, and its answer back, as they are; or answered by an agent."""
+    """Carried to the runtime, and its answer back, as they are but for what a Responses client is
+    told by llama.cpp, and the reverse; or answered by an agent.
+    """
     leasing, entry = _enter(request)
     body = await request.body()
     blueprint = leasing.relay.runtime(entry.instance_key).blueprint
     pinned = leasing.relay.model(entry)
-    if len(body) > LONG_BYTES:
-        asked = await in_thread(_read_asked, None, body, pinned)
-    else:
-        asked = _read_asked(body, pinned)
+    asked = await _worked(body, partial(_read_asked, pinned=pinned))
     if blueprint.kind == "agent":
         return _by_agent(request, entry, blueprint, body)
     path = request.url.path.removeprefix(f"/leases/{entry.ref}")
+    if path == RESPONSES and blueprint.kind in _LLAMA_CPP:
+        body = await _worked(body, with_chat_format)
     query = request.url.query
     headers = {name: request.headers[name] for name in _PASSED_HEADERS if name in request.headers}
     target = f"{path}?{query}" if query else path
     return RelayedAnswer(leasing, entry, target, body, headers, asked.limit)
+
+
+async def _worked(body: bytes, work: Callable[[bytes], T]) -> T:
+    if len(body) > LONG_BYTES:
+        return await in_thread(work, None, body)
+    return work(body)
 
 
 def _by_agent(request: Request, entry: Entry, blueprint: Blueprint, body: bytes) -> Response:

@@ -90,6 +90,37 @@ async def test_what_else_a_runtime_serves_passes_through(
         assert "x-api-key" not in upstream.requests[0].headers
 
 
+async def test_a_cut_response_says_so(
+    front: Leased, blueprint: SleepBlueprint, tmp_path: Path
+) -> None:
+    """Whole or as events; its length is then another one."""
+    usage = {"input_tokens": 5, "output_tokens": 3}
+    last = {"status": "completed", "output": [], "usage": usage}
+    event = json.dumps({"type": "response.completed", "response": last}).encode()
+    events = [chunk(b"event: response.comple"), chunk(b"ted\ndata: " + event + b"\n\n")]
+    script = [whole(200, json.dumps(last).encode()), EVENTS_HEAD, *events, CHUNKS_END]
+    async with serve(tmp_path, script[:1], script[1:]) as upstream:
+        endpoint = await front.relayed(blueprint, upstream.uds or "")
+        url = f"{endpoint.base_url}/responses"
+        form = {"format": {"type": "json_object"}}
+        body = {"model": "m", "max_output_tokens": 3, "text": form}
+        answer = await front.http.post(url, json=body, headers=endpoint.headers)
+        found = answer.json()
+        assert answer.headers.get("content-length") is None
+        assert (found["status"], found["usage"]) == ("incomplete", usage)
+        streamed = await front.http.post(url, json=body, headers=endpoint.headers)
+        name, payload = streamed.text.strip().split("\n")
+        assert name == "event: response.incomplete"
+        assert json.loads(payload.removeprefix("data: "))["response"] == found
+        for request in upstream.requests:
+            asked = json.loads(request.body)
+            assert asked == body | {"response_format": {"type": "json_object"}}
+        wrong = body | {"text": {"format": {"type": "xml"}}}
+        refused = await front.http.post(url, json=wrong, headers=endpoint.headers)
+        assert kind_of(refused) == (400, "invalid_request_error")
+        assert refused.json()["error"]["param"] == "text.format"
+
+
 async def test_who_is_let_in(front: Leased, blueprint: SleepBlueprint, tmp_path: Path) -> None:
     async with serve(tmp_path, [whole(200, ANSWER)]) as upstream:
         endpoint = await front.relayed(blueprint, upstream.uds or "")

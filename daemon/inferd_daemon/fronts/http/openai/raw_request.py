@@ -73,6 +73,10 @@ class _Text(Struct):
     format: _TextFormat | _JsonFormat | _SchemaFormat | None = None
 
 
+class _WithText(Struct):
+    text: _Text | None = None
+
+
 class _Responses(Struct):
     input: Annotated[str, Meta(min_length=1)] | Annotated[list[Raw], Meta(min_length=1)]
     model: str | None = None
@@ -105,6 +109,7 @@ class _Messages(Struct):
     output_format: Raw = _NULL
 
 
+_TEXT: Codec[_WithText] = Codec(_WithText)
 _RESPONSES: Codec[_Responses] = Codec(_Responses)
 _MESSAGES: Codec[_Messages] = Codec(_Messages)
 
@@ -151,6 +156,17 @@ def _parse_messages(body: bytes, path: str) -> RawAsked:
     stream = bool(asked.stream) and path == MESSAGES
     request = RelayRequest(path, fields, stream)
     return RawAsked(request, asked.model or None, sampling, names, "thinking" in fields)
+
+
+def with_chat_format(body: bytes) -> bytes:
+    """A body of Responses that says its `text.format` in the words of Chat Completions, too.
+
+    Raises FieldFault where that is none; looks at nothing else.
+    """
+    form = _chat_format(decode_body(_TEXT, body).text)
+    if form is None:
+        return body
+    return _encode(decode_body(_FIELDS, body) | {"response_format": form})
 
 
 def with_presets(asked: RawAsked, presets: Presets) -> RelayRequest:
