@@ -656,3 +656,12 @@ async def test_over_tls_a_connection_that_died_is_no_failure_and_none_gets_anoth
             assert (await run(backend))[0][0] == TextDeltas([text])
         assert [seen.connection for seen in upstream.requests] == [0, 1, 1, 2]
         await backend.close()
+
+
+@pytest.mark.parametrize("base_url", ["http://xn--zzzz", "https://xn--a.b"])
+async def test_a_name_that_means_nothing_is_an_upstream_that_is_not_there(base_url: str) -> None:
+    backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=base_url, model="m"))
+    readiness = await backend.probe()
+    assert not readiness.ready
+    assert "cannot connect to upstream" in readiness.reason
+    await backend.close()

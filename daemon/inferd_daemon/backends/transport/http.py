@@ -155,7 +155,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(
                 f"this transport speaks {self.scheme}://, not {url.scheme}://"
             )
-        origin = (url.host, url.port or self.default_port)
+        origin = (host_of(url), url.port or self.default_port)
         data = await request_bytes(request)
         kept = self._take_idle(origin)
         if kept is not None:
@@ -169,7 +169,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, request: httpx.Request) -> Connection:
         """Raises httpx.ConnectError, ConnectTimeout."""
-        host, port = request.url.host, request.url.port or self.default_port
+        host, port = host_of(request.url), request.url.port or self.default_port
         timeout_s = time_for("connect", request)
         return await connect(host, port, self._uds, timeout_s=timeout_s, hub=self._hub)
 
@@ -238,3 +238,8 @@ class PlainTransport(httpx.AsyncBaseTransport):
             stream=ResponseBody(self, origin, connection, parser, read_timeout_s),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason},
         )
+
+
+def host_of(url: httpx.URL) -> str:
+    """As it is looked up and certified: `URL.host` decodes names, which fails for some."""
+    return url.raw_host.decode("ascii")

@@ -15,7 +15,7 @@ import trio
 
 from .connection import RECEIVE_BYTES, UNREAD, Connection, time_limit
 from .exchange import time_for
-from .http import PlainTransport
+from .http import PlainTransport, host_of
 
 SEND_BYTES = 256 * 1024
 """What is enciphered at once of a long request, which is held twice meanwhile."""
@@ -42,8 +42,7 @@ class TlsTransport(PlainTransport):
         timeout_s = time_for("connect", request)
         plain = await super()._connect(request)
         try:
-            name = request.url.raw_host.decode("ascii")  # names of other scripts as certified
-            connection = TlsConnection(plain, self._context, name)
+            connection = TlsConnection(plain, self._context, host_of(request.url))
             if timeout_s is not None:
                 timeout_s = max(0.0, timeout_s - (trio.current_time() - started))
             with time_limit(timeout_s, httpx.ConnectTimeout, "upstream does not begin TLS"):
