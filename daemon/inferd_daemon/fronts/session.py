@@ -238,7 +238,7 @@ class Session:
             if taken is Unread.LATER:
                 break
             await trio.sleep(LOOK_AGAIN_S)
-        await trio.sleep_forever()
+        return await trio.sleep_forever()
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> bool:
         """False where the connection must end."""
