@@ -16,7 +16,7 @@ from inferd_client.blocking_link import BlockingLink
 from inferd_client.held_lease import take_lease
 from inferd_client.requests import control
 from inferd_client.switchboard import Switchboard
-from inferd_proto import Control, RequestReceived, Result, ServerConnection
+from inferd_proto import CancelReceived, Control, RequestReceived, Result, ServerConnection
 from tests.clients.lease_records import ENSURED
 from tests.clients.scripted_daemon import PATIENCE_S
 
@@ -42,8 +42,8 @@ class Daemon:
         self.granted.set()
         assert self.go_on.wait(PATIENCE_S)
         release = self._read_until("lease.release")
-        self.released = release.arguments["lease_ref"]
         self._answer(release, None)
+        self.released = release.arguments["lease_ref"]
 
     def _answer(self, request: Control, value: object) -> None:
         self._socket.sendall(self._connection.send(Result(request.id, value)))
@@ -51,6 +51,8 @@ class Daemon:
     def _read_until(self, op: str) -> Control:
         while True:
             while (event := self._connection.next_event()) is not None:
+                if isinstance(event, CancelReceived):
+                    continue
                 assert isinstance(event, RequestReceived)
                 assert isinstance(event.request, Control)
                 if event.request.op == op:
