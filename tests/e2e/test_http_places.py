@@ -46,13 +46,29 @@ def test_a_run_reaches_its_upstream_when_all_places_are_taken(tmp_path: Path) ->
             seen = json.loads(_asked(endpoint).text)
             assert seen["status"] == 200, seen
             assert "demo model" in seen["body"]
-        with connect(daemon) as taken:
-            taken.sendall(b"GET /health HTTP/1.1\r\n")
+        with _taken(daemon):
             unknown = f"{addresses(daemon)[-1]}/leases/run-nobody/v1/messages"
             assert request("POST", unknown, {"Authorization": "Bearer x"}, b"{}").status == 404
             assert (
                 request("GET", f"{endpoint['base_url']}/models", endpoint["headers"]).status == 429
             )
+
+
+def _taken(daemon: RunningDaemon) -> socket.socket:
+    """A connection that has the place, and half a request on its way."""
+    tried: list[socket.socket] = []
+
+    def placed() -> bool:
+        tried.append(connect(daemon))
+        tried[-1].sendall(get("/v1/models"))
+        if read_answer(tried[-1]).status == 429:
+            tried[-1].close()
+            return False
+        return True
+
+    wait_until(placed, 10, "a free place")
+    tried[-1].sendall(b"GET /health HTTP/1.1\r\n")
+    return tried[-1]
 
 
 def _asked(endpoint: Json) -> Reply:
