@@ -197,6 +197,30 @@ def test_without_room_the_refusal_holds_the_plan_and_waiting_helps(server: Path)
             assert time.monotonic() - began >= 0.2
 
 
+def test_a_restart_takes_no_place_that_others_hold(server: Path) -> None:
+    config = '[limits]\nmax_runtimes = 1\nidle_ttl = "forever"\n'
+    with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:
+        first, second = boot(), boot(ctx_size=1024)
+        stopped = ensure(client, first)["lease"]
+        ask(client, "lease.release", lease_ref=stopped["lease_ref"])
+        running = ensure(client, second)["lease"]
+        with pytest.raises(Refused) as refused:
+            ask(client, "runtime.restart", instance_key=stopped["instance_key"])
+        assert refused.value.code == "conflict"
+        blocked_by = refused.value.details["plan"]["blocked_by"]
+        assert [one["instance_key"] for one in blocked_by] == [running["instance_key"]]
+        # One that runs keeps its own place, and nobody gets it in between.
+        ask(client, "runtime.restart", instance_key=running["instance_key"], force=True)
+        with pytest.raises(Refused):
+            ensure(client, first)
+        wait_runtime(client, running["instance_key"], "ready")
+        ask(client, "lease.release", lease_ref=running["lease_ref"])
+        ask(client, "runtime.restart", instance_key=stopped["instance_key"])
+        wait_runtime(client, stopped["instance_key"], "ready")
+        states = {r["instance_key"]: r["state"] for r in runtimes(client)}
+        assert states == {running["instance_key"]: "stopped", stopped["instance_key"]: "ready"}
+
+
 def test_idle_ones_are_evicted_the_least_recently_used_first(server: Path) -> None:
     config = '[limits]\nmax_runtimes = 2\nidle_ttl = "forever"\n'
     with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:

@@ -10,12 +10,22 @@ from .runtime_stop import refuse_held
 
 
 async def runtime_restart(call: Call) -> JsonObject:
-    """The runtime, starting. With `force` also a leased one; its leases stay."""
+    """The runtime, starting. With `force` also a leased one; its leases stay.
+
+    One that does not run needs room as any other. Raises RequestError as `lease.ensure` does.
+    """
     asked = read_arguments(call.arguments, RuntimeRef)
-    runtime = find_runtime(call.view, require_admin(call), asked.instance_key)
+    claimant = require_admin(call)
+    runtime = find_runtime(call.view, claimant, asked.instance_key)
     refuse_held(call, runtime, force=asked.force)
     leases = call.view.leases
     # Held meanwhile, so that neither its TTL nor an eviction comes between.
     hold = leases.keeper.pinned(runtime.key, call.peer.uid)
-    await leases.runtimes.restart(runtime, hold)
+    if runtime.occupies:
+        await leases.runtimes.restart(runtime, hold)
+    elif runtime.blueprint.resident:
+        leases.runtimes.start(runtime)
+    else:
+        with hold:
+            runtime = await leases.placing.place(runtime.blueprint, claimant)
     return leases.describe(runtime)

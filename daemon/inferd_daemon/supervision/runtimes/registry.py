@@ -6,7 +6,7 @@ others to say.
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import trio
 
@@ -117,51 +117,46 @@ class Runtimes:
         self._tell(runtime)
 
     async def restart(self, runtime: Managed, hold: AbstractContextManager[None]) -> None:
-        """End it and have it run anew, held meanwhile, its place kept; waits until it is started
-        again.
+        """End one that occupies its place and have it run anew, held meanwhile, its place kept for
+        its next process; waits until it is started again.
 
         Once asked for it is seen through, whether or not the caller goes on waiting: a runtime
         that others hold does not stay stopped. Whoever stops it in between has the last word.
         Raises RequestError (`timeout`) where it does not end.
         """
         assert self._nursery is not None
-        done = trio.Event()
-        self._nursery.start_soon(self._restart, runtime, hold, done)
-        await done.wait()
-        if not runtime.wanted and runtime.occupies:
-            raise runtime.not_ended()
-
-    async def _restart(
-        self, runtime: Managed, hold: AbstractContextManager[None], done: trio.Event
-    ) -> None:
-        try:
-            with hold:
-                if runtime.occupies:
-                    await self._replace(runtime)
-                elif self._table.get(runtime.key) is runtime:
-                    self.start(runtime)
-        finally:
-            done.set()
-
-    async def _replace(self, runtime: Managed) -> None:
-        """The next process in the place of this one: nobody else gets that in between."""
+        assert runtime.occupies
+        held = ExitStack()
+        held.enter_context(hold)
         kept = runtime.memory_bytes
         self.stop(runtime)
-        runtime.kept_bytes, asked = kept, runtime.stops
+        runtime.kept_bytes = kept
+        done = trio.Event()
+        self._nursery.start_soon(self._start_again, runtime, runtime.stops, held, done)
+        await done.wait()
+        if runtime.leaving:
+            raise runtime.not_ended()
+
+    async def _start_again(
+        self, runtime: Managed, asked: int, held: ExitStack, done: trio.Event
+    ) -> None:
+        """Once its process has ended, unless it was asked to stop once more."""
         try:
-            with trio.move_on_after(runtime.end_allowance_s):
-                while not runtime.wanted and runtime.state in WITH_PROCESS:
-                    await self._changed.wait()
-            if runtime.stops != asked or runtime.wanted or runtime.state in WITH_PROCESS:
-                return
-            if self._table.get(runtime.key) is runtime:
+            with held:
+                with trio.move_on_after(runtime.end_allowance_s):
+                    while not runtime.wanted and runtime.state in WITH_PROCESS:
+                        await self._changed.wait()
+                if runtime.stops != asked:
+                    return
+                kept, runtime.kept_bytes = runtime.kept_bytes, None
+                if runtime.state in WITH_PROCESS or self._table.get(runtime.key) is not runtime:
+                    self._tell(runtime)  # its place is free once it has ended after all
+                    return
                 if runtime.estimated_bytes is None:
                     runtime.estimated_bytes = kept  # nobody has looked at the model's file
                 self.start(runtime)
         finally:
-            if runtime.stops == asked:
-                runtime.kept_bytes = None
-                self._tell(runtime)
+            done.set()
 
     async def wait_stopped(self, runtime: Managed) -> None:
         """Wait until what was asked to end has ended; the caller sets the deadline.
