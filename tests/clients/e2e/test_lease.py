@@ -171,7 +171,7 @@ async def test_a_killed_server_does_not_end_a_lease(alone: RunningDaemon) -> Non
         before = await client.runtime("chat")
         assert before.pid is not None
         os.kill(before.pid, signal.SIGKILL)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with client.watch() as changes:
                 async for change in changes:
                     now = change.runtime
@@ -197,4 +197,22 @@ async def test_a_killed_daemon_does_not_end_a_lease(alone: RunningDaemon) -> Non
                 await client.status()
         async with Client(alone.socket) as other:
             assert await other.leases() == []
+    alone.stop()
+
+
+async def test_a_killed_daemon_is_given_back_what_no_renewal_found_again(
+    alone: RunningDaemon,
+) -> None:
+    """The next daemon has both leases for an hour; the blocks end on connections of the first."""
+    async with Client(alone.socket) as client, client.lease("chat", ttl=3600):
+        with BlockingClient(alone.socket) as blocking, blocking.lease("chat", ttl=3600):
+            alone.process.kill()
+            alone.process.wait()
+            await anyio.to_thread.run_sync(start_again, alone, llama_server_path())
+            async with Client(alone.socket) as other:
+                assert len(await other.leases()) == 2
+        async with Client(alone.socket) as other:
+            assert len(await other.leases()) == 1
+    async with Client(alone.socket) as other:
+        assert await other.leases() == []
     alone.stop()
