@@ -55,11 +55,13 @@ async def keeping(directory: Path) -> AsyncIterator[Kept]:
     unheld: list[str] = []
     keeper.on_unheld = unheld.append
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(journal.run)
-            await nursery.start(keeper.run)
-            yield Kept(keeper, journal, unheld)
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as outer:
+            await outer.start(journal.run)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(keeper.run)
+                yield Kept(keeper, journal, unheld)
+                nursery.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
     finally:
         journal.close()
 
