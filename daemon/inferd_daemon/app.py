@@ -20,12 +20,14 @@ import trio
 import inferd_proto
 
 from .assembly import Assembly, assemble
+from .backends.base import Backend
 from .config import Config, Places, find_places, group_id
 from .control.state_watch import watch_state
 from .control.view import DaemonView
 from .fronts.admin_feed import AdminFeed
 from .fronts.byte_budget import ByteBudget
 from .fronts.http.server import HttpServer
+from .fronts.last_door import last_door
 from .fronts.listener import Listener
 from .fronts.open_files import OpenFiles, open_files
 from .fronts.together import Fronts, share_connections
@@ -47,6 +49,7 @@ LATE_AFTER_S = 0.1
 """After an upgrade: who waited in the backlog is answered before anything else is loaded."""
 LAST_WORDS_S = 2.0
 """After the drain's deadline: time for the error frames to reach clients that read."""
+RUN_AGAIN_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -80,7 +83,7 @@ async def serve(
                 await nursery.start(parts.leasing.run)
                 await nursery.start(parts.agents.run)
                 for backend in parts.backends.values():
-                    nursery.start_soon(backend.run)
+                    nursery.start_soon(keep_running, backend)
                 nursery.start_soon(parts.router.run)
                 nursery.start_soon(watch_state, view)
                 nursery.start_soon(AdminFeed(files.admin.socket, view).run)
@@ -131,6 +134,15 @@ async def serve(
             return handover
     _log.info("stopped")
     return None
+
+
+async def keep_running(backend: Backend) -> None:
+    """What nobody foresaw in one backend must not end the others: it is logged, and run again."""
+    while True:
+        with last_door(f"backend {backend.name}", os.getpid()):
+            await backend.run()
+            return
+        await trio.sleep(RUN_AGAIN_S)
 
 
 async def _load_late() -> None:

@@ -1,4 +1,6 @@
-"""The end of a drain: a stop that was heard is never forgotten for an upgrade."""
+"""The end of a drain, where a stop that was heard is never forgotten for an upgrade; and a backend's
+fault, which is its own.
+"""
 
 import math
 import signal
@@ -6,8 +8,12 @@ import signal
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
+from trio.testing import MockClock
 
-from inferd_daemon.app import _drain
+from inferd_daemon.app import _drain, keep_running
+from inferd_daemon.backends.mock import MockBackend
+from inferd_daemon.config import MockConfig
 from inferd_daemon.orders import Orders
 
 
@@ -41,3 +47,23 @@ async def test_a_signal_counts_though_all_was_finished_in_its_turn(
     # trio wakes what waits in any order: each of them is met in some of these tries.
     for _ in range(20):
         assert await drained(finishes=finishes, stops=stops) is patient
+
+
+class FaultyBackend(MockBackend):
+    """Runs, but at first as nobody foresaw."""
+
+    runs = 0
+
+    async def run(self) -> None:
+        self.runs += 1
+        if self.runs < 3:
+            raise LookupError("nobody foresaw it")
+        await trio.sleep(5)
+
+
+async def test_a_backend_that_fails_as_nobody_foresaw_runs_again(autojump_clock: MockClock) -> None:
+    backend = FaultyBackend("b", MockConfig())
+    with capture_logs() as lines:
+        await keep_running(backend)
+    assert backend.runs == 3
+    assert [line["event"] for line in lines] == ["backend b failed unexpectedly"] * 2
