@@ -1,5 +1,5 @@
-"""The end of a drain, where a stop that was heard is never forgotten for an upgrade; and a backend's
-fault, which is its own.
+"""The end of a drain, where a stop that was heard is never forgotten for an upgrade; and the fault of
+a backend, which is its own.
 """
 
 import math

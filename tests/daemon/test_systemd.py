@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from inferd_daemon import systemd
 from inferd_daemon.systemd import ServiceManager, inherited_sockets
 
 
@@ -51,7 +50,7 @@ async def test_without_a_manager_that_we_know_nobody_is_told(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(systemd.socket, "socket", lambda *asked: opened.append(asked))
+    monkeypatch.setattr(socket, "socket", lambda *asked: opened.append(asked))
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     manager.ready("")
     manager.reloading()
