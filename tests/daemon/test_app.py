@@ -1,5 +1,5 @@
-"""The end of a drain, where a stop that was heard is never forgotten for an upgrade; and the fault of
-a backend, which is its own.
+"""The end of a drain: a stop that was heard is never forgotten for an upgrade. The fault of a
+backend is its own.
 """
 
 import math
