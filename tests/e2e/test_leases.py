@@ -493,7 +493,8 @@ def test_another_user_gets_its_own_and_no_more(daemon: RunningDaemon, client: Wi
     daemon.process.wait()
     start_again(daemon, llama_server_path())
     completes_again(endpoint)
-    assert stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660
+    # the server listens a moment before the daemon sees it ready and opens its socket to others
+    wait_until(lambda: stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660, 2, "an open socket")
     assert as_user(NOBODY, os.getegid(), lambda: complete(endpoint).status) == 200
     daemon.stop()
 
@@ -535,7 +536,9 @@ def test_another_user_leases_a_worker_of_the_daemon() -> None:
         endpoint = as_user(NOBODY, os.getegid(), as_nobody)
         assert stat.S_IMODE(every_runtime.stat().st_mode) == 0o711
         (worker,) = runtimes(client)
-        assert stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660
+        wait_until(
+            lambda: stat.S_IMODE(os.stat(endpoint["uds"]).st_mode) == 0o660, 2, "an open socket"
+        )
         os.kill(worker["pid"], signal.SIGKILL)
         completes_again(endpoint)
         assert wait_runtime(client, worker["instance_key"], "ready")["restarts"] == 1
