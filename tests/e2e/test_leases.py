@@ -197,6 +197,23 @@ def test_without_room_the_refusal_holds_the_plan_and_waiting_helps(server: Path)
             assert time.monotonic() - began >= 0.2
 
 
+def test_a_stop_waits_for_nobody_who_waits_for_room(server: Path) -> None:
+    config = "[daemon]\ndrain_timeout_s = 300\n[limits]\nmax_runtimes = 1\n"
+    with (
+        leasing_daemon(config, server=server) as daemon,
+        connected(daemon.socket) as client,
+        connected(daemon.socket) as patient,
+    ):
+        ensure(client, boot())
+        patient.say(id="w", op="lease.ensure", target=boot(ctx_size=1024), wait_ms=600_000)
+        time.sleep(0.2)  # it waits; asked after the stop, it would be refused as well
+        ask(client, "daemon.drain")
+        told = patient.hear()
+        assert told["code"] == "backend_unavailable"
+        assert "stopping" in told["message"]
+        assert daemon.process.wait(60) == 0
+
+
 def test_a_restart_takes_no_place_that_others_hold(server: Path) -> None:
     config = '[limits]\nmax_runtimes = 1\nidle_ttl = "forever"\n'
     with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:
