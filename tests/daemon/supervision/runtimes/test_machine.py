@@ -222,6 +222,10 @@ class AnyLife(RuleBasedStateMachine):
                 case StopProcess() | KillProcess():
                     assert self.process, "nothing to end"
 
+    def recent(self) -> list[float]:
+        """When it was started again within the window."""
+        return [at for at in self.grants if self.now - at < self.machine.policy.window_s]
+
     @rule()
     def start(self) -> None:
         if self.machine.state in SETTLED:
@@ -251,6 +255,10 @@ class AnyLife(RuleBasedStateMachine):
         why = Failure(cause, "x")
         died = self.machine.exited(why, self.now, chance, held=held, served_s=served_s)
         self.carry_out([*died])
+        if cause is Cause.NO_PROCESS and len(self.recent()) > self.machine.policy.limit:
+            # None of its processes died: it is tried on, as rarely as can be.
+            assert died == [WaitBackoff(self.machine.policy.longest_s)]
+            self.grants.pop()
 
     @precondition(lambda self: self.process)
     @rule()
@@ -273,9 +281,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @invariant()
     def restarts_are_limited(self) -> None:
-        policy = self.machine.policy
-        recent = [at for at in self.grants if self.now - at < policy.window_s]
-        assert len(recent) <= policy.limit
+        assert len(self.recent()) <= self.machine.policy.limit
 
 
 TestAnyLife = AnyLife.TestCase
