@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from inferd_proto import BlockAnswer, Control, GenerateV2, Text, TextDelta, ThinkingDelta
 from tests.clients.scripted_daemon import Asked, ScriptedDaemon, friendly
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 _ON_THIS_TERMINAL = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there reaches the process
@@ -160,5 +160,5 @@ def test_ctrl_c_at_the_prompt_leaves(daemon: ScriptedDaemon) -> None:
         while screen.process.poll() is None and time.monotonic() < deadline:
             screen.type("\x03")
             with suppress(subprocess.TimeoutExpired):
-                screen.process.wait(15)
+                screen.process.wait(1)
         assert screen.end() == 130
