@@ -190,7 +190,7 @@ async def test_the_token_limit_ends_the_run(provider: str, tmp_path: Path) -> No
         answer = await ask(provider, request_to(upstream.url, max_tokens=5), tmp_path)
     assert answer.text == "".join(WORDS)
     assert answer.end.stop_reason == "max_tokens"
-    (body,) = posted(upstream)
+    body, *_ = posted(upstream)  # on a busy machine it may ask again before it is ended
     assert body.get("max_tokens") == (5 if provider == "claude" else None)
 
 
