@@ -4,7 +4,7 @@ import os
 import signal
 
 from tests.support.daemon import running_daemon, wait_until
-from tests.support.wire_client import WireClient, connected
+from tests.support.wire_client import Answer, WireClient, connected
 
 
 def in_flight(client: WireClient) -> int:
@@ -24,7 +24,14 @@ def test_a_crash_under_many_requests_does_not_close_the_backend() -> None:
             client.generate(f"r{number}", max_tokens=4)
         wait_until(lambda: in_flight(client) == 4, 5, "four requests at the engine")
         os.kill(worker, signal.SIGKILL)
-        codes = [client.hear()["code"] for _ in range(4)]
-        assert codes == ["backend_unavailable"] * 4
+        ends: list[Answer] = []
+        while len(ends) < 4:
+            answer = client.hear()
+            if answer["type"] in ("error", "done"):
+                ends.append(answer)
+        failed = [end["code"] for end in ends if end["type"] == "error"]
+        # the one on the connection that had been used is sent again, maybe to the next process
+        assert len(failed) >= 3
+        assert set(failed) == {"backend_unavailable"}
         client.generate("next", max_tokens=4)
         assert client.hear_end("next")["stop_reason"] == "max_tokens"

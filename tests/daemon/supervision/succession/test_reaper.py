@@ -15,6 +15,7 @@ import trio
 from inferd_daemon.supervision.leases.journal import DaemonEntry, Gone, Live, ProcessEntry
 from inferd_daemon.supervision.processes.identity import read_boot_id, read_start_ticks
 from inferd_daemon.supervision.succession.reaper import INSTANCE_VARIABLE, reap
+from tests.support.processes import until
 
 BOOT = read_boot_id()
 FORMER, OWN = "mark-of-a-former-run", "mark-of-this-run"
@@ -124,12 +125,14 @@ async def test_a_pid_that_really_was_used_again_is_left_alone(children: Children
     assert (await reap([_entry(stranger)], boot_id=BOOT, own_mark=OWN)).ended == [stranger.pid]
 
 
-async def test_what_escaped_is_found_by_its_mark(children: Children) -> None:
+async def test_what_escaped_is_found_by_its_mark(children: Children, tmp_path: Path) -> None:
     """A child that the journal has only as an intent, and a grandchild that left its session."""
+    told = tmp_path / "pid"
     fork = "if os.fork() == 0:\n os.setsid()\n if os.fork(): os._exit(0)\n"
-    child = children.start(f"{fork} print(os.getpid(), flush=True)", mark=FORMER)
-    assert child.stdout is not None
-    grandchild = int(child.stdout.readline())
+    tells = f" open('{told}~', 'w').write(str(os.getpid()))\n os.rename('{told}~', '{told}')\n"
+    child = children.start(fork + tells, mark=FORMER)
+    await until(told.exists)
+    grandchild = int(told.read_text())
     assert read_start_ticks(grandchild)
     intent = _entry(child, pid=None, start_ticks=None)
     reaping = await reap([intent], boot_id=BOOT, own_mark=OWN)
