@@ -11,6 +11,7 @@ from .client_connection import (
 )
 from .codec import (
     Codec,
+    check_utf8,
     encode,
 )
 from .connection import (
@@ -279,6 +280,7 @@ __all__ = [
     "Video",
     "VideoAttachment",
     "__version__",
+    "check_utf8",
     "decode_held",
     "diagram",
     "encode",

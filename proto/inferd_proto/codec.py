@@ -80,7 +80,8 @@ def encode(frame_type: FrameType, message: object) -> bytes:
 def check_utf8(payload: bytes) -> None:
     """All of a JSON payload must be UTF-8, also where the decoder skips unknown fields.
 
-    Works in pieces: a payload at the frame cap must not be held a second time as text.
+    Works in pieces: a payload at the frame cap must not be held a second time as text. Raises
+    RemoteProtocolError.
     """
     if payload.isascii():
         return

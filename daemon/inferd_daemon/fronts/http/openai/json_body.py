@@ -4,20 +4,16 @@ Pure. What a request may not hold is refused with its path; fields that no struc
 """
 
 import re
-from codecs import getincrementaldecoder
 from typing import TypeVar
 
 import msgspec
 
-from inferd_proto import Codec, FrameType, RemoteProtocolError
+from inferd_proto import Codec, FrameType, RemoteProtocolError, check_utf8
 
 from ....errors import CallerFault
 
 MAX_TEXTS = 400_000
 """Texts and field names of one body together: a text of one letter takes sixty bytes decoded."""
-
-_UTF8_PIECE_BYTES = 64 * 1024
-"""A large body must not be held a second time as text."""
 
 T = TypeVar("T")
 _PATH = re.compile(r"`([^`]+)`: ")
@@ -25,7 +21,6 @@ _WHOLE = "message"
 """What the decoder calls the body itself."""
 _TAKEN_FOR = ("ends in the middle of a value", "unexpected end of hex escape")
 _SURROGATE = "surrogate pair"
-_NOT_UTF8 = "the body is not valid UTF-8"
 _HALF = "the body holds half a surrogate pair, which is no character"
 _LONE_HIGH = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])", re.DOTALL
@@ -48,7 +43,7 @@ def decode_body(codec: Codec[T], body: bytes) -> T:
     if _is_heavy(body):
         raise FieldFault(None, f"the body holds more than {MAX_TEXTS} texts and field names")
     try:
-        _require_utf8(body)
+        check_utf8(body)  # what is passed on undecoded is text as a whole, too
         return codec.decode(FrameType.JSON, body)
     except RemoteProtocolError as error:
         path = _PATH.match(error.message)
@@ -69,23 +64,6 @@ def decode_object(raw: msgspec.Raw, param: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise FieldFault(param, "must be an object")
     return value
-
-
-def _require_utf8(body: bytes) -> None:
-    """Also where the decoder looks at nothing: what is passed on undecoded is whole text.
-
-    Raises FieldFault.
-    """
-    if body.isascii():
-        return
-    decoder = getincrementaldecoder("utf-8")()
-    view = memoryview(body)
-    try:
-        for start in range(0, len(view), _UTF8_PIECE_BYTES):
-            decoder.decode(view[start : start + _UTF8_PIECE_BYTES])
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise FieldFault(None, _NOT_UTF8) from None
 
 
 def _whole_reason(message: str, body: bytes) -> str:
