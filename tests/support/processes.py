@@ -28,7 +28,7 @@ def bearing(variable: str) -> list[int]:
     return found
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for what nothing in this process can signal. Raises trio.TooSlowError."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 (another process makes it true)

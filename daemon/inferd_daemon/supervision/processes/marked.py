@@ -16,9 +16,10 @@ RUNTIME_VARIABLE = "INFERD_RUNTIME"
 """Holds the instance key of the runtime that a process belongs to."""
 ROUNDS = 5
 """What forks while it is being looked for is found in the next round."""
-LOOKS = 4
+LOOKS = 7
 LOOK_AGAIN_S = 0.001
-"""A process shows no environment for a moment while it becomes another program."""
+"""A process shows no environment for a moment while it becomes another program; on a machine that
+gives it no turn then, the moment is long. Each look waits twice as long as the one before."""
 MAX_ENVIRONMENT_BYTES = 4 << 20
 READ_BYTES = 64 * 1024
 PF_KTHREAD = 0x00200000
@@ -30,7 +31,7 @@ def read_variables(pid: int) -> list[bytes] | None:
     """
     for look in range(LOOKS):
         if look:
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(LOOK_AGAIN_S * 2 ** (look - 1))
         try:
             environment = _read_environment(pid)
         except OSError:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inferd_daemon.supervision.processes.marked import bears, end_marked, find_marked
+from tests.support.daemon import wait_until
 from tests.support.processes import is_alive, until
 
 
@@ -31,7 +32,7 @@ async def test_only_those_that_bear_it_end() -> None:
     with bearing(mark, script) as ours, bearing(other, "sleep 1000") as theirs:
         await until(lambda: len(list_marked(wanted)) == 3)
         assert ours in list_marked(wanted)
-        ended = end_marked(wanted)
+        ended = end_marked(wanted, timeout_s=60)
         assert len(ended) == 3
         assert not any(is_alive(pid) for pid in ended)
         assert is_alive(theirs)
@@ -46,15 +47,16 @@ async def test_what_is_forked_meanwhile_ends_as_well(tmp_path: Path) -> None:
     chain.write_text('n=$1; [ $n = 0 ] || { setsid sh "$0" $((n-1)) & }; sleep 0.05\n')
     with bearing(mark, f"setsid sh {chain} 20 & sleep 1000"):
         await until(lambda: len(list_marked(wanted)) >= 3)
-        end_marked(wanted)
+        end_marked(wanted, timeout_s=60)
         assert list_marked(wanted) == []
 
 
 def test_a_part_of_the_value_is_not_the_value() -> None:
     mark = secrets.token_hex(8)
     with bearing(mark + "0", "sleep 1000") as pid:
+        # At first it is still becoming the shell, and shows no environment.
+        wait_until(lambda: bears(pid, [b"X=1", f"TEST_MARK={mark}0".encode()]), 10, "its mark")
         assert not bears(pid, [f"TEST_MARK={mark}".encode()])
-        assert bears(pid, [b"X=1", f"TEST_MARK={mark}0".encode()])
     assert not bears(pid, [f"TEST_MARK={mark}0".encode()])
 
 

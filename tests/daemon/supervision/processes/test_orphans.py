@@ -44,6 +44,11 @@ def daemon_with(log: Path, script: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def parent(pid: int) -> int:
+    """Of a living process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -61,15 +66,17 @@ async def test_what_a_child_leaves_is_ended(tmp_path: Path, script: str) -> None
         mine = int(daemon.stdout.readline().split()[1])
         await until(lambda: {"ours", "other"} <= set(log.read_text().split()))
         pids = dict(line.split() for line in log.read_text().splitlines())
+        # The other child's orphan is the daemon's once the shell between them has ended.
+        await until(lambda: parent(int(pids["other"])) == daemon.pid)
         daemon.stdin.write("\n")
         daemon.stdin.flush()
         told = dict(daemon.stdout.readline().split() for _ in range(3))
         assert int(told["ended"]) == script.count("sleep 1000")
         # The other child's orphan is left alone, and so is what the daemon runs in its session.
         assert told["left"] == "1"
-        assert not is_alive(int(pids["ours"]))
+        await until(lambda: not is_alive(int(pids["ours"])))
         assert is_alive(int(pids["other"]))
         assert is_alive(mine)
-        daemon.communicate("\n", timeout=10)
+        daemon.communicate("\n", timeout=60)
         assert daemon.returncode == 0
     os.kill(int(pids["other"]), 9)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from inferd_daemon.engines.base import EngineFailure, Launch
+from inferd_daemon.supervision.processes import process as process_module
 from inferd_daemon.supervision.processes.identity import is_gone, read_start_ticks
 from inferd_daemon.supervision.processes.process import (
     EXEC_STUB,
@@ -20,6 +22,7 @@ from inferd_daemon.supervision.processes.process import (
     Process,
     spawn,
 )
+from tests.support.daemon import wait_until
 from tests.support.processes import is_alive, until
 
 Spawn = Callable[..., Process]
@@ -52,7 +55,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Spawn]:
 
 
 async def ended(process: Process) -> int:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         return await process.wait()
 
 
@@ -111,21 +114,46 @@ async def test_a_crash_of_the_leader_ends_its_group(start: Spawn) -> None:
     await until(lambda: not group_members(process.pid))
 
 
-async def test_who_hears_one_interrupt_ends_at_once(start: Spawn) -> None:
+@pytest.fixture
+def no_second_interrupt(monkeypatch: pytest.MonkeyPatch) -> float:
+    """It would come so many seconds later, when every test is over."""
+    monkeypatch.setattr(process_module, "SECOND_INTERRUPT_S", 60.0)
+    return 60.0
+
+
+async def test_who_hears_one_interrupt_ends_at_once(
+    start: Spawn, no_second_interrupt: float
+) -> None:
     process = start(*SLEEPER)
     await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
     begun = trio.current_time()
-    assert await process.stop(5) == -signal.SIGINT
-    assert trio.current_time() - begun < 0.9
+    assert await process.stop(100) == -signal.SIGINT
+    assert trio.current_time() - begun < no_second_interrupt
 
 
-async def test_who_waits_for_a_second_interrupt_gets_it(start: Spawn, tmp_path: Path) -> None:
-    script = "trap 'test -n \"$once\" && exit 9; once=1' INT; echo up; while :; do sleep 0.05; done"
-    process = start("sh", "-c", script)
-    await until(lambda: "up" in (tmp_path / "log").read_text())
-    begun = trio.current_time()
-    assert await process.stop(60) == 9
-    assert 0.9 < trio.current_time() - begun < 20
+async def test_who_waits_for_a_second_interrupt_gets_it(
+    start: Spawn, tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    heard = 'test -n "$once" && exit 9; once=1; echo once'
+    process = start("sh", "-c", f"trap '{heard}' INT; echo up; while :; do sleep 0.05; done")
+    ended_with: list[int] = []
+
+    async def stop() -> None:
+        ended_with.append(await process.stop(60))
+
+    async def wait_for(word: str) -> None:
+        # The clock of this test stands still: two interrupts at once would count as one.
+        log = tmp_path / "log"
+        await trio.to_thread.run_sync(wait_until, lambda: word in log.read_text(), 10, word)
+
+    await wait_for("up")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop)
+        await wait_for("once")
+        assert process.returncode is None
+        mock_clock.jump(process_module.SECOND_INTERRUPT_S)
+    assert ended_with == [9]
+    assert trio.current_time() == process_module.SECOND_INTERRUPT_S
 
 
 async def test_who_is_deaf_is_killed_after_the_timeout(start: Spawn, tmp_path: Path) -> None:
@@ -133,7 +161,7 @@ async def test_who_is_deaf_is_killed_after_the_timeout(start: Spawn, tmp_path: P
     await until(lambda: "deaf" in (tmp_path / "log").read_text())
     begun = trio.current_time()
     assert await process.stop(0.3) == -signal.SIGKILL
-    assert 0.25 < trio.current_time() - begun < 10
+    assert 0.25 < trio.current_time() - begun < 60
     await until(lambda: not group_members(process.pid))
 
 
@@ -152,13 +180,15 @@ async def test_a_stopped_process_can_be_killed(start: Spawn) -> None:
     assert await process.kill() == -signal.SIGKILL
 
 
-async def test_a_stopped_process_hears_that_it_is_to_end(start: Spawn) -> None:
+async def test_a_stopped_process_hears_that_it_is_to_end(
+    start: Spawn, no_second_interrupt: float
+) -> None:
     process = start(*SLEEPER)
     await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
     process.signal_group(signal.SIGSTOP)
     begun = trio.current_time()
-    assert await process.stop(5) == -signal.SIGINT
-    assert trio.current_time() - begun < 0.9
+    assert await process.stop(100) == -signal.SIGINT
+    assert trio.current_time() - begun < no_second_interrupt
 
 
 async def test_a_signal_after_the_end_goes_nowhere(start: Spawn) -> None:
@@ -211,10 +241,7 @@ def test_a_killed_parent_takes_its_children_along(delay_s: float) -> None:
         time.sleep(delay_s)
         assert all(is_alive(pid) for pid in pids)
         parent.kill()
-    deadline = time.monotonic() + 2
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(is_alive(pid) for pid in pids)
+    wait_until(lambda: not any(map(is_alive, pids)), 10, "the end of the children")
 
 
 async def test_a_child_that_the_kernel_reaps_still_ends(start: Spawn) -> None:
@@ -227,7 +254,8 @@ async def test_a_child_that_the_kernel_reaps_still_ends(start: Spawn) -> None:
 
 async def test_no_descriptors_is_a_clean_refusal(start: Spawn) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+    # No number of a descriptor is low enough, whatever earlier tests have left open and closed.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         with pytest.raises(EngineFailure) as refused:
             start(*SLEEPER)
@@ -244,7 +272,7 @@ async def test_a_hundred_children_leave_no_descriptor(start: Spawn) -> None:
         for process in batch:
             await ended(process)
             process.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_start_ticks_tell_processes_apart() -> None:

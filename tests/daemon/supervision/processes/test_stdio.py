@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -40,7 +41,7 @@ async def start() -> AsyncIterator[Start]:
 async def said(stdio: Stdio) -> bytes:
     """All of stdout, until the process is gone."""
     data = b""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not stdio.exited:
             await stdio.wait()
             data += stdio.pump()
@@ -62,7 +63,7 @@ async def test_stdin_stays_open_until_it_is_closed(start: Start) -> None:
     stdio, _ = start("read a; echo got $a; read b || echo end")
     stdio.write(b"x\n")
     data = b""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while not data:
             await stdio.wait()
             data += stdio.pump()
@@ -92,7 +93,7 @@ async def test_who_reads_nothing_does_not_matter(start: Start) -> None:
 async def test_the_end_of_stdout_is_seen(start: Start) -> None:
     stdio, process = start("echo out; exec >&-; sleep 1000")
     data = b""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while not stdio.ended:
             await stdio.wait()
             data += stdio.pump()
@@ -102,10 +103,13 @@ async def test_the_end_of_stdout_is_seen(start: Start) -> None:
 
 
 async def test_an_exit_is_seen_though_others_hold_the_pipes(start: Start) -> None:
-    stdio, process = start("setsid sleep 5 & echo out")
-    assert await said(stdio) == b"out\n"
+    stdio, process = start("setsid sleep 1000 & echo $!")
+    other = int(await said(stdio))
     assert not stdio.ended
+    # Reaped, the process takes along who has not left its group yet.
     assert await process.wait() == 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(other, signal.SIGKILL)
 
 
 def test_no_descriptor_stays_open() -> None:
@@ -118,7 +122,7 @@ def test_no_descriptor_stays_open() -> None:
         stdio.close()
 
     trio.run(open_and_close)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize("spare", range(7))
@@ -139,4 +143,4 @@ def test_too_few_descriptors_are_an_error_that_leaves_none(spare: int) -> None:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert os.listdir("/proc/self/fd") == before
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
