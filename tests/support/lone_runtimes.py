@@ -1,9 +1,9 @@
 """Runtimes whose processes only sleep, under the daemon's real leasing: quick to start and end."""
 
 import os
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
@@ -31,6 +31,7 @@ from inferd_proto import (
 )
 
 MIB = 1 << 20
+HELD_UP_AT_MOST_S = 60.0
 
 
 class SleepEngine(Engine):
@@ -38,7 +39,9 @@ class SleepEngine(Engine):
 
     def __init__(self, name: str, directory: Path, script: str) -> None:
         self.name = name
-        self.timing = Timing(ready_timeout_s=2.0, readiness_interval_s=0.002, health_interval_s=0.1)
+        self.timing = Timing(
+            ready_timeout_s=30.0, readiness_interval_s=0.002, health_interval_s=0.1
+        )
         self.endpoint = Endpoint(uds=directory / f"{name}.sock", key="k")
         self.script = script
         self.health = Health.HEALTHY
@@ -53,8 +56,8 @@ class SleepEngine(Engine):
         return Launch(["/bin/sh", "-c", self.script], dict(os.environ))
 
     async def look(self) -> Health:
-        """As the test says."""
-        await trio.lowlevel.checkpoint()
+        """As the test says, at once: no machine is so busy that this look is missed."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return self.health
 
 
@@ -107,13 +110,22 @@ class SleepBlueprint(Blueprint):
 
 
 class FailingJournal(JournalFile):
-    """A journal on a disk that takes nothing while `failing`, and takes its time."""
+    """A journal on a disk that takes nothing while `failing`, and waits while `held_up`."""
 
     failing = False
-    delay_s = 0.0
+    _goes_on: threading.Event
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """For the block no write comes to its end."""
+        self._goes_on.clear()
+        try:
+            yield
+        finally:
+            self._goes_on.set()
 
     def _write(self, added: bytes, whole: bytes | None) -> None:
-        time.sleep(self.delay_s)  # in the writer's thread
+        self._goes_on.wait(HELD_UP_AT_MOST_S)  # in the writer's thread
         if self.failing:
             raise OSError(28, "No space left on device")
         super()._write(added, whole)
@@ -124,6 +136,8 @@ def failing_journal(path: Path) -> FailingJournal:
     opened = open_journal(path)
     opened.__class__ = FailingJournal
     assert isinstance(opened, FailingJournal)
+    opened._goes_on = threading.Event()
+    opened._goes_on.set()
     return opened
 
 

@@ -136,6 +136,8 @@ class LeaseKeeper:
             leases.append(
                 self.table.grant_child(clocks.monotonic, _new_ref(), need.instance_key, lease)
             )
+        # At once: its time may be over before it is on the disk.
+        self._mind_expiry(lease)
         entries: list[Entry] = [*fresh, *(lease_entry(one, clocks) for one in leases)]
         for key, size in sizes.items():
             self._spec_room.take(key, size, owner.uid)
@@ -151,7 +153,6 @@ class LeaseKeeper:
             raise
         if self.table.find(ref) is None:
             raise _ended_unseen(lease, self.now())
-        self._mind_expiry(lease)
         for one in leases:
             self._tell("granted", one)
         return lease

@@ -38,9 +38,10 @@ from tests.support.lone_runtimes import (
     leasing,
     owner,
 )
+from tests.support.processes import until
 
 
-async def until_state(whole: Leasing, key: str, state: State, seconds: float = 10.0) -> None:
+async def until_state(whole: Leasing, key: str, state: State, seconds: float = 30.0) -> None:
     with trio.fail_after(seconds):
         while (runtime := whole.runtimes.get(key)) is None or runtime.state is not state:
             await whole.runtimes.wait_changed()
@@ -60,7 +61,7 @@ async def test_callers_share_one_start(tmp_path: Path) -> None:
         async def one(connection: int) -> None:
             got.append(await have(whole, blueprint, connection))
 
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 for number in range(50):
                     nursery.start_soon(one, number)
@@ -92,12 +93,12 @@ async def test_a_caller_that_leaves_does_not_take_the_start_from_the_others(
         nursery.start_soon(leaves)
         await until_state(whole, "a", State.STARTING)
         nursery.start_soon(stays)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await trio.testing.wait_all_tasks_blocked()
         first.cancel()
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked()
         blueprint.engine.health = Health.HEALTHY
         await until_state(whole, "a", State.READY)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await stayed.wait()
         assert blueprint.engine.starts == 1
         assert whole.keeper.count("a") == 1
@@ -118,7 +119,7 @@ async def test_what_cannot_start_is_told_to_every_caller_and_not_tried_on(
             errors.append(refused.value)
 
         blueprint.engine.health = Health.NO_ANSWER
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     nursery.start_soon(one, number)
@@ -144,10 +145,11 @@ async def test_a_refusal_before_the_start_names_its_reason(tmp_path: Path) -> No
 async def test_not_ready_in_time_is_a_timeout(tmp_path: Path) -> None:
     blueprint = SleepBlueprint("a", tmp_path)
     blueprint.engine.health = Health.LOADING
+    blueprint.engine.timing = replace(blueprint.engine.timing, ready_timeout_s=0.3)
     async with leasing(tmp_path) as whole:
         with (
-            trio.fail_after(4),
-            pytest.raises(RequestError, match="not ready after 2 s") as refused,
+            trio.fail_after(30),
+            pytest.raises(RequestError, match=r"not ready after 0\.3 s") as refused,
         ):
             await have(whole, blueprint)
         assert refused.value.code is ErrorCode.TIMEOUT
@@ -198,15 +200,23 @@ async def test_only_who_may_has_the_front_opened(tmp_path: Path) -> None:
         assert front.opened == 2
 
 
+def stubborn(key: str, directory: Path) -> SleepBlueprint:
+    """One that no SIGINT ends, once there is a file `trapped`; it is not killed for it so soon."""
+    script = f"trap '' INT; touch {directory}/trapped; while :; do sleep 0.05; done"
+    blueprint = SleepBlueprint(key, directory, script=script)
+    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=60.0)
+    return blueprint
+
+
 async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
     tmp_path: Path,
 ) -> None:
-    blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
-    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=1.0)
+    blueprint = stubborn("a", tmp_path)
     async with leasing(tmp_path) as whole:
         await have(whole, blueprint)
         whole.keeper.connection_closed(1)
-        await trio.sleep(0.1)  # until the shell has set its trap
+        await until((tmp_path / "trapped").exists, 30)
+        blueprint.engine.script = "exec sleep 600"  # of the next one
         runtime = whole.runtimes.get("a")
         assert runtime is not None
         whole.runtimes.stop(runtime)
@@ -220,25 +230,25 @@ async def test_a_runtime_that_is_on_its_way_out_is_waited_for_and_started_anew(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_soon)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await have(whole, blueprint)
         assert blueprint.engine.starts == 2
         assert state_of(whole, "a") is State.READY
 
 
 async def test_all_who_wait_for_one_on_its_way_out_get_it_anew(tmp_path: Path) -> None:
-    blueprint = SleepBlueprint("a", tmp_path, script="trap '' INT; while :; do sleep 0.05; done")
-    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=1.0)
+    blueprint = stubborn("a", tmp_path)
     async with leasing(tmp_path) as whole:
         await have(whole, blueprint)
         whole.keeper.connection_closed(1)
-        await trio.sleep(0.1)  # until the shell has set its trap
+        await until((tmp_path / "trapped").exists, 30)
+        blueprint.engine.script = "exec sleep 600"  # of the next one
         runtime = whole.runtimes.get("a")
         assert runtime is not None
         whole.runtimes.stop(runtime)
         process = runtime.supervisor.process
         assert process is not None
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 for connection in range(2, 7):
                     nursery.start_soon(have, whole, blueprint, connection)
@@ -282,7 +292,7 @@ async def test_a_plan_changes_nothing(tmp_path: Path) -> None:
 async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path) -> None:
     async with leasing(tmp_path, limits=Limits(runtimes=1)) as whole:
         await have(whole, SleepBlueprint("a", tmp_path))
-        with trio.fail_after(10), pytest.raises(RequestError) as refused:
+        with trio.fail_after(30), pytest.raises(RequestError) as refused:
             await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=50)
         assert refused.value.code is ErrorCode.CONFLICT
 
@@ -292,8 +302,8 @@ async def test_waiting_for_room_ends_with_it_or_with_the_refusal(tmp_path: Path)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(release_soon)
-            with trio.fail_after(10):
-                await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=2000)
+            with trio.fail_after(30):
+                await have(whole, SleepBlueprint("b", tmp_path), 2, wait_ms=60_000)
         assert state_of(whole, "a") is State.STOPPED
 
 
@@ -303,17 +313,17 @@ async def test_who_waits_for_room_gets_it_in_the_order_of_coming(tmp_path: Path)
         await have(whole, SleepBlueprint("held", tmp_path), 1)
 
         async def wait(key: str, connection: int) -> None:
-            await have(whole, SleepBlueprint(key, tmp_path), connection, wait_ms=5000)
+            await have(whole, SleepBlueprint(key, tmp_path), connection, wait_ms=60_000)
             order.append(key)
             await trio.sleep(0.02)
             whole.keeper.connection_closed(connection)
 
         keys = [f"r{number}" for number in range(6)]
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for connection, key in enumerate(keys, 2):
                     nursery.start_soon(wait, key, connection)
-                    await trio.sleep(0.01)
+                    await trio.testing.wait_all_tasks_blocked()
                 # Who does not wait does not get what the others wait for.
                 whole.keeper.connection_closed(1)
                 with pytest.raises(RequestError, match="waiting") as refused:
@@ -333,7 +343,7 @@ async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
                 await have(whole, SleepBlueprint("large", tmp_path, mib=90), 2, wait_ms=60_000)
 
         nursery.start_soon(wait)
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked()
         told = await whole.ensure.ensure(
             SleepBlueprint("large", tmp_path, mib=90),
             LeaseEnsure(target="large", plan=True),
@@ -345,18 +355,18 @@ async def test_who_gives_up_waiting_is_in_nobodys_way(tmp_path: Path) -> None:
         await have(whole, SleepBlueprint("small", tmp_path, mib=10), 3)
         with pytest.raises(RequestError):
             await have(whole, SleepBlueprint("other", tmp_path, mib=20), 4)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as inner:
                 medium = SleepBlueprint("medium", tmp_path, mib=20)
                 inner.start_soon(lambda: have(whole, medium, 5, wait_ms=60_000))
-                await trio.sleep(0.02)
+                await trio.testing.wait_all_tasks_blocked()
                 patience.cancel()
         assert state_of(whole, "medium") is State.READY
 
 
 async def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
     async with leasing(tmp_path, limits=Limits(memory_bytes=1 << 20)) as whole:
-        with trio.fail_after(10), pytest.raises(RequestError, match="larger than the limits"):
+        with trio.fail_after(30), pytest.raises(RequestError, match="larger than the limits"):
             await have(whole, SleepBlueprint("a", tmp_path), wait_ms=60_000)
 
 
@@ -550,10 +560,10 @@ async def test_when_the_daemon_goes_over_nobody_waits_for_room(tmp_path: Path) -
         await until_state(whole, "slow", State.STARTING)
         for number in range(3, 6):
             nursery.start_soon(one, SleepBlueprint(f"r{number}", tmp_path), number)
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         assert said == {}
         whole.hear_nobody()
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         assert set(said) == {"r3", "r4", "r5"}
         codes = {error.code for error in said.values() if error is not None}
         assert codes == {ErrorCode.BACKEND_UNAVAILABLE}
@@ -564,7 +574,7 @@ async def test_when_the_daemon_goes_over_nobody_waits_for_room(tmp_path: Path) -
         assert "upgraded" in late.message
         slow.engine.health = Health.HEALTHY
         await until_state(whole, "slow", State.READY)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await until(lambda: "slow" in said, 30)  # its lease goes to the disk
         assert said["slow"] is None
 
 
@@ -596,7 +606,10 @@ async def test_waiters_of_one_user_are_bounded_and_sleep_through_what_is_not_the
                 granted.append(key)
                 await trio.sleep_forever()
 
-        await have(whole, SleepBlueprint("held", tmp_path), 1)
+        held = SleepBlueprint("held", tmp_path)
+        # Each look at one that ends is a change, and how long it takes to end is not told.
+        held.engine.timing = replace(held.engine.timing, health_interval_s=60.0)
+        await have(whole, held, 1)
         for uid in (others, others + 1):
             for number in range(MAX_WAITING_PER_UID):
                 nursery.start_soon(one, number, uid)

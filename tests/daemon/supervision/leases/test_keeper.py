@@ -45,7 +45,8 @@ class Kept(NamedTuple):
 
 
 def clocks() -> Clocks:
-    return Clocks(time.monotonic(), time.time(), "boot")
+    """Leases have trio's time: a test that has a clock of its own says when they run out."""
+    return Clocks(trio.current_time(), time.time(), "boot")
 
 
 @asynccontextmanager
@@ -71,9 +72,15 @@ def asked(**fields: object) -> LeaseEnsure:
 
 
 async def until_disk(kept: Kept, refs: set[str]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while kept.on_disk() != refs:  # noqa: ASYNC110 (a thread makes it true)
             await trio.sleep(0.005)
+
+
+def pass_time(clock: trio.testing.MockClock, seconds: float) -> None:
+    """All at once; from here on it goes on by itself."""
+    clock.jump(seconds)
+    clock.rate = 1.0
 
 
 async def test_granted_renewed_and_released_are_on_the_disk_when_told(tmp_path: Path) -> None:
@@ -142,11 +149,11 @@ async def test_a_release_that_failed_gives_no_lease_back_to_a_closed_connection(
             with pytest.raises(JournalUnavailable):
                 await kept.keeper.release(lease.lease_ref, admin)
 
-        kept.journal.delay_s = 0.05
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(release)
-            await trio.testing.wait_all_tasks_blocked()
-            kept.keeper.connection_closed(5)
+            with kept.journal.held_up():
+                nursery.start_soon(release)
+                await trio.testing.wait_all_tasks_blocked()
+                kept.keeper.connection_closed(5)
         assert len(kept.keeper.table) == 0
 
 
@@ -161,11 +168,14 @@ async def test_a_caller_that_is_cancelled_leaves_no_lease(tmp_path: Path) -> Non
         await until_disk(kept, {other.lease_ref})
 
 
-async def test_leases_expire_by_themselves_the_short_ones_first(tmp_path: Path) -> None:
+async def test_leases_expire_by_themselves_the_short_ones_first(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     async with keeping(tmp_path) as kept:
         long = await kept.keeper.grant("long", asked(ttl_ms=60_000), ME, None)
         short = await kept.keeper.grant("short", asked(ttl_ms=1_000), ME, None)
         assert kept.on_disk() == {long.lease_ref, short.lease_ref}
+        pass_time(mock_clock, 1.0)
         await until_disk(kept, {long.lease_ref})
         assert kept.unheld == ["short"]
 
@@ -178,22 +188,34 @@ async def test_a_runtime_that_is_stopped_by_force_while_a_lease_is_written(tmp_p
                 await kept.keeper.grant("k", asked(), ME, None)
             assert refused.value.code is ErrorCode.CONFLICT
 
-        kept.journal.delay_s = 0.05
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(grant)
-            await trio.testing.wait_all_tasks_blocked()
-            kept.keeper.runtime_gone("k")
+            with kept.journal.held_up():
+                nursery.start_soon(grant)
+                await trio.testing.wait_all_tasks_blocked()
+                kept.keeper.runtime_gone("k")
         await until_disk(kept, set())
 
 
-async def test_a_disk_that_is_slower_than_the_leases_time_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_disk_that_is_slower_than_the_leases_time_is_told(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, others: int
+) -> None:
     async with keeping(tmp_path) as kept:
-        await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None)
-        kept.journal.delay_s = 1.1
-        with pytest.raises(RequestError, match="longer ttl_ms") as refused:
+
+        async def grant() -> None:
+            with pytest.raises(RequestError, match="longer ttl_ms") as refused:
+                await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None)
+            assert refused.value.code is ErrorCode.TIMEOUT
+
+        for _ in range(others):
             await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None)
-        assert refused.value.code is ErrorCode.TIMEOUT
-        kept.journal.delay_s = 0.0
+        async with trio.open_nursery() as nursery:
+            with kept.journal.held_up():
+                nursery.start_soon(grant)
+                await trio.testing.wait_all_tasks_blocked()
+                pass_time(mock_clock, 1.1)
+                await trio.testing.wait_all_tasks_blocked()
+        assert len(kept.keeper.table) == 0
         await until_disk(kept, set())
 
 
@@ -234,26 +256,32 @@ async def test_a_spec_that_was_not_written_takes_no_room(tmp_path: Path) -> None
         await kept.keeper.grant("k", asked(), ME, replace(RUNTIME, instance_key="q"))
 
 
-async def test_a_renewal_that_its_caller_left_counts_down_all_the_same(tmp_path: Path) -> None:
+async def test_a_renewal_that_its_caller_left_counts_down_all_the_same(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     async with keeping(tmp_path) as kept:
         lease = await kept.keeper.grant("k", asked(ttl_ms=3_600_000, bind="none"), ME, None)
         with trio.CancelScope() as scope:
             scope.cancel()
             await kept.keeper.renew(lease.lease_ref, 1_000, ME)
         assert scope.cancelled_caught
-        with trio.fail_after(10):
-            while kept.unheld != ["k"]:  # noqa: ASYNC110 (the keeper's own task makes it true)
-                await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked()
+        assert kept.unheld == []
+        pass_time(mock_clock, 1.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert kept.unheld == ["k"]
         await until_disk(kept, set())
 
 
-async def test_who_releases_what_has_just_run_out_leaves_its_end_to_be_told(tmp_path: Path) -> None:
+async def test_who_releases_what_has_just_run_out_leaves_its_end_to_be_told(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     async with keeping(tmp_path) as kept:
         over: list[str] = []
         kept.keeper.on_over = over.append
         need = Need("needed", replace(RUNTIME, instance_key="needed"))
         lease = await kept.keeper.grant("k", asked(ttl_ms=1_000), ME, None, need=need)
-        time.sleep(1.05)  # noqa: ASYNC251 (the task that ends leases must not have its turn)
+        pass_time(mock_clock, 1.05)  # the task that ends leases has no turn before the release
         await kept.keeper.release(lease.lease_ref, ME)
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(kept.unheld) == ["k", "needed"]

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from inferd_daemon.engines.base import EngineFailure, Health
 from inferd_daemon.engines.failures import Cause, failure
@@ -29,7 +30,7 @@ async def reviving(directory: Path, limits: Limits | None = None) -> AsyncIterat
 
 
 async def until(whole: Leasing, key: str, state: State) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while (runtime := whole.runtimes.get(key)) is None or runtime.state is not state:
             await whole.runtimes.wait_changed()
 
@@ -59,9 +60,12 @@ async def test_one_that_was_not_ready_in_time_after_a_crash(tmp_path: Path) -> N
     blueprint = SleepBlueprint("a", tmp_path)
     async with reviving(tmp_path) as whole:
         await have(whole, blueprint)
+        usual = blueprint.engine.timing
+        blueprint.engine.timing = replace(usual, ready_timeout_s=0.3)
         blueprint.engine.health = Health.LOADING
         kill(whole, "a")
         await until(whole, "a", State.FAILED)
+        blueprint.engine.timing = usual
         blueprint.engine.health = Health.HEALTHY
         await until(whole, "a", State.READY)
 

@@ -301,7 +301,7 @@ def test_operations_take_microseconds_with_ten_thousand_leases() -> None:
     for number in range(10_000):
         table.grant(0, f"l{number}", f"k{number % 50}", _ensure(), ALICE)
     asked = _ensure()
-    began = time.perf_counter()
+    began = time.process_time()
     for turn in range(2000):
         table.grant(1, "new", "k1", asked, ALICE)
         table.renew(1, "new", 1000, ALICE)
@@ -310,7 +310,7 @@ def test_operations_take_microseconds_with_ten_thousand_leases() -> None:
         table.next_deadline()
         table.release(1, "new", ALICE)
         assert turn >= 0
-    each_us = (time.perf_counter() - began) / 2000 / 6 * 1e6
+    each_us = (time.process_time() - began) / 2000 / 6 * 1e6
     # About 2 on the machine where this was written; a linear scan would be over 500.
     assert each_us < 100
 
