@@ -43,8 +43,8 @@ class Conversation:
             data = data[await self.sock.send(data) :]
 
     async def hear(self) -> Answer:
-        """The next answer. Raises EOFError where the daemon closed, after 5 s TooSlowError."""
-        with trio.fail_after(5):
+        """The next answer. Raises EOFError where the daemon closed, after 30 s TooSlowError."""
+        with trio.fail_after(30):
             while (got := self._reader.next()) is None:
                 data = await self.sock.recv(65_536)
                 if not data:
@@ -163,8 +163,8 @@ def nothing() -> None:
 async def daemon(
     view: DaemonView,
     *,
-    write_timeout_s: float = 5.0,
-    read_timeout_s: float = 5.0,
+    write_timeout_s: float = 60.0,
+    read_timeout_s: float = 60.0,
     limit: int = 512 * 1024 * 1024,
     starts_a_turn: int = 4,
 ) -> AsyncIterator[Daemon]:
@@ -179,7 +179,7 @@ async def daemon(
             running.hang_up()
 
 
-async def eventually(true: Callable[[], bool], within_s: float = 10.0) -> float:
+async def eventually(true: Callable[[], bool], within_s: float = 30.0) -> float:
     """Waits until `true()`; how long it took, in seconds."""
     started = trio.current_time()
     with trio.fail_after(within_s):

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from inferd_daemon.backends.base import Batch, GenerateRequest
 from inferd_daemon.backends.mock import MockBackend
@@ -96,11 +97,13 @@ async def test_a_client_that_leaves_gives_everything_back(whole: bool) -> None:
         ),
     ],
 )
-async def test_a_message_that_stops_half_way_is_given_up(half: bytes) -> None:
+async def test_a_message_that_stops_half_way_is_given_up(
+    half: bytes, autojump_clock: MockClock
+) -> None:
     async with daemon(view_of(Waiting()), limit=LIMIT, read_timeout_s=0.1) as running:
         client, idle = running.connect(), running.connect()
-        await client.say_bytes(half)
         started = trio.current_time()
+        await client.say_bytes(half)
         await client.hear_close()
         assert trio.current_time() - started > 0.09
         await eventually(lambda: running.budget.held == 0)
@@ -108,7 +111,7 @@ async def test_a_message_that_stops_half_way_is_given_up(half: bytes) -> None:
         assert (await idle.hear())["type"] == "result"
 
 
-async def test_a_message_that_goes_on_is_waited_for() -> None:
+async def test_a_message_that_goes_on_is_waited_for(autojump_clock: MockClock) -> None:
     async with daemon(view_of(Waiting()), read_timeout_s=0.4) as running:
         client = running.connect()
         data = pack(FrameType.JSON, b'{"wire_version":1,"op":"status","id":"s"}')

@@ -30,8 +30,8 @@ async def test_who_comes_in_the_turn_of_a_pause_goes_over_like_the_others(tmp_pa
                 door,
                 view_of(MockBackend("mock", MockConfig())),
                 max_connections=8,
-                write_timeout_s=5,
-                read_timeout_s=5,
+                write_timeout_s=60,
+                read_timeout_s=60,
                 budget=ByteBudget(1 << 20),
             )
             async with trio.open_nursery() as nursery:

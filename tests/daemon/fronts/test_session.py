@@ -1,4 +1,7 @@
-"""A session over a real socket: requests side by side, their ends, and what breaks."""
+"""A session over a real socket: requests side by side, their ends, and what breaks.
+
+Where time matters a mock clock jumps over it: both ends are in this process, and no thread works.
+"""
 
 import json
 from collections import Counter
@@ -8,6 +11,7 @@ from itertools import count
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from inferd_daemon.backends.base import Batch, Finished, GenerateRequest, TextDeltas
 from inferd_daemon.backends.mock import MockBackend
@@ -104,7 +108,7 @@ async def test_a_v1_answer_token_by_token() -> None:
         ]
 
 
-async def test_requests_run_side_by_side() -> None:
+async def test_requests_run_side_by_side(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=2))) as running:
         client = running.connect()
         for request_id in ("slow", "fast"):
@@ -153,7 +157,7 @@ async def test_attachments_reach_the_backend() -> None:
 # -- cancelling ----------------------------------------------------------------------------
 
 
-async def test_cancel_ends_one_request_and_leaves_the_other() -> None:
+async def test_cancel_ends_one_request_and_leaves_the_other(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=5))) as running:
         client = running.connect()
         await client.generate("a", max_tokens=10_000)
@@ -174,7 +178,9 @@ async def test_cancel_ends_one_request_and_leaves_the_other() -> None:
 
 
 @pytest.mark.parametrize("copies", [1, 3])
-async def test_cancel_in_the_same_bytes_as_the_request(copies: int) -> None:
+async def test_cancel_in_the_same_bytes_as_the_request(
+    copies: int, autojump_clock: MockClock
+) -> None:
     async with daemon(view_of(mock(first_token_ms=60_000))) as running:
         client = running.connect()
         request = frame({"id": "a", "messages": HELLO})
@@ -184,7 +190,9 @@ async def test_cancel_in_the_same_bytes_as_the_request(copies: int) -> None:
         assert (await client.hear())["id"] == "s"
 
 
-async def test_a_cancel_never_swallows_an_end_that_waits_to_be_written() -> None:
+async def test_a_cancel_never_swallows_an_end_that_waits_to_be_written(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(Scripted(flood))) as running:
         client = running.connect()
         await client.generate("flood")
@@ -202,7 +210,7 @@ async def test_a_cancel_never_swallows_an_end_that_waits_to_be_written() -> None
         assert set(ends.values()) == {1}
 
 
-async def test_a_cancelled_v1_answer_says_what_there_was() -> None:
+async def test_a_cancelled_v1_answer_says_what_there_was(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=5))) as running:
         client = running.connect()
         messages = [{"role": "user", "content": "hi"}]
@@ -214,7 +222,7 @@ async def test_a_cancelled_v1_answer_says_what_there_was() -> None:
         assert (rest[-1]["stop_reason"], rest[-1]["content"]) == ("cancelled", tokens)
 
 
-async def test_cancel_while_it_waits_for_a_permit() -> None:
+async def test_cancel_while_it_waits_for_a_permit(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=5), active_permits=1)) as running:
         client = running.connect()
         await client.generate("runs", max_tokens=20)
@@ -243,7 +251,7 @@ async def test_cancel_during_an_upload() -> None:
         assert (await client.hear_end("next"))["type"] == "done"
 
 
-async def test_cancel_of_embeddings_is_an_error_frame() -> None:
+async def test_cancel_of_embeddings_is_an_error_frame(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=50), active_permits=1)) as running:
         client = running.connect()
         await client.generate("runs", max_tokens=100)
@@ -254,7 +262,9 @@ async def test_cancel_of_embeddings_is_an_error_frame() -> None:
         assert end["message"] == "cancelled by the caller"
 
 
-async def test_cancel_frees_the_slot_of_a_client_that_does_not_read() -> None:
+async def test_cancel_frees_the_slot_of_a_client_that_does_not_read(
+    autojump_clock: MockClock,
+) -> None:
     backend = Scripted(flood)
     async with daemon(view_of(backend, active_permits=1)) as running:
         client = running.connect()
@@ -270,7 +280,7 @@ async def test_cancel_frees_the_slot_of_a_client_that_does_not_read() -> None:
 
 @pytest.mark.parametrize("script", [flood, silence])
 async def test_a_client_that_leaves_cancels_its_requests_at_once(
-    script: Callable[[], AsyncGenerator[Batch, None]],
+    script: Callable[[], AsyncGenerator[Batch, None]], autojump_clock: MockClock
 ) -> None:
     backend = Scripted(script)
     async with daemon(view_of(backend)) as running:
@@ -286,7 +296,9 @@ async def test_a_client_that_leaves_cancels_its_requests_at_once(
 # -- ids -----------------------------------------------------------------------------------
 
 
-async def test_an_id_in_flight_is_refused_and_the_first_request_goes_on() -> None:
+async def test_an_id_in_flight_is_refused_and_the_first_request_goes_on(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(mock(token_ms=2))) as running:
         client = running.connect()
         await client.generate("a", max_tokens=20)
@@ -301,7 +313,7 @@ async def test_an_id_in_flight_is_refused_and_the_first_request_goes_on() -> Non
         assert answers[-1]["usage"]["output_tokens"] == 20
 
 
-async def test_an_id_is_free_again_after_its_end() -> None:
+async def test_an_id_is_free_again_after_its_end(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock())) as running:
         client = running.connect()
         for _ in range(200):
@@ -325,7 +337,9 @@ async def test_requests_in_a_row_without_ids() -> None:
     "failure", [ValueError("PROMPT"), OSError(32, "PROMPT"), TimeoutError(), MemoryError()]
 )
 @pytest.mark.parametrize("after", [0, 1])
-async def test_an_unforeseen_failure_ends_one_request_alone(failure: Exception, after: int) -> None:
+async def test_an_unforeseen_failure_ends_one_request_alone(
+    failure: Exception, after: int, autojump_clock: MockClock
+) -> None:
     first = True
 
     async def script() -> AsyncGenerator[Batch, None]:
@@ -398,7 +412,9 @@ async def test_text_that_no_frame_can_carry_still_has_an_end(stream: bool) -> No
         assert (await client.hear_end("a"))["code"] == "internal"
 
 
-async def test_an_unstreamed_flood_neither_stalls_the_daemon_nor_grows_it() -> None:
+async def test_an_unstreamed_flood_neither_stalls_the_daemon_nor_grows_it(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(Scripted(flood))) as running:
         greedy, other = running.connect(), running.connect()
         await greedy.generate("a", stream=False)
@@ -443,7 +459,7 @@ async def test_bad_input_is_one_error_frame(data: bytes, code: str, closes: bool
 # -- admission, as a client sees it --------------------------------------------------------
 
 
-async def test_a_full_queue_is_refused_at_once() -> None:
+async def test_a_full_queue_is_refused_at_once(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=50), active_permits=1, queue_depth=1)) as running:
         client = running.connect()
         for request_id in ("runs", "waits", "refused"):
@@ -455,7 +471,7 @@ async def test_a_full_queue_is_refused_at_once() -> None:
         assert end["message"].startswith("route r is full")
 
 
-async def test_who_asks_for_it_is_told_its_place() -> None:
+async def test_who_asks_for_it_is_told_its_place(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=5), active_permits=1)) as running:
         client = running.connect()
         await client.generate("runs", max_tokens=4)
@@ -474,7 +490,7 @@ async def test_who_asks_for_it_is_told_its_place() -> None:
         assert heard["silent"] == ["frame", "done"]
 
 
-async def test_v1_has_no_frame_for_a_place_and_waits_without() -> None:
+async def test_v1_has_no_frame_for_a_place_and_waits_without(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock(token_ms=5), active_permits=1)) as running:
         client = running.connect()
         await client.generate("runs", max_tokens=4)
@@ -483,7 +499,7 @@ async def test_v1_has_no_frame_for_a_place_and_waits_without() -> None:
         assert [a["type"] for a in await client.hear_until_end("v1")] == ["token", "done"]
 
 
-async def test_waiting_too_long_is_a_timeout() -> None:
+async def test_waiting_too_long_is_a_timeout(autojump_clock: MockClock) -> None:
     view = view_of(mock(token_ms=50), active_permits=1, max_wait_ms=20)
     async with daemon(view) as running:
         client = running.connect()
@@ -511,7 +527,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ticking")
 @pytest.mark.parametrize("by", ["caller", "daemon"])
-async def test_a_stream_goes_on_until_it_is_ended(by: str) -> None:
+async def test_a_stream_goes_on_until_it_is_ended(by: str, autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock())) as running:
         client = running.connect()
         await client.say(op="tick", id="t")
@@ -524,7 +540,7 @@ async def test_a_stream_goes_on_until_it_is_ended(by: str) -> None:
 
 
 @pytest.mark.usefixtures("ticking")
-async def test_a_stopping_daemon_begins_no_stream() -> None:
+async def test_a_stopping_daemon_begins_no_stream(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock())) as running:
         client = running.connect()
         running.view.draining = True
@@ -535,7 +551,9 @@ async def test_a_stopping_daemon_begins_no_stream() -> None:
 # -- draining and stopping -----------------------------------------------------------------
 
 
-async def test_a_draining_daemon_refuses_new_work_and_finishes_the_old() -> None:
+async def test_a_draining_daemon_refuses_new_work_and_finishes_the_old(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(mock(token_ms=5))) as running:
         client = running.connect()
         await client.generate("old", max_tokens=10)
@@ -555,7 +573,9 @@ async def test_a_draining_daemon_refuses_new_work_and_finishes_the_old() -> None
         assert ends["old"]["stop_reason"] == "max_tokens"
 
 
-async def test_the_end_of_the_daemon_is_said_once_to_each_request() -> None:
+async def test_the_end_of_the_daemon_is_said_once_to_each_request(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(mock(token_ms=5))) as running:
         client = running.connect()
         for request_id in "abc":
@@ -574,7 +594,9 @@ async def test_the_end_of_the_daemon_is_said_once_to_each_request() -> None:
         await eventually(lambda: not session.busy)
 
 
-async def test_an_end_that_waits_behind_a_slow_reader_is_not_lost() -> None:
+async def test_an_end_that_waits_behind_a_slow_reader_is_not_lost(
+    autojump_clock: MockClock,
+) -> None:
     """Both are over when the daemon stops; neither frame may be dropped or said twice."""
     size = 300_000
 
@@ -602,7 +624,9 @@ async def test_an_end_that_waits_behind_a_slow_reader_is_not_lost() -> None:
 # -- readers -------------------------------------------------------------------------------
 
 
-async def test_a_slow_reader_slows_its_own_backend_and_nobody_else() -> None:
+async def test_a_slow_reader_slows_its_own_backend_and_nobody_else(
+    autojump_clock: MockClock,
+) -> None:
     made = 0
 
     async def counted() -> AsyncGenerator[Batch, None]:
@@ -627,7 +651,7 @@ async def test_a_slow_reader_slows_its_own_backend_and_nobody_else() -> None:
         await eventually(lambda: len(running.sessions) == 1)  # it was disconnected
 
 
-async def test_a_reader_that_takes_a_little_is_kept() -> None:
+async def test_a_reader_that_takes_a_little_is_kept(autojump_clock: MockClock) -> None:
     async with daemon(view_of(Scripted(flood)), write_timeout_s=0.1) as running:
         client = running.connect()
         await client.generate("a")
@@ -637,7 +661,7 @@ async def test_a_reader_that_takes_a_little_is_kept() -> None:
         assert running.sessions
 
 
-async def test_who_asks_on_without_reading_is_not_listened_to() -> None:
+async def test_who_asks_on_without_reading_is_not_listened_to(autojump_clock: MockClock) -> None:
     async with daemon(view_of(mock())) as running:
         client = running.connect()
         questions = 3000

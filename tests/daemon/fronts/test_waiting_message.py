@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from inferd_daemon.backends.mock import MockBackend
 from inferd_daemon.config import MockConfig
@@ -80,7 +82,9 @@ def slow() -> MockBackend:
     return MockBackend("mock", MockConfig(token_ms=5))
 
 
-async def test_a_paused_session_answers_short_messages_and_leaves_the_others() -> None:
+async def test_a_paused_session_answers_short_messages_and_leaves_the_others(
+    autojump_clock: MockClock,
+) -> None:
     async with daemon(view_of(slow())) as running:
         client = running.connect()
         await client.generate("long", max_tokens=100_000)
@@ -110,7 +114,7 @@ async def test_a_paused_session_answers_short_messages_and_leaves_the_others() -
             assert json.loads(handed.recv(LOOK_BYTES)[2:])["id"] == "s3"
 
 
-async def test_what_is_not_short_waits_and_so_does_all_behind_it() -> None:
+async def test_what_is_not_short_waits_and_so_does_all_behind_it(autojump_clock: MockClock) -> None:
     async with daemon(view_of(slow())) as running:
         client = running.connect()
         await client.say(id="s", op="status")
@@ -129,7 +133,9 @@ async def test_what_is_not_short_waits_and_so_does_all_behind_it() -> None:
         assert b"s2" in left
 
 
-async def test_who_leaves_a_paused_session_ends_what_it_asked_for() -> None:
+async def test_who_leaves_a_paused_session_ends_what_it_asked_for(
+    autojump_clock: MockClock,
+) -> None:
     backend = slow()
     async with daemon(view_of(backend)) as running:
         client = running.connect()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inferd_daemon.fronts.writer import ClientGone, SocketWriter, WriteTimeout
 
@@ -35,7 +35,7 @@ async def read(sock: socket.socket, size: int) -> bytes:
 
 async def test_writes_come_whole_and_in_order(pair: Pair, nursery: trio.Nursery) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     frames = [bytes([number]) * BIG for number in range(5)]
     for frame in frames:
         nursery.start_soon(writer.write, frame)
@@ -44,17 +44,17 @@ async def test_writes_come_whole_and_in_order(pair: Pair, nursery: trio.Nursery)
 
 
 async def test_a_small_write_is_a_checkpoint_and_waits_for_nobody(pair: Pair) -> None:
-    writer = SocketWriter(pair[0], 5)
+    writer = SocketWriter(pair[0], 60)
     with trio.testing.assert_checkpoints():
         await writer.write(b"x")
     assert await read(pair[1], 1) == b"x"
 
 
 async def test_a_write_holds_its_producer_until_the_reader_reads(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     done = trio.Event()
 
     async def produce() -> None:
@@ -70,7 +70,7 @@ async def test_a_write_holds_its_producer_until_the_reader_reads(
 
 
 async def test_a_reader_that_takes_nothing_is_timed_out_and_so_is_who_waits(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     writer = SocketWriter(pair[0], 0.05)
     failed: list[type[Exception]] = []
@@ -89,7 +89,7 @@ async def test_a_reader_that_takes_nothing_is_timed_out_and_so_is_who_waits(
 
 
 async def test_nothing_is_written_into_a_frame_that_was_cut(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """The reader wakes in the instant in which it is given up."""
     ours, theirs = pair
@@ -113,7 +113,7 @@ async def test_nothing_is_written_into_a_frame_that_was_cut(
 
 
 async def test_a_reader_that_takes_a_little_now_and_then_is_not_timed_out(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ours, theirs = pair
     writer = SocketWriter(ours, 0.1)
@@ -138,7 +138,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_is_not_timed_out(
 
 async def test_a_reader_that_is_gone(pair: Pair) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     theirs.close()
     for _ in range(2):
         with pytest.raises(ClientGone):
@@ -146,10 +146,10 @@ async def test_a_reader_that_is_gone(pair: Pair) -> None:
 
 
 async def test_a_reader_that_leaves_wakes_who_writes_to_it(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     gone: list[int] = []
 
     async def produce(number: int) -> None:
@@ -167,10 +167,10 @@ async def test_a_reader_that_leaves_wakes_who_writes_to_it(
 
 
 async def test_a_cancelled_write_ends_at_once_and_cuts_no_frame(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     with trio.move_on_after(0.02) as scope:
         await writer.write(b"a" * BIG)
     assert scope.cancelled_caught
@@ -185,7 +185,7 @@ async def test_who_is_cancelled_in_line_hands_its_turn_on(
     pair: Pair, nursery: trio.Nursery
 ) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     scope = trio.CancelScope()
 
     async def produce(letter: bytes, within: trio.CancelScope) -> None:
@@ -207,7 +207,7 @@ async def test_the_turn_and_the_cancel_in_the_same_instant(
     pair: Pair, nursery: trio.Nursery, turn_first: bool
 ) -> None:
     ours, theirs = pair
-    writer = SocketWriter(ours, 5)
+    writer = SocketWriter(ours, 60)
     holder, waiter = trio.CancelScope(), trio.CancelScope()
 
     async def produce(letter: bytes, within: trio.CancelScope) -> None:

@@ -1,5 +1,6 @@
 """Where HTTP is listened on: by configuration, kept from one self to the next, or for leases."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -8,14 +9,22 @@ import pytest
 
 from inferd_daemon.config import HttpConfig
 from inferd_daemon.errors import OperatorError
+from inferd_daemon.fronts.http import doors as http_doors
 from inferd_daemon.fronts.http.doors import HttpDoors, check_free, wanted_doors
 
-ANY = HttpConfig(listen="127.0.0.1:0")
+HERE = "127.61.7.3"
+"""Loopback as well, where no other test takes a port that is closed here for a while."""
+ANY = HttpConfig(listen=f"{HERE}:0")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_doors, "LOOPBACK", HERE)
 
 
 def connects(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((HERE, port), 10, ("127.0.0.1", 0)).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -36,8 +45,8 @@ def test_what_is_configured_listens_for_the_block(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
+    with socket.create_server((HERE, 0)) as other:
+        address = f"{HERE}:{other.getsockname()[1]}"
         config = HttpConfig(listen=address)
         said = rf"http\.listen: another program listens on {address}"
         with pytest.raises(OperatorError, match=said), HttpDoors(config, tmp_path):
@@ -52,7 +61,7 @@ def test_the_next_self_gets_what_still_has_a_place(tmp_path: Path) -> None:
         doors.for_leases()
         (port,) = (door.port for door in doors.doors)
         assert [(one.name, one.socket.path) for one in doors.describe()] == [
-            ("listen", "127.0.0.1:0")
+            ("listen", f"{HERE}:0")
         ]
         check_free(ANY, doors.describe())
         handed = doors.hand_over()
@@ -78,7 +87,7 @@ def test_leases_have_the_same_port_again(tmp_path: Path) -> None:
     assert not connects(port)
     with HttpDoors(None, tmp_path) as doors:  # restarted
         assert doors.for_leases()[0].port == port
-    with socket.create_server(("127.0.0.1", port)), HttpDoors(None, tmp_path) as doors:
+    with socket.create_server((HERE, port)), HttpDoors(None, tmp_path) as doors:
         other = doors.for_leases()[0].port
         assert other not in (0, port)
     with HttpDoors(None, tmp_path) as doors:
@@ -95,7 +104,7 @@ def test_a_damaged_file_costs_the_port_alone(tmp_path: Path, kept: str) -> None:
 def test_leases_use_a_configured_door_that_they_can(tmp_path: Path) -> None:
     with HttpDoors(ANY, tmp_path) as doors:
         assert doors.for_leases() == (doors.doors[0], False)
-    secure = HttpConfig(listen="127.0.0.1:0", tls_cert_file="c", tls_key_file="k")
+    secure = HttpConfig(listen=f"{HERE}:0", tls_cert_file="c", tls_key_file="k")
     for config in (secure, HttpConfig(unix=str(tmp_path / "x.sock"))):
         with HttpDoors(config, tmp_path) as doors:
             door, opened = doors.for_leases()
@@ -103,8 +112,9 @@ def test_leases_use_a_configured_door_that_they_can(tmp_path: Path) -> None:
 
 
 def test_nothing_stays_open_where_one_cannot(tmp_path: Path) -> None:
+    gc.collect()  # what other tests left closes its descriptors now
     before = len(os.listdir("/proc/self/fd"))
-    config = HttpConfig(listen="127.0.0.1:0", unix=str(tmp_path / ("x" * 200)))
+    config = HttpConfig(listen=f"{HERE}:0", unix=str(tmp_path / ("x" * 200)))
     with pytest.raises(OperatorError, match=r"http\.unix: "), HttpDoors(config, tmp_path):
         pass
     assert len(os.listdir("/proc/self/fd")) == before

@@ -213,9 +213,12 @@ async def test_the_model_is_listed_and_the_health_is_the_runtimes(
     assert (await front.http.get(endpoint.health_ref, headers=wrong)).status_code == 401
     assert (await front.http.head(f"{ADDRESS}/leases/{endpoint.lease_ref}")).status_code == 200
     blueprint.engine.health = Health.DEGRADED
-    with trio.fail_after(10):
-        while (await front.http.get(endpoint.health_ref)).json() != {"status": "degraded"}:
+    runtime = front.whole.runtimes.get("m")
+    assert runtime is not None
+    with trio.fail_after(30):
+        while runtime.state is not State.DEGRADED:
             await front.whole.runtimes.wait_changed()
+    assert (await front.http.get(endpoint.health_ref)).json() == {"status": "degraded"}
 
 
 async def test_each_owner_of_a_runtime_has_its_own_name_for_the_model(
@@ -257,7 +260,7 @@ async def test_a_released_lease_answers_404_and_what_runs_ends(
             bodies.append(answer.content)
 
         nursery.start_soon(stream)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await upstream.arrived.wait()
             await trio.testing.wait_all_tasks_blocked(0.02)
             await front.whole.keeper.release(endpoint.lease_ref, owner().claimant)
@@ -334,7 +337,7 @@ async def test_a_request_waits_for_a_runtime_that_restarts_or_is_told_when_to_co
         assert runtime.supervisor.process is not None
         blueprint.engine.health = Health.LOADING
         runtime.supervisor.process.signal_group(signal.SIGKILL)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while runtime.state is not State.STARTING:
                 await front.whole.runtimes.wait_changed()
 
