@@ -42,7 +42,7 @@ async def drained(*, finishes: bool, stops: bool) -> bool:
     [(True, False, True), (False, True, False), (True, True, False)],
 )
 async def test_a_signal_counts_though_all_was_finished_in_its_turn(
-    finishes: bool, stops: bool, patient: bool
+    finishes: bool, stops: bool, patient: bool, mock_clock: MockClock
 ) -> None:
     # trio wakes what waits in any order: each of them is met in some of these tries.
     for _ in range(20):

@@ -44,7 +44,7 @@ def run(code: str, directory: Path, *passed: int) -> str:
         [sys.executable, "-c", code, *map(str, passed)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=directory,
         pass_fds=passed,
@@ -59,8 +59,7 @@ from inferd_daemon.lean_imports import LeanImports
 lean = LeanImports({{"{PACK_VARIABLE}": ""}})
 import package.module
 lean.done()
-sys.stdout.flush()
-os.write(1, lean.pack(sys.modules).hex().encode())
+sys.stdout.write(lean.pack(sys.modules).hex())
 """
 LOAD = f"""
 import ctypes, os, re, sys
