@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from msgspec.structs import replace
 
 from inferd_daemon.backends.mock import MockBackend
@@ -23,9 +24,11 @@ from tests.daemon.control.test_leasing import call
 from tests.daemon.fronts.conversation import view_of
 from tests.daemon.supervision.leases.test_ensure import state_of, until_state
 from tests.support.lone_runtimes import SleepBlueprint, have, leasing
+from tests.support.processes import until
 
-SLOW = "trap '' INT; while :; do sleep 0.05; done"
-"""Ends by SIGKILL alone."""
+SLOW = "trap '' INT; : > {deaf}; while :; do sleep 0.05; done"
+"""Ends by SIGKILL alone, once `deaf` is there."""
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -41,23 +44,40 @@ def view(whole: Leasing) -> DaemonView:
     return made
 
 
-def slow_to_end(key: str, directory: Path, stop_timeout_s: float) -> SleepBlueprint:
-    blueprint = SleepBlueprint(key, directory, script=SLOW)
-    timing = replace(blueprint.engine.timing, stop_timeout_s=stop_timeout_s)
-    blueprint.engine.timing = timing
+def slow_to_end(directory: Path) -> SleepBlueprint:
+    """Runtime `a`, for which a stop has more patience than any test."""
+    script = SLOW.format(deaf=directory / "deaf")
+    blueprint = SleepBlueprint("a", directory, script=script)
+    blueprint.engine.timing = replace(blueprint.engine.timing, stop_timeout_s=PATIENCE_S)
     return blueprint
+
+
+async def deaf(directory: Path) -> None:
+    """Until its process hears no SIGINT."""
+    await until((directory / "deaf").exists, 30)
 
 
 async def test_a_restart_goes_on_without_its_caller(
     view: DaemonView, whole: Leasing, tmp_path: Path
 ) -> None:
-    blueprint = slow_to_end("a", tmp_path, 0.3)
+    blueprint = slow_to_end(tmp_path)
     lease = (await have(whole, blueprint)).lease
-    await trio.sleep(0.1)  # until the shell has set its trap
-    with trio.move_on_after(0.1) as patience:
-        await runtime_restart(call(view, instance_key="a", force=True))
+    await deaf(tmp_path)
+    blueprint.engine.script = "exec sleep 600"  # the next one ends at once
+    patience = trio.CancelScope()
+
+    async def restart() -> None:
+        with patience:
+            await runtime_restart(call(view, instance_key="a", force=True))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(restart)
+        await until_state(whole, "a", State.DRAINING)
+        await trio.testing.wait_all_tasks_blocked()
+        patience.cancel()
     assert patience.cancelled_caught
     assert state_of(whole, "a") is State.DRAINING
+    whole.runtimes.kill()
     await until_state(whole, "a", State.READY)
     assert blueprint.engine.starts == 2
     assert [one.lease_ref for one in whole.keeper.table] == [lease.lease_ref]
@@ -66,9 +86,9 @@ async def test_a_restart_goes_on_without_its_caller(
 async def test_who_stops_what_is_being_restarted_has_the_last_word(
     view: DaemonView, whole: Leasing, tmp_path: Path
 ) -> None:
-    blueprint = slow_to_end("a", tmp_path, 0.3)
+    blueprint = slow_to_end(tmp_path)
     await have(whole, blueprint)
-    await trio.sleep(0.1)  # until the shell has set its trap
+    await deaf(tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime_restart, call(view, instance_key="a", force=True))
         await until_state(whole, "a", State.DRAINING)
@@ -80,10 +100,10 @@ async def test_who_stops_what_is_being_restarted_has_the_last_word(
 async def test_a_second_stop_by_force_ends_the_patience(
     view: DaemonView, whole: Leasing, tmp_path: Path
 ) -> None:
-    blueprint = slow_to_end("a", tmp_path, 60)
+    blueprint = slow_to_end(tmp_path)
     await have(whole, blueprint)
-    await trio.sleep(0.1)  # until the shell has set its trap
-    with trio.fail_after(5):
+    await deaf(tmp_path)
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(runtime_stop, call(view, instance_key="a", force=True))
             await until_state(whole, "a", State.DRAINING)
@@ -123,7 +143,7 @@ async def test_a_forced_stop_calls_off_a_start(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waits, 1)
         nursery.start_soon(waits, 2)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not blueprint.engine.starts:  # noqa: ASYNC110 (the test's own engine)
                 await trio.sleep(0.005)
             shown = await runtime_stop(call(view, instance_key="a", force=True))
@@ -142,10 +162,10 @@ async def test_a_forced_stop_calls_off_a_start(
 async def test_what_does_not_end_is_waited_for_no_longer_than_it_may_take(
     view: DaemonView, whole: Leasing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(managed, "END_SLACK_S", -4.8)  # long before the SIGKILL
-    blueprint, other = slow_to_end("a", tmp_path, 5.0), SleepBlueprint("b", tmp_path)
+    monkeypatch.setattr(managed, "END_SLACK_S", 0.2 - PATIENCE_S)  # long before the SIGKILL
+    blueprint, other = slow_to_end(tmp_path), SleepBlueprint("b", tmp_path)
     await have(whole, blueprint)
-    await trio.sleep(0.1)  # until the shell has set its trap
+    await deaf(tmp_path)
     runtime = whole.runtimes.get("a")
     assert runtime is not None
     assert runtime.supervisor.process is not None
@@ -154,7 +174,7 @@ async def test_what_does_not_end_is_waited_for_no_longer_than_it_may_take(
     with pytest.raises(RequestError, match=told):
         await runtime_restart(call(view, instance_key="a", force=True))
     for wanted in (blueprint, other):
-        with trio.fail_after(10), pytest.raises(RequestError, match=told) as refused:
+        with trio.fail_after(30), pytest.raises(RequestError, match=told) as refused:
             await have(whole, wanted, 2)
         assert refused.value.code is ErrorCode.TIMEOUT
     whole.keeper.connection_closed(1)

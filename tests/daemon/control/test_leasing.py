@@ -31,6 +31,7 @@ from inferd_daemon.supervision.leasing import Leasing
 from inferd_proto import ErrorCode, LeaseEnsure
 from tests.daemon.fronts.conversation import view_of
 from tests.support.lone_runtimes import SleepBlueprint, have, leasing
+from tests.support.processes import until
 
 ME = Peer(1, os.geteuid(), os.getegid())
 STRANGER = Peer(2, 12345, 12345)
@@ -105,7 +106,7 @@ async def test_the_admin_group_may_do_everything(
     listed = await lease_list(call(view, MEMBER, instance_key="a"))
     assert listed["leases"][0]["lease_ref"] == lease.lease_ref  # type: ignore[index]
     assert await code_of(runtime_stop(call(view, MEMBER, instance_key="a"))) is ErrorCode.CONFLICT
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         stopped = await runtime_stop(call(view, MEMBER, instance_key="a", force=True))
     assert (stopped["state"], stopped["leases"]) == ("stopped", 0)
     await daemon_drain(call(view, MEMBER))
@@ -128,7 +129,7 @@ async def test_a_stranger_watches_its_own_alone(
         await trio.testing.wait_all_tasks_blocked()
         await have(whole, SleepBlueprint("a", tmp_path))
         whole.changes.tell({"type": "route", "route": {"name": "r"}})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while len(seen) < 2:  # noqa: ASYNC110 (the other task appends)
                 await trio.sleep(0.005)
         nursery.cancel_scope.cancel()
@@ -153,17 +154,23 @@ async def test_a_route_without_an_endpoint_is_incompatible(view: DaemonView) -> 
 async def test_logs_show_the_last_lines_and_follow(
     view: DaemonView, whole: Leasing, tmp_path: Path
 ) -> None:
-    script = "for n in 1 2 3 4 5; do echo line $n; done; sleep 0.3; echo late; exec sleep 600"
+    go_on = tmp_path / "go on"
+    script = (
+        "for n in 1 2 3 4 5; do echo line $n; done; "
+        f"until [ -e '{go_on}' ]; do sleep 0.02; done; echo late; exec sleep 600"
+    )
     await have(whole, SleepBlueprint("a", tmp_path, script=script))
-    await trio.sleep(0.1)
+    runtime = whole.runtimes.get("a")
+    assert runtime is not None
+    written = runtime.supervisor.log.path
+    await until(lambda: "line 5\n" in written.read_text(), 30)
     async with aclosing(logs(call(view, instance_key="a", lines=2))) as lines:
         assert [line async for line in lines] == [{"line": "line 4"}, {"line": "line 5"}]
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with aclosing(logs(call(view, instance_key="a", lines=1, follow=True))) as lines:
-            assert [await anext(lines), await anext(lines)] == [
-                {"line": "line 5"},
-                {"line": "late"},
-            ]
+            assert await anext(lines) == {"line": "line 5"}
+            go_on.touch()
+            assert await anext(lines) == {"line": "late"}
 
 
 async def test_logs_are_for_who_holds_the_runtime_and_as_long_as_they_do(
@@ -179,7 +186,7 @@ async def test_logs_are_for_who_holds_the_runtime_and_as_long_as_they_do(
     held = await whole.keeper.grant("a", asked, claimant_of(denied), None)
     following = call(view, STRANGER, instance_key="a", follow=True)
     async with aclosing(logs(following)) as lines:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert await anext(lines) == {"line": "secret"}
             await whole.keeper.release(held.lease_ref, claimant_of(denied))
             runtime = whole.runtimes.get("a")
@@ -205,7 +212,7 @@ async def test_who_follows_a_log_goes_on_with_its_runtime_and_ends_with_it(
                 told.append(line)  # noqa: PERF401 (looked at meanwhile)
         ended.set()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
             await trio.testing.wait_all_tasks_blocked()
