@@ -101,7 +101,7 @@ def test_a_lease_on_an_agent_from_its_spec_to_its_end(
     (runtime,) = runtimes(client)
     assert (runtime["engine"], runtime["state"], runtime["pid"]) == ("claude", "ready", None)
     assert runtime["endpoint"] is None
-    assert nothing_runs(daemon)
+    wait_until(lambda: nothing_runs(daemon), 1, "the end of what asked the program who it is")
 
     assert ask_agent(endpoint, "say to be or not to be").text == "to be or not to be "
     reply = ask_agent(endpoint, model=None)
@@ -272,16 +272,21 @@ def test_what_a_cli_does_wrong_is_one_error(
     assert ask_agent(endpoint).text == "hello "
 
 
-def test_a_run_has_a_deadline_and_an_output_limit(tmp_path: Path) -> None:
-    limits = "deadline_s = 0.6\nmax_output_bytes = 65536\n"
+def test_a_run_has_a_deadline(tmp_path: Path) -> None:
+    limits = "deadline_s = 0.6\n"
     with agent_daemon(tmp_path, agents=limits) as daemon, connected(daemon.socket) as client:
         endpoint = ensure(client, OPUS)["endpoint"]
-        began = time.monotonic()
         late = ask_agent(endpoint, "never")
         assert (late.status, late.headers["x-should-retry"]) == (504, "false")
-        assert time.monotonic() - began < 20
         streamed = ask_agent(endpoint, "drip", stream=True)
         assert streamed.events[-1]["error"]["code"] == "timeout"
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of all runs")
+
+
+def test_a_run_has_an_output_limit(tmp_path: Path) -> None:
+    limits = "max_output_bytes = 65536\n"
+    with agent_daemon(tmp_path, agents=limits) as daemon, connected(daemon.socket) as client:
+        endpoint = ensure(client, OPUS)["endpoint"]
         assert ask_agent(endpoint, f"long {60 * 1024}").status == 200
         reply = ask_agent(endpoint, f"long {70 * 1024}")
         assert (reply.status, reply.headers["x-should-retry"]) == (400, "false")
@@ -629,7 +634,7 @@ def test_a_route_that_an_agent_answers(tmp_path: Path) -> None:
         tool = {"name": "f", "description": "", "input_schema": {"type": "object"}}
         client.say(id="t", op="generate", model="coder", messages=[message], tools=[tool])
         assert client.hear()["code"] == "invalid_request"
-        assert not runs(daemon).exists() or not os.listdir(runs(daemon))
+        wait_until(lambda: nothing_runs(daemon), 1, "the end of the runs that were answered")
         for text, count in (("hi", 129), ("x" * (256 * 1024 + 1), 1)):
             many = [{"role": "user", "content": text}] * count
             assert ask_agent(own, messages=many).status == 400

@@ -22,6 +22,8 @@ threads = 1
 backends = ["local"]
 """
 
+WAIT_S = 60.0
+"""Longer than a run takes to begin where nearly nothing gets a turn."""
 HTTP = """
 [http]
 listen = "127.0.0.1:0"
@@ -80,7 +82,7 @@ def agent_daemon(
 
 
 def ask_agent(
-    endpoint: Json, prompt: str = "say hello", *, timeout_s: float = 10, **fields: object
+    endpoint: Json, prompt: str = "say hello", *, timeout_s: float = WAIT_S, **fields: object
 ) -> Reply:
     """One completion of `prompt`; `fields` go into the body, None takes one out."""
     body: Json = {
@@ -99,7 +101,7 @@ def ask_agent(
 
 
 def request(
-    method: str, url: str, headers: Json | None = None, body: bytes = b"", timeout_s: float = 10
+    method: str, url: str, headers: Json | None = None, body: bytes = b"", timeout_s: float = WAIT_S
 ) -> Reply:
     """Any request."""
     parts = urlsplit(url)
@@ -124,7 +126,7 @@ def begin(endpoint: Json, prompt: str) -> socket.socket:
         f"Authorization: {endpoint['headers']['Authorization']}",
         f"Content-Length: {len(body)}",
     ]
-    connection = socket.create_connection((parts.hostname or "", parts.port), timeout=10)
+    connection = socket.create_connection((parts.hostname or "", parts.port), timeout=WAIT_S)
     connection.sendall("\r\n".join([*head, "", body]).encode())
     return connection
 

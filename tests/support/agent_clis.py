@@ -27,6 +27,8 @@ REAL = ("codex", "claude")
 """Those that were seen to work at a local upstream without an account."""
 KEY = "sk-test-lease-key"
 MARK = "INFERD_INSTANCE"
+WAIT_S = 80.0
+"""Longer than a CLI takes to begin where nearly nothing gets a turn."""
 
 
 def cli_path(provider: str) -> Path:
@@ -57,7 +59,7 @@ def request_to(url: str, *turns: Turn | str, **fields: object) -> AgentRequest:
         "turns": said or (Turn("user", "Say hello."),),
         "upstream": AgentUpstream(url, Secret(KEY)),
         "environment": dict(os.environ),
-        "limits": AgentLimits(deadline_s=30),
+        "limits": AgentLimits(deadline_s=WAIT_S),
     }
     return AgentRequest(**{**defaults, **fields})  # type: ignore[arg-type]
 

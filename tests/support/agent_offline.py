@@ -36,7 +36,7 @@ async def main(provider: str, directory: Path) -> None:
     raise_loopback()
     protocol = PROTOCOLS[provider]
     async with serve(directory, *protocol.prelude(), protocol.answer(), tcp=True) as upstream:
-        with trio.fail_after(40):
+        with trio.fail_after(100):
             answer = await ask(provider, request_to(upstream.url), directory)
     print(answer.text)
 

@@ -20,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-STOP_S = 15.0
+STOP_S = 30.0
 """Longer than any drain that a test configures."""
 LOADED = 5
 """How much longer than on an idle machine anything may take on a busy one."""
+LEAST_S = 20.0
+"""A process that is not run for seconds is late by as much, however short its work."""
 
 
 class RunningDaemon:
@@ -54,7 +56,8 @@ class RunningDaemon:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log as objects. Raises ValueError for a line that is not JSON."""
-        return [json.loads(line) for line in self.log.splitlines()]
+        whole = self.log.rpartition("\n")[0]  # a long line is written in several pieces
+        return [json.loads(line) for line in whole.splitlines()]
 
     def events(self) -> list[str]:
         """What the log's lines say."""
@@ -148,12 +151,17 @@ def temporary_directory() -> Iterator[Path]:
 
 
 def wait_until(true: Callable[[], object], within_s: float, what: str) -> None:
-    """Look every 5 ms. Raises AssertionError after LOADED times `within_s`, what it may take."""
-    deadline = time.monotonic() + LOADED * within_s
+    """Look every 5 ms. Raises AssertionError after `patience` with `within_s`, what it may take."""
+    deadline = time.monotonic() + patience(within_s)
     while not true():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {LOADED} x {within_s:g} s for {what}")
+            raise AssertionError(f"waited {patience(within_s):g} s for {what}")
         time.sleep(0.005)
+
+
+def patience(within_s: float) -> float:
+    """How long to wait for what takes `within_s` on an idle machine at most."""
+    return max(LEAST_S, LOADED * within_s)
 
 
 def _start(directory: Path, command: list[str], environ: Mapping[str, str]) -> RunningDaemon:

@@ -25,7 +25,7 @@ backends = ["mock"]
 [routes.slow]
 backends = ["slow"]
 """
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Answer(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from inferd_daemon.models.demo import demo_model_path
-from tests.support.daemon import LOADED, RunningDaemon, environment, running_daemon
+from tests.support.daemon import RunningDaemon, environment, patience, running_daemon
 from tests.support.wire_client import WireClient, connected
 
 Json = dict[str, Any]
@@ -77,7 +77,7 @@ def leases(client: WireClient, **filters: object) -> list[str]:
 
 def wait_runtime(client: WireClient, key: str, state: str, within_s: float = 5.0) -> Json:
     """The runtime once it is in `state`."""
-    deadline = time.monotonic() + LOADED * within_s
+    deadline = time.monotonic() + patience(within_s)
     while True:
         runtime: Json = ask(client, "runtime.get", instance_key=key)
         if runtime["state"] == state:
@@ -93,7 +93,7 @@ class Reply(NamedTuple):
     body: Json
 
 
-def complete(endpoint: Json, *, key: bool = True, timeout_s: float = 10, **body: object) -> Reply:
+def complete(endpoint: Json, *, key: bool = True, timeout_s: float = 30, **body: object) -> Reply:
     """One completion straight at an endpoint. Raises OSError, http.client.HTTPException."""
     url = urlsplit(endpoint["base_url"])
     connection = HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
@@ -111,10 +111,10 @@ def complete(endpoint: Json, *, key: bool = True, timeout_s: float = 10, **body:
 
 def completes_again(endpoint: Json, within_s: float = 5.0) -> None:
     """The endpoint answers, at once or after a restart."""
-    deadline = time.monotonic() + LOADED * within_s
+    deadline = time.monotonic() + patience(within_s)
     while True:
         try:
-            if complete(endpoint).status == 200:
+            if complete(endpoint, timeout_s=10).status == 200:
                 return
         except (OSError, HTTPException):
             pass

@@ -11,7 +11,7 @@ import msgspec
 
 from inferd_proto import JsonObject
 
-from .scripted_upstream import CHUNKS_END, EVENTS_HEAD, Close, Script, Step, chunk, whole
+from .scripted_upstream import CHUNKS_END, EVENTS_HEAD, Close, OnHead, Script, Step, chunk, whole
 
 WORDS = ("Hel", "lo ", "from ", "✓ upstream.")
 INPUT_TOKENS = 11
@@ -24,7 +24,7 @@ class ModelProtocol(ABC):
     path: ClassVar[str]
 
     def prelude(self) -> list[Script]:
-        """Scripts of requests that come before the one that matters."""
+        """Scripts of requests that come beside the one that matters."""
         return []
 
     def answer(
@@ -148,13 +148,14 @@ class Responses(ModelProtocol):
 
 
 class Messages(ModelProtocol):
-    """`POST /v1/messages`, as claude asks it, after a HEAD."""
+    """`POST /v1/messages`, as claude asks it, which sends a HEAD as well and waits for no answer to
+    that."""
 
     path = "/v1/messages?beta=true"
 
     def prelude(self) -> list[Script]:
-        """Scripts of requests that come before the one that matters."""
-        return [[whole(200, b"")]]
+        """Scripts of requests that come beside the one that matters."""
+        return [OnHead((whole(200, b""),))]
 
     def ending(self, text: str, cut: bool) -> list[Step]:
         """Why it ended, and the usage."""

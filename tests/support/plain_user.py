@@ -46,7 +46,7 @@ def plain_daemon(directory: Path, server: str | Path) -> Iterator[RunningDaemon]
         yield daemon
         status = daemon.stop()
         assert status == 0, f"the daemon ended with {status}:\n{daemon.log}"
-        assert not daemon.processes()
+        wait_until(lambda: not daemon.processes(), 2, "the end of all its processes")
     finally:
         daemon.process.kill()
         daemon.process.wait()

@@ -13,6 +13,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+FLOOD_BYTES = 128 * 1024
+"""In the first piece of a flood already: more of it than any client reads by accident."""
+
 
 def write_cli(directory: Path, *, logged_in: bool = True, name: str = "scripted-claude") -> Path:
     """The program, to be named as `binary`."""
@@ -76,15 +79,18 @@ def drip(_: str) -> int:
 
 
 def flood(_: str) -> int:
-    """A kilobyte at a time, as fast as they are taken, without end."""
+    """Much at a time, as fast as it is taken, without end."""
     while True:
-        delta("x" * 1024)
+        delta("x" * FLOOD_BYTES)
 
 
-def late(path: str) -> int:
-    """After a second it asks `path` of its upstream, and once more where that fails, as some do."""
+def late(told: str) -> int:
+    """Told FILE PATH: once there is the file it asks PATH of its upstream, and once more where
+    that fails, as some do."""
+    file, _, path = told.partition(" ")
     delta("begun")
-    time.sleep(1)
+    while not os.path.exists(file):
+        time.sleep(0.01)
     ask_upstream(path, [])
     status, body = ask_upstream(path, [])
     emit(

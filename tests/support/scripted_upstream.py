@@ -22,6 +22,12 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class Until(NamedTuple):
+    """Wait until the test has set it."""
+
+    told: trio.Event
+
+
 class Repeat(NamedTuple):
     """Send `data` every `seconds` until the peer is gone; without a pause, as fast as it reads."""
 
@@ -49,8 +55,16 @@ class Reset:
     """Close with a TCP reset."""
 
 
-Step = bytes | Pause | Repeat | Hold | Hang | Take | Close | Reset
+Step = bytes | Pause | Until | Repeat | Hold | Hang | Take | Close | Reset
 Script = Sequence[Step]
+
+
+class OnHead(tuple[Step, ...]):
+    """The script of every HEAD: some clients send one to warm a connection up, beside the request
+    that they mean. It is none of `requests`, and who has sent nothing else is not seen leaving.
+    """
+
+    __slots__ = ()
 
 
 class Received(NamedTuple):
@@ -85,7 +99,8 @@ class ScriptedUpstream:
         *,
         early: bool = False,
     ) -> None:
-        self._scripts = list(scripts)
+        self._scripts = [script for script in scripts if not isinstance(script, OnHead)]
+        self._on_head = next((script for script in scripts if isinstance(script, OnHead)), None)
         self._early = early
         self._scheme = scheme
         self.uds = str(uds) if port is None else None
@@ -108,10 +123,17 @@ class ScriptedUpstream:
         number = self.connections
         self.connections += 1
         reader = _RequestReader(stream, number)
+        meant = self._on_head is None
         async with stream:
             try:
                 while True:
-                    self.requests.append(await reader.read(body=not self._early))
+                    request = await reader.read(body=not self._early)
+                    if self._on_head is not None and request.method == "HEAD":
+                        for step in self._on_head:
+                            await self._do(step, stream)
+                        continue
+                    meant = True
+                    self.requests.append(request)
                     self.arrived.set()
                     index = min(len(self.requests), len(self._scripts)) - 1
                     for step in self._scripts[index]:
@@ -120,7 +142,8 @@ class ScriptedUpstream:
                         elif await self._do(step, stream):
                             return
             except (PeerGone, trio.BrokenResourceError):
-                self._note_gone()
+                if meant:
+                    self._note_gone()
 
     async def _do(self, step: Step, stream: Stream) -> bool:
         """Whether the connection ends here."""
@@ -129,6 +152,8 @@ class ScriptedUpstream:
                 await self._send(stream, step)
             case Pause():
                 await trio.sleep(step.seconds)
+            case Until():
+                await step.told.wait()
             case Repeat():
                 while True:
                     await self._send(stream, step.data)

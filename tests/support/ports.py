@@ -1,0 +1,17 @@
+"""A TCP port that is the test's own while nobody listens on it."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A loopback port: who connects is refused, and no other program is given it, until the test
+    has somebody listen there. He has to allow that the address is used again, as servers do."""
+    with socket.socket() as holder:
+        # either of the two lets another one in who asks for the same
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
