@@ -30,7 +30,7 @@ def inferd(
         [sys.executable, "-m", "inferd_daemon", *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
         env=environment(directory, environ or {}),
         cwd=directory,

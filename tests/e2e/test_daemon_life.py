@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import (
+    STOP_S,
     RunningDaemon,
     daemon_command,
     environment,
@@ -22,16 +23,19 @@ from tests.support.daemon import (
 from tests.support.lease_client import boot, ensure
 from tests.support.wire_client import connected
 
-SLOW = """\
+CONFIG = """\
 [daemon]
 drain_timeout_s = {drain}
+write_timeout_s = 300
 log_format = "json"
 [backends.mock]
 kind = "mock"
-token_ms = 10
+token_ms = {token_ms}
 [routes.mock]
 backends = ["mock"]
 """
+UNREAD = 20_000
+"""More tokens than a socket holds: the answer does not end before they are read."""
 
 
 def run_again(daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
@@ -41,7 +45,7 @@ def run_again(daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
         command,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=60,
         check=False,
         env=environment(daemon.directory, {}),
         cwd=daemon.directory,
@@ -69,11 +73,11 @@ def test_a_signal_lets_running_requests_finish_and_refuses_new_ones(
     number: signal.Signals,
 ) -> None:
     with (
-        running_daemon(config=SLOW.format(drain=10)) as daemon,
+        running_daemon(config=CONFIG.format(drain=300, token_ms=0)) as daemon,
         connected(daemon.socket) as client,
         connected(daemon.socket) as other,
     ):
-        client.generate("old", max_tokens=50)
+        client.generate("old", max_tokens=UNREAD)
         client.hear()
         daemon.process.send_signal(number)
         daemon.wait_for("stopping")
@@ -82,42 +86,42 @@ def test_a_signal_lets_running_requests_finish_and_refuses_new_ones(
         with connected(daemon.socket) as late:
             late.say(op="status", id="s")
             assert late.hear()["value"]["state"] == "draining"
-        assert client.hear_end("old")["usage"]["output_tokens"] == 50
-        assert daemon.process.wait(15) == 0
+        assert client.hear_end("old")["usage"]["output_tokens"] == UNREAD
+        assert daemon.process.wait(STOP_S) == 0
         with pytest.raises(EOFError):
             client.hear()
 
 
 def test_a_drain_that_takes_too_long_ends_with_error_frames() -> None:
     with (
-        running_daemon(config=SLOW.format(drain=0.2)) as daemon,
+        running_daemon(config=CONFIG.format(drain=0.2, token_ms=10)) as daemon,
         connected(daemon.socket) as client,
     ):
         for request_id in "ab":
             client.generate(request_id, max_tokens=100_000)
-            client.hear()
+            while client.hear()["id"] != request_id:
+                pass
         started = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
         ends: dict[str, str] = {}
         while len(ends) < 2:
             answer = client.hear()
             ends |= {answer["id"]: answer["code"]} if answer["type"] == "error" else {}
-        assert 0.15 < time.monotonic() - started < 10
+        assert 0.15 < time.monotonic() - started < 25
         assert ends == {"a": "backend_unavailable", "b": "backend_unavailable"}
-        assert daemon.process.wait(15) == 0
+        assert daemon.process.wait(STOP_S) == 0
 
 
 def test_a_second_signal_ends_at_once_even_with_a_reader_that_sleeps() -> None:
-    with running_daemon("--backend", "mock") as daemon, connected(daemon.socket) as sleeper:
+    config = CONFIG.format(drain=300, token_ms=0)
+    with running_daemon(config=config) as daemon, connected(daemon.socket) as sleeper:
         sleeper.generate(max_tokens=1_000_000)
         wait_until(lambda: _stalled(sleeper.sock), 5, "a full socket")
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopping")
         time.sleep(0.1)
         assert daemon.process.poll() is None  # it waits for the reader, as it should
-        started = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - started < 8
+        assert daemon.stop() == 0  # long before the drain would be over
         assert "stopping at once" in daemon.events()
 
 
@@ -174,7 +178,7 @@ def test_a_foreign_listener_is_named_and_left_alone() -> None:
             daemon_command(directory, ("--backend", "mock"), None),
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=False,
             env=environment(directory, {}),
         )
@@ -191,7 +195,7 @@ def test_closed_standard_error_does_not_stop_it() -> None:
         )
         assert process.stderr is not None
         with process, process.stderr as pipe:
-            assert b"listening" in pipe.readline()
+            assert any(b"listening" in line for line in iter(pipe.readline, b""))
             pipe.close()
             path = directory / "run" / "inferd.sock"
             with connected(path) as client:
@@ -199,18 +203,18 @@ def test_closed_standard_error_does_not_stop_it() -> None:
                     client.say(op="no such verb", id=str(number))
                     assert client.hear()["code"] == "invalid_request"
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(STOP_S) == 0
 
 
 STUBBORN = """\
 [daemon]
 log_format = "json"
-drain_timeout_s = 20
+drain_timeout_s = 300
 [backends.b]
 kind = "libllama"
 model = "demo"
 threads = 1
-stop_timeout_s = 30
+stop_timeout_s = 300
 [backends.mock]
 kind = "mock"
 token_ms = 10
@@ -231,21 +235,20 @@ def test_a_signal_while_a_backend_does_not_stop_kills_it(tmp_path: Path) -> None
     server = f'"{sys.executable}" -m inferd_daemon.engines.llama_server.bundled_server "$@"'
     deaf.write_text(f"#!/bin/sh\ntrap '' INT\n{server} &\nwhile :; do sleep 1; done\n")
     deaf.chmod(0o755)
-    with running_daemon(config=STUBBORN) as daemon, connected(daemon.socket) as client:
-        spec = boot(binary_path=str(deaf), stop_timeout_ms=30_000, ready_timeout_ms=20_000)
-        ensure(client, spec, ttl_ms=60_000)
-        left = [pid for pid in daemon.processes() if pid != daemon.pid]
+    with running_daemon(config=STUBBORN) as daemon, connected(daemon.socket, 90) as client:
+        spec = boot(binary_path=str(deaf), stop_timeout_ms=300_000, ready_timeout_ms=60_000)
+        ensure(client, spec, ttl_ms=600_000)
+        left = {pid for pid in daemon.processes() if pid != daemon.pid}
         daemon.process.send_signal(signal.SIGTERM)
-        daemon.wait_for("stopping")
+        with pytest.raises(EOFError):  # the drain is over
+            client.hear()
         time.sleep(0.3)
         assert daemon.process.poll() is None  # it waits for the worker
-        started = time.monotonic()
         for number in (signal.SIGHUP, signal.SIGTERM):  # the first is no stop here
             daemon.process.send_signal(number)
-        assert daemon.process.wait(15) == 0
-        assert time.monotonic() - started < 8
+        assert daemon.process.wait(STOP_S) == 0
         assert "killing what still runs" in daemon.events()
-        assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+        wait_until(lambda: not left & {*daemon.processes()}, 2, "the end of the engine")
 
 
 def test_a_second_signal_in_the_drain_kills_what_would_not_stop() -> None:
@@ -256,9 +259,7 @@ def test_a_second_signal_in_the_drain_kills_what_would_not_stop() -> None:
         client.hear()
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopping")
-        started = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - started < 8
+        assert daemon.stop() == 0  # long before the drain, or the worker's time, would be over
         assert "stopping at once" in daemon.events()
 
 
@@ -287,7 +288,7 @@ def test_sighup_is_the_end_of_one_that_runs_in_a_terminal() -> None:
                 path = directory / "run" / "inferd.sock"
                 wait_until(lambda: _answers(path), 10, "an answer")
                 process.send_signal(signal.SIGHUP)
-                assert process.wait(15) == 0
+                assert process.wait(STOP_S) == 0
                 assert not path.exists()
         finally:
             os.close(ours)
@@ -301,7 +302,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
         )
         assert process.stderr is not None
         with process, process.stderr as pipe:
-            assert b"listening" in pipe.readline()
+            assert any(b"listening" in line for line in iter(pipe.readline, b""))
             with connected(directory / "run" / "inferd.sock") as client:
                 # each is a line of over 100 bytes: together more than a pipe holds
                 for number in range(1000):
@@ -320,7 +321,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_it_up() -> None:
 
                 wait_until(hear_of_the_loss, 5, "a line that tells of lost ones")
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(STOP_S) == 0
 
 
 def _drain(descriptor: int) -> bytes:

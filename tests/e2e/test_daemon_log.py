@@ -6,7 +6,7 @@ from tests.support.daemon import running_daemon, wait_until
 from tests.support.wire_client import connected
 
 MARK = "xyzzy-the-prompt"
-ANSWER = "tok7"
+ANSWER = "tok7 "  # no name of a temporary directory holds a space
 
 CONFIG = """\
 [daemon]

@@ -58,7 +58,7 @@ class MessagePackClient:
 @pytest.fixture(scope="module")
 def client() -> Iterator[MessagePackClient]:
     with running_daemon("--backend", "mock") as daemon, socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
+        sock.settimeout(30)
         sock.connect(str(daemon.socket))
         yield MessagePackClient(sock)
 

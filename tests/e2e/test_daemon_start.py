@@ -62,7 +62,7 @@ def test_closed_standard_streams_are_nobodys_sockets(closed: str) -> None:
         daemon = start(directory, [sys.executable, "-c", WITHOUT, closed, *command[1:]])
         try:
             wait_until(daemon.socket.exists, 10, f"a listening daemon; it said:\n{daemon.log}")
-            with connected(daemon.socket, 20) as client:
+            with connected(daemon.socket, 60) as client:
                 assert held(daemon, closed) == {"/dev/null"}
                 ask(client, "daemon.upgrade")
                 wait_until(lambda: ask(client, "status")["upgrades"], 20, "an upgrade")
@@ -92,7 +92,7 @@ def test_what_the_operator_can_mend_is_one_line_wherever_it_was_found(tmp_path: 
             command,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
             env=environment(directory, {"PYTHONPATH": str(tmp_path)}),
         )
