@@ -1,6 +1,6 @@
 """A real worker under a real supervisor, for tests: started, ready, and gone afterwards."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from inferd_daemon.supervision.runtimes.backoff import RestartPolicy
 from inferd_daemon.supervision.runtimes.supervisor import Supervisor
 from inferd_proto import Message, Text
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Serving(NamedTuple):
@@ -68,14 +68,19 @@ async def serving(
     model: Path | str,
     *,
     wait: bool = True,
-    patience_s: float = 5.0,
+    patience_s: float = DEADLINE_S,
     policy: RestartPolicy | None = None,
+    on_change: Callable[[], None] = lambda: None,
     **options: Any,  # noqa: ANN401 (fields of LibllamaConfig)
 ) -> AsyncIterator[Serving]:
-    """Serve `model`; with `wait`, from when it is ready or has failed."""
+    """Serve `model`; with `wait`, from when it is ready or has failed.
+
+    `on_change` is told of each change of its state.
+    """
     config = LibllamaConfig(model=str(model), **{"threads": 1, **options})
     engine = LibllamaEngine("tiny", config, directory / "runtime")
-    supervisor = Supervisor(engine, RuntimeLog(directory / "logs" / "tiny.log"), policy=policy)
+    log = RuntimeLog(directory / "logs" / "tiny.log")
+    supervisor = Supervisor(engine, log, policy=policy, on_change=on_change)
     backend = LibllamaBackend("tiny", config, supervisor, patience_s=patience_s)
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)

@@ -1,10 +1,13 @@
-"""A machine at its limit of processes, which starts no thread either; a certificate for TLS."""
+"""A machine at its limit of processes, which starts no thread either; a machine that stalls; a
+certificate for TLS."""
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from inferd_daemon.backends.transport import IdlePool
 from tests.support.certificate import Certificate, make_certificate
 
 
@@ -12,6 +15,13 @@ from tests.support.certificate import Certificate, make_certificate
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """For this machine under its usual names."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def long_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle connections outlast a stall of the machine: for who counts connections in real time."""
+    pool = partial(IdlePool, keep_alive_s=600.0)
+    monkeypatch.setattr("inferd_daemon.backends.transport.http.IdlePool", pool)
 
 
 @pytest.fixture

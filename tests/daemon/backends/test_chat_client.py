@@ -57,7 +57,7 @@ TOKEN = "t0ken-9876543210"
 BASIC = "Basic " + b64encode(b"alice:<p4ss&word").decode()
 HI = GenerateRequest([Message("user", [Text("hi")])], Sampling(max_tokens=4))
 CAN = Capabilities(tools=True, vision=True)
-DEADLINES = Deadlines(total_s=30, connect_s=1, first_byte_s=10, idle_s=5)
+DEADLINES = Deadlines(total_s=30, connect_s=10, first_byte_s=10, idle_s=5)
 
 
 def event(**fields: object) -> bytes:
@@ -136,7 +136,9 @@ async def test_an_answer_comes_as_it_is_ready(tmp_path: Path, autojump_clock: Mo
         ]
 
 
-async def test_the_connection_is_kept_after_a_whole_answer(tmp_path: Path) -> None:
+async def test_the_connection_is_kept_after_a_whole_answer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     # llama-server writes the end of the chunks apart from `[DONE]`.
     apart: Script = [EVENTS_HEAD, chunk(text("a") + FINISH + DONE), Pause(0.001), CHUNKS_END]
     async with connected(tmp_path, apart) as (client, upstream):
@@ -536,7 +538,9 @@ async def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", [[Hold()], [EVENTS_HEAD, Hold()], [*GOOD[:2], Hold()]])
-async def test_cancelling_closes_the_upstreams_connection(tmp_path: Path, script: Script) -> None:
+async def test_cancelling_closes_the_upstreams_connection(
+    tmp_path: Path, autojump_clock: MockClock, script: Script
+) -> None:
     async with connected(tmp_path, script) as (client, upstream):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, client)
@@ -546,7 +550,7 @@ async def test_cancelling_closes_the_upstreams_connection(tmp_path: Path, script
             nursery.cancel_scope.cancel()
         with trio.fail_after(10):
             await upstream.gone.wait()
-        assert upstream.gone_at - cancelled_at < 0.5
+        assert upstream.gone_at - cancelled_at < 0.05
 
 
 async def test_leaving_closes_the_upstreams_connection(tmp_path: Path) -> None:
@@ -609,7 +613,7 @@ async def test_a_machine_without_threads_is_not_the_upstreams_fault(
             lambda: run(client, request),
             lambda: client.embed(EmbedRequest(["a", "b"])),
             lambda: run(named),
-            lambda: named.get("/v1/models", timeout_s=1),
+            lambda: named.get("/v1/models", timeout_s=60),
         ):
             with pytest.raises(
                 MachineFault, match="at its limits: cannot start a thread"

@@ -2,6 +2,8 @@
 
 import json
 from contextlib import aclosing
+from itertools import count
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -175,11 +177,16 @@ async def test_four_answer_at_once_and_a_fifth_waits(tmp_path: Path) -> None:
 
 
 async def test_a_cancel_frees_the_slot_within_50_ms(tmp_path: Path) -> None:
+    """A busy machine may delay most of them; what waits for the engine to look delays them all."""
     model = tmp_path / "endless.gguf"
     models.build_generate_model(model)
     async with serving(tmp_path, model) as endless:
-        took_s: dict[bool, list[float]] = {True: [], False: []}
-        for by_scope in (True, False) * 5:
+        took_s = {True: inf, False: inf}
+        give_up = trio.current_time() + 60
+        for attempt in count():
+            if attempt >= 10 and (max(took_s.values()) < 0.05 or trio.current_time() > give_up):
+                break
+            by_scope = attempt % 2 == 0
             with trio.CancelScope() as scope:
                 async with aclosing(endless.backend.generate(ask())) as batches:
                     async for _ in batches:
@@ -191,5 +198,5 @@ async def test_a_cancel_frees_the_slot_within_50_ms(tmp_path: Path) -> None:
             with trio.fail_after(10):
                 while await endless.busy_slots():
                     pass
-            took_s[by_scope].append(trio.current_time() - cancelled_at)
-        assert max(map(min, took_s.values())) < 0.05  # a busy machine may delay most of them
+            took_s[by_scope] = min(took_s[by_scope], trio.current_time() - cancelled_at)
+        assert max(took_s.values()) < 0.05

@@ -52,7 +52,8 @@ WEATHER = Tool(
     "get_weather",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-START_S = 20.0
+PATIENCE_S = 60.0
+"""With a server that only a stalled machine keeps waiting."""
 
 
 @contextmanager
@@ -73,10 +74,10 @@ def serving(directory: Path, model: Path, *arguments: str) -> Generator[str, Non
 
 
 def wait_healthy(uds: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + START_S
+    give_up = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up and process.poll() is None:
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
+            probe.settimeout(PATIENCE_S)
             if probe.connect_ex(uds) == 0:
                 probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
                 if b" 200 " in probe.recv(100):
@@ -97,7 +98,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, No
     """A server that never stops answering by itself, with one slot."""
     directory = tmp_path_factory.mktemp("endless")
     models.build_generate_model(directory / "model.gguf")
-    arguments = ["-c", "16384", "-np", "1", "--jinja", "--slots"]
+    arguments = ["-c", "32768", "-np", "1", "--jinja", "--slots"]
     with serving(directory, directory / "model.gguf", *arguments) as uds:
         yield uds
 
@@ -107,7 +108,9 @@ async def backend_of(uds: str) -> AsyncGenerator[OpenAICompatBackend, None]:
     backend = OpenAICompatBackend(
         "b", OpenAICompatConfig(uds=uds, upstream="llama_server", rerank=True)
     )
-    await backend.probe()
+    with trio.fail_after(PATIENCE_S):
+        while not (await backend.probe()).ready:
+            pass
     yield backend
     await backend.close()
 
@@ -127,7 +130,8 @@ def finish_of(events: list[GenerateEvent]) -> Finished:
 
 
 async def busy_slots(uds: str) -> int:
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds)) as client:
+    transport = httpx.AsyncHTTPTransport(uds=uds)
+    async with httpx.AsyncClient(transport=transport, timeout=PATIENCE_S) as client:
         slots = (await client.get("http://localhost/slots")).json()
     return sum(slot["is_processing"] for slot in slots)
 
@@ -269,10 +273,9 @@ async def test_stopping_early_frees_the_slot(endless: str, how: str) -> None:
                     if how == "leave":
                         break
                     scope.cancel()
-        freed_by = trio.current_time() + 5
-        while await busy_slots(endless):
-            assert trio.current_time() < freed_by
-            await trio.sleep(0.002)
+        with trio.fail_after(10):  # by itself it would go on for longer
+            while await busy_slots(endless):
+                pass
 
 
 async def test_who_does_not_read_loses_nothing(endless: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from inferd_daemon.backends.base import (
     Batch,
@@ -54,7 +55,7 @@ async def connected(
             dialect=DIALECTS["generic"],
             deadlines=Deadlines(**deadlines),
         )
-        with trio.fail_after(10):
+        with trio.fail_after(90):
             yield client, upstream
         await client.aclose()
 
@@ -77,6 +78,7 @@ def tokens(got: list[Batch]) -> int:
     return sum(len(e.deltas) for batch in got for e in batch if isinstance(e, TextDeltas))
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_all_are_whole(tmp_path: Path) -> None:
     async with connected(tmp_path, [*TRICKLE, chunk(END) + CHUNKS_END]) as (client, upstream):
         for _ in range(2):
@@ -116,7 +118,9 @@ async def test_a_lost_connection_fails_after_what_came(tmp_path: Path) -> None:
         assert came == TOKENS
 
 
-async def test_the_total_time_ends_a_stream_that_goes_on(tmp_path: Path) -> None:
+async def test_the_total_time_ends_a_stream_that_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     endless: Script = [EVENTS_HEAD, Repeat(chunk(TEXT), 0.0005)]
     async with connected(tmp_path, endless, GOOD, total_s=2.0) as (client, upstream):
         fault, came = await failure_of_the_first(client, upstream)
@@ -124,7 +128,7 @@ async def test_the_total_time_ends_a_stream_that_goes_on(tmp_path: Path) -> None
         assert came > TOKENS
 
 
-async def test_silence_is_noticed(tmp_path: Path) -> None:
+async def test_silence_is_noticed(tmp_path: Path, autojump_clock: MockClock) -> None:
     silent: Script = [*TRICKLE, Pause(60)]
     async with connected(tmp_path, silent, GOOD, idle_s=1.0) as (client, upstream):
         fault, came = await failure_of_the_first(client, upstream)

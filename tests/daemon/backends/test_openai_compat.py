@@ -49,6 +49,8 @@ from tests.support.scripted_upstream import (
 )
 
 HI = GenerateRequest([Message("user", [Text("hi")])])
+ON_ITS_WAY_S = 0.02
+"""What goes over TCP may be on its way while everyone waits: the clock is to jump later."""
 ANSWER: Script = [
     HEAD
     + chunk(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n')
@@ -282,7 +284,9 @@ async def test_audio_at_the_rate_it_takes(
         ([Close()], False, "broke the connection"),
     ],
 )
-async def test_readiness_by_probe(tmp_path: Path, script: Script, ready: bool, words: str) -> None:
+async def test_readiness_by_probe(
+    tmp_path: Path, autojump_clock: MockClock, script: Script, ready: bool, words: str
+) -> None:
     async with serve(tmp_path, script) as upstream:
         backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds))
         assert backend.readiness().ready
@@ -429,7 +433,9 @@ async def test_who_reads_slowly_does_not_make_it_busy(
         await backend.close()
 
 
-async def test_a_key_that_may_not_list_models_is_good_for_requests(tmp_path: Path) -> None:
+async def test_a_key_that_may_not_list_models_is_good_for_requests(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     refused: Script = [whole(403, b"")]
     async with serve(tmp_path, refused, ANSWER, refused, [whole(401, b"")], refused) as upstream:
         backend = OpenAICompatBackend("b", OpenAICompatConfig(uds=upstream.uds, api_key="k3y!"))
@@ -484,12 +490,13 @@ async def test_a_key_that_is_no_good_at_all(
     ],
 )
 async def test_what_is_far_away_is_probed_seldom(
-    tmp_path: Path, autojump_clock: MockClock, base_url: str, probes: int
+    tmp_path: Path, mock_clock: MockClock, base_url: str, probes: int
 ) -> None:
     long = [whole(200, b"x" * 1000)]
     async with serve(tmp_path, long, tcp=True) as upstream:
         address = base_url.format(port=upstream.port)
         backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=address))
+        mock_clock.autojump_threshold = ON_ITS_WAY_S
         with trio.move_on_after(125):
             await backend.run()
         assert len(upstream.requests) == probes
@@ -497,13 +504,14 @@ async def test_what_is_far_away_is_probed_seldom(
 
 
 async def test_what_is_far_away_is_not_probed_while_it_serves(
-    tmp_path: Path, autojump_clock: MockClock
+    tmp_path: Path, mock_clock: MockClock
 ) -> None:
     """And often while it does not."""
     scripts: list[Script] = [[whole(503, b"")]] * 3 + [ANSWER] * 3 + [[whole(200, b"")]]
     async with serve(tmp_path, *scripts, tcp=True) as upstream:
         address = f"http://0.0.0.0:{upstream.port}"
         backend = OpenAICompatBackend("b", OpenAICompatConfig(base_url=address))
+        mock_clock.autojump_threshold = ON_ITS_WAY_S
         async with trio.open_nursery() as nursery:
             nursery.start_soon(backend.run)
             await trio.sleep(25)
@@ -526,7 +534,9 @@ async def test_a_failed_request_leaves_readiness_to_the_breaker(tmp_path: Path) 
         await backend.close()
 
 
-async def test_llama_server_tells_what_its_model_takes(tmp_path: Path) -> None:
+async def test_llama_server_tells_what_its_model_takes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     props = {
         "default_generation_settings": {"n_ctx": 2048},
         "total_slots": 2,
@@ -561,7 +571,9 @@ def test_slots_are_the_configured_ones_else_what_the_kind_has(
     assert OpenAICompatBackend("b", config).slots == slots
 
 
-async def test_configured_slots_win_over_told_ones(tmp_path: Path) -> None:
+async def test_configured_slots_win_over_told_ones(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     scripts: list[Script] = [[whole(200, b"{}")], [whole(200, b'{"total_slots":2}')]]
     async with serve(tmp_path, *scripts) as upstream:
         config = OpenAICompatConfig(uds=upstream.uds, upstream="llama_server", slots=7)
@@ -589,7 +601,9 @@ async def test_https_only_to_whom_it_trusts(
 ) -> None:
     async with serve(tmp_path, ANSWER, tcp=True, tls=certificate.server()) as upstream:
         config = OpenAICompatConfig(
-            base_url=upstream.url, tls_ca_file=str(certificate.made) if trusted else None
+            base_url=upstream.url,
+            tls_ca_file=str(certificate.made) if trusted else None,
+            connect_timeout_s=60.0,
         )
         backend = OpenAICompatBackend("b", config)
         if trusted:
@@ -610,7 +624,9 @@ async def test_leaving_closes_a_tls_connection_too(
 ) -> None:
     script: Script = [HEAD + chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'), Hold()]
     async with serve(tmp_path, script, tcp=True, tls=certificate.server()) as upstream:
-        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate.made))
+        config = OpenAICompatConfig(
+            base_url=upstream.url, tls_ca_file=str(certificate.made), connect_timeout_s=60.0
+        )
         backend = OpenAICompatBackend("b", config)
         async with aclosing(backend.generate(HI)) as batches:
             assert await anext(batches) == [TextDeltas(["a"])]
@@ -630,14 +646,15 @@ async def test_a_prompt_that_is_refused_unread_is_its_senders_fault(
         tmp_path, [whole(413, words), Hang()], tcp=True, tls=tls, early=True
     ) as upstream:
         ca = str(certificate.made) if secure else None
-        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=ca)
+        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=ca, connect_timeout_s=60.0)
         backend = OpenAICompatBackend("b", config)
-        with trio.fail_after(10), pytest.raises(CallerFault, match="413: too long for me"):
+        with trio.fail_after(60), pytest.raises(CallerFault, match="413: too long for me"):
             async with aclosing(backend.generate(prompt)) as batches:
                 await anext(batches)
         await backend.close()
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_over_tls_a_connection_that_died_is_no_failure_and_none_gets_anothers_answer(
     tmp_path: Path, certificate: Certificate
 ) -> None:
@@ -650,7 +667,9 @@ async def test_over_tls_a_connection_that_died_is_no_failure_and_none_gets_anoth
     first = [answer("alice") + answer("more of alice")]
     scripts: list[Script] = [first, [answer("bob")], [Close()], [answer("carol")]]
     async with serve(tmp_path, *scripts, tcp=True, tls=certificate.server()) as upstream:
-        config = OpenAICompatConfig(base_url=upstream.url, tls_ca_file=str(certificate.made))
+        config = OpenAICompatConfig(
+            base_url=upstream.url, tls_ca_file=str(certificate.made), connect_timeout_s=60.0
+        )
         backend = OpenAICompatBackend("b", config)
         for text in ("alice", "bob", "carol"):
             assert (await run(backend))[0][0] == TextDeltas([text])

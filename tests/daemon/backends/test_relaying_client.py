@@ -78,7 +78,7 @@ async def connected(
             model=model,
             api_key=KEY,
             api_prefix=api_prefix,
-            deadlines=Deadlines(total_s=30, connect_s=1, first_byte_s=10, idle_s=5),
+            deadlines=Deadlines(total_s=30, connect_s=10, first_byte_s=10, idle_s=5),
         )
         try:
             yield client, upstream
@@ -191,6 +191,7 @@ def test_what_needs_decoding(
 # -- what comes --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_bytes_go_through_as_they_come(tmp_path: Path) -> None:
     """The connection is kept for the next request."""
     async with connected(tmp_path, GOOD) as (client, upstream):

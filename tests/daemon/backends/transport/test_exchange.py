@@ -33,7 +33,7 @@ LARGE = b"x" * 8_000_000
 REFUSAL = whole(413, b"too big")
 OK: Script = [Take(), whole(200, b"ok")]
 INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
-TIMEOUT = {"connect": 5.0, "read": 5.0, "write": 5.0}
+TIMEOUT = {"connect": 60.0, "read": 60.0, "write": 60.0}
 
 Pair = tuple[ScriptedUpstream, PlainTransport]
 Early = Callable[..., AbstractAsyncContextManager[Pair]]
@@ -52,7 +52,7 @@ def early(request: pytest.FixtureRequest, tmp_path: Path, certificate: Certifica
             if tls is not None:
                 transport = TlsTransport(certificate.client())
             async with transport:
-                with trio.fail_after(10):
+                with trio.fail_after(60):
                     yield upstream, transport
 
     return opened
@@ -77,7 +77,7 @@ async def post(pair: Pair, body: bytes = LARGE) -> tuple[int, bytes]:
 )
 async def test_a_refusal_of_what_was_not_read_is_heard(early: Early, script: Script) -> None:
     async with early(script, OK) as pair:
-        with trio.fail_after(4):
+        with trio.fail_after(30):
             assert await post(pair) == (413, b"too big")
         # only a part of the request went over that connection
         assert await post(pair, b"small") == (200, b"ok")
@@ -86,6 +86,7 @@ async def test_a_refusal_of_what_was_not_read_is_heard(early: Early, script: Scr
         assert seen[1].body == b"small"
 
 
+@pytest.mark.usefixtures("long_kept")
 @pytest.mark.parametrize(
     "script",
     [
@@ -114,11 +115,13 @@ async def test_an_answer_is_not_gathered_for_want_of_a_reader(early: Early) -> N
         request = httpx.Request("POST", upstream.url, content=LARGE)
         response = await transport.handle_async_request(request)
         pieces = aiter(response.stream)  # type: ignore[arg-type]
-        assert 64 * 1024 < len(await anext(pieces)) <= 128 * 1024
+        # two receives at most, and over TLS what was left of a record before
+        assert 64 * 1024 < len(await anext(pieces)) <= (128 + 16) * 1024
         await response.aclose()
         await upstream.gone.wait()
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_a_reused_connection_that_ends_unread_is_stale(early: Early) -> None:
     async with early(OK, [Close()], OK) as pair:
         assert await post(pair, b"small") == (200, b"ok")

@@ -1,5 +1,6 @@
 """Who waits at the hub is woken, whatever becomes of those who wait beside it."""
 
+import gc
 import os
 import random
 import resource
@@ -86,18 +87,18 @@ async def test_what_is_there_already_is_seen() -> None:
 async def test_more_than_one_receive_takes(nursery: trio.Nursery) -> None:
     sent = os.urandom(2 * RECEIVE_BYTES + 5)
     with crowd(1) as them:
-        await waiting(nursery, them, 0)
-        nursery.start_soon(partial(trio.to_thread.run_sync, them.peers[0].sendall, sent))
-        await wait_all_tasks_blocked(0.01)
+        async with trio.open_nursery() as first:
+            await waiting(first, them, 0)
+            nursery.start_soon(partial(trio.to_thread.run_sync, them.peers[0].sendall, sent))
         got = them.data(0)[0] or b""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(got) < len(sent):
                 got += await them.connections[0].receive() or b""
         assert got == sent
 
 
 async def test_the_end_that_comes_with_the_last_bytes() -> None:
-    with crowd(1) as them, trio.fail_after(5):
+    with crowd(1) as them, trio.fail_after(60):
         them.peers[0].send(b"last")
         them.peers[0].close()
         for expected in (b"last", b"", b""):
@@ -243,6 +244,7 @@ def descriptors() -> int:
 
 
 async def test_its_descriptor_goes_with_the_last_socket() -> None:
+    gc.collect()  # what others left is not to go meanwhile
     before = descriptors()
     for _ in range(2):
         with crowd(2) as them:
@@ -287,7 +289,7 @@ async def test_without_a_descriptor_each_waits_alone(
 async def test_nothing_is_lost_in_a_crowd_that_comes_and_goes() -> None:
     """Of senders that stop, readers that give up, and connections that end."""
     chance = random.Random(4)
-    with crowd(40) as them, trio.fail_after(20):
+    with crowd(40) as them, trio.fail_after(60):
         received = [b""] * 40
 
         async def send(number: int) -> None:

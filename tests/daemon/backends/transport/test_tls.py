@@ -30,7 +30,7 @@ from tests.support.scripted_upstream import (
 )
 
 OK: Script = [whole(200, b"ok")]
-TIMEOUT = {"connect": 5.0, "read": 5.0, "write": 5.0}
+TIMEOUT = {"connect": 60.0, "read": 60.0, "write": 60.0}
 
 Pair = tuple[ScriptedUpstream, TlsTransport]
 Served = Callable[..., AbstractAsyncContextManager[Pair]]
@@ -46,7 +46,7 @@ def served(tmp_path: Path, certificate: Certificate) -> Served:
             serve(tmp_path, *scripts, tcp=True, tls=certificate.server()) as upstream,
             TlsTransport(certificate.client()) as transport,
         ):
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 yield upstream, transport
 
     return opened
@@ -63,6 +63,13 @@ async def fetch(pair: Pair) -> bytes:
     return await (await transport.handle_async_request(request(upstream))).aread()
 
 
+async def something_more(transport: TlsTransport) -> None:
+    """Until more has come over each connection that is kept."""
+    for _, _, kept in transport._idle._idle:
+        await trio.lowlevel.wait_readable(kept._socket)
+
+
+@pytest.mark.usefixtures("long_kept")
 async def test_connections_are_kept(served: Served) -> None:
     async with served(OK) as pair:
         for _ in range(91):
@@ -70,6 +77,7 @@ async def test_connections_are_kept(served: Served) -> None:
         assert [seen.connection for seen in pair[0].requests] == [0] * 90 + [1]
 
 
+@pytest.mark.usefixtures("long_kept")
 @pytest.mark.parametrize(
     "first",
     [
@@ -83,12 +91,13 @@ async def test_connections_are_kept(served: Served) -> None:
 async def test_what_is_left_behind_is_nobodys_answer(served: Served, first: Script) -> None:
     async with served(first, [whole(200, b"bob")], [whole(200, b"carol")]) as pair:
         assert await fetch(pair) == b"alice"
-        await trio.sleep(0.05)
+        await something_more(pair[1])
         assert await fetch(pair) == b"bob"
         assert await fetch(pair) == b"carol"
         assert [seen.connection for seen in pair[0].requests] == [0, 1, 1]
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_one_retry_where_a_reused_connection_dies_in_silence(served: Served) -> None:
     async with served(OK, [Close()], OK) as pair:
         assert await fetch(pair) == b"ok"
@@ -96,6 +105,7 @@ async def test_one_retry_where_a_reused_connection_dies_in_silence(served: Serve
         assert [seen.connection for seen in pair[0].requests] == [0, 0, 1]
 
 
+@pytest.mark.usefixtures("long_kept")
 async def test_no_second_retry(served: Served) -> None:
     async with served(OK, [Close()], [Close()], OK) as pair:
         await fetch(pair)
@@ -107,7 +117,7 @@ async def test_no_second_retry(served: Served) -> None:
 async def test_a_connection_that_the_upstream_closed_is_not_used(served: Served) -> None:
     async with served([whole(200, b"ok"), Close()]) as pair:
         await fetch(pair)
-        await wait_all_tasks_blocked(0.01)
+        await something_more(pair[1])
         await fetch(pair)
         assert (pair[0].connections, len(pair[0].requests)) == (2, 2)
 
@@ -126,7 +136,7 @@ async def test_one_piece_for_all_that_came(served: Served) -> None:
     script: Script = [EVENTS_HEAD + chunk(b"1"), chunk(b"2"), chunk(b"3"), Pause(0.01), CHUNKS_END]
     async with served(script) as pair:
         response = await pair[1].handle_async_request(request(pair[0]))
-        await trio.sleep(0.005)
+        await wait_all_tasks_blocked(0.05)  # all has been sent
         pieces = [piece async for piece in response.stream]  # type: ignore[union-attr]
         assert b"".join(pieces) == b"123"
         assert len(pieces) <= 2
@@ -149,10 +159,11 @@ async def test_who_does_not_read_stops_the_reading(served: Served) -> None:
         response = await pair[1].handle_async_request(request(pair[0]))
         pieces = aiter(response.stream)  # type: ignore[arg-type]
         await anext(pieces)
-        await wait_all_tasks_blocked(0.05)
-        stopped_at = pair[0].sent_bytes
-        await wait_all_tasks_blocked(0.05)
-        assert pair[0].sent_bytes == stopped_at
+        stopped_at = -1
+        while pair[0].sent_bytes != stopped_at:  # the kernel may have room for a little more
+            stopped_at = pair[0].sent_bytes
+            await wait_all_tasks_blocked(0.05)
+        assert stopped_at < 20_000_000
         await response.aclose()
         await pair[0].gone.wait()
 
@@ -160,7 +171,7 @@ async def test_who_does_not_read_stops_the_reading(served: Served) -> None:
 @pytest.mark.parametrize("script", [[Hang()], [EVENTS_HEAD, Hang()]], ids=["head", "body"])
 async def test_deadlines(served: Served, script: Script) -> None:
     async with served(script) as pair:
-        with trio.fail_after(2), pytest.raises(httpx.ReadTimeout):
+        with trio.fail_after(30), pytest.raises(httpx.ReadTimeout):
             await (await pair[1].handle_async_request(request(pair[0], read=0.1))).aread()
 
 
@@ -187,6 +198,7 @@ async def test_what_runs_can_be_broken_off(served: Served) -> None:
 # -- what TLS tells for itself ---------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("long_kept")
 @pytest.mark.parametrize("tickets", [0, 2, 200])
 async def test_tickets_are_no_answers(
     tmp_path: Path, certificate: Certificate, tickets: int
@@ -218,7 +230,7 @@ async def test_records_that_hold_nothing_keep_the_deadline(
     async with served(OK) as (upstream, transport):
         fresh = await transport._connect(request(upstream))
         monkeypatch.setattr(Connection, "receive", more)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert await fresh.receive(trio.current_time() + 0.1) is None
         fresh.close()
 
@@ -246,6 +258,7 @@ async def test_rubbish_under_tls(tmp_path: Path, certificate: Certificate) -> No
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("long_kept")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_every_version_that_is_safe(
     tmp_path: Path, certificate: Certificate, version: ssl.TLSVersion
