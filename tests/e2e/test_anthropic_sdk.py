@@ -34,7 +34,7 @@ def serving() -> Iterator[HttpModels]:
 def client(serving: HttpModels) -> Iterator[Anthropic]:
     """Sends the key as `x-api-key`; without retries."""
     with Anthropic(
-        base_url=serving.root_url, api_key=serving.key, max_retries=0, timeout=20
+        base_url=serving.root_url, api_key=serving.key, max_retries=0, timeout=80
     ) as made:
         yield made
 

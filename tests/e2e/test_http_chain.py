@@ -63,7 +63,7 @@ def client(front: RunningDaemon) -> Iterator[OpenAI]:
     (address,) = [
         line["address"] for line in front.log_lines() if line["event"] == "listening for HTTP"
     ]
-    with OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=20) as made:
+    with OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=80) as made:
         yield made
 
 

@@ -37,7 +37,7 @@ def serving() -> Iterator[HttpModels]:
 
 def command(serving: HttpModels, path: str, body: object | None, *options: str) -> list[str]:
     """The command line, with the key."""
-    line = ["curl", "-sSN", "--max-time", "20", serving.root_url + path]
+    line = ["curl", "-sSN", "--max-time", "80", serving.root_url + path]
     line += ["-H", f"Authorization: Bearer {serving.key}", *options]
     if body is not None:
         data = body if isinstance(body, str) else json.dumps(body)
@@ -48,7 +48,7 @@ def command(serving: HttpModels, path: str, body: object | None, *options: str) 
 def curl(serving: HttpModels, path: str, body: object | None = None, *options: str) -> Said:
     """Run it to its end."""
     line = command(serving, path, body, "-w", "\n%{http_code}", *options)
-    done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=100)
     text, _, status = done.stdout.rpartition("\n")
     return Said(int(status), text)
 

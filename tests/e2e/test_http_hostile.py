@@ -5,9 +5,11 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from inferd_daemon.fronts.http.server import RESTED_S
 from tests.support.daemon import RunningDaemon, wait_until
 from tests.support.http_client import (
     ask,
@@ -37,8 +39,16 @@ NOTEBOOK = {"NOTEBOOK_KEY": OTHER}
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    """Open to all on loopback, and impatient."""
-    with http_daemon("max_body_bytes = 65536\nmax_head_bytes = 8192\nidle_timeout_s = 1.0") as one:
+    """Open to all on loopback."""
+    with http_daemon("max_body_bytes = 65536\nmax_head_bytes = 8192") as one:
+        yield one
+        assert "failed unexpectedly" not in one.log
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[RunningDaemon]:
+    """For those alone who are meant to be too slow for it: anybody may be late by a second."""
+    with http_daemon("idle_timeout_s = 2.0") as one:
         yield one
         assert "failed unexpectedly" not in one.log
 
@@ -111,13 +121,16 @@ def test_what_is_no_request_is_told_so_and_dropped(
 def test_a_head_without_end_is_cut_off(daemon: RunningDaemon) -> None:
     with connect(daemon) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
-        for _ in range(20):
-            sock.sendall(b"a" * 1000)
-            time.sleep(0.001)
+        # what still comes is read for a while, that the answer is not lost; who is late is cut off
+        with suppress(ConnectionError):
+            for _ in range(20):
+                sock.sendall(b"a" * 1000)
+                time.sleep(0.001)
         assert sock.recv(13) == b"HTTP/1.1 431 "
-        for _ in range(20):  # what still comes is read for a while, that the answer is not lost
-            sock.sendall(b"a" * 1000)
-        sock.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            for _ in range(20):
+                sock.sendall(b"a" * 1000)
+            sock.shutdown(socket.SHUT_WR)
         assert ended(sock)
 
 
@@ -161,7 +174,7 @@ def test_framing_without_end_is_cut_off(daemon: RunningDaemon, begins: bytes) ->
         else:
             pytest.fail("50 MB of framing were taken")
         assert sock.recv(13) == b"HTTP/1.1 431 "
-    assert slowest < 2
+    assert slowest < 10
     assert daemon.rss_kib - before < 8000
     assert serves(daemon)
 
@@ -208,8 +221,10 @@ def test_a_body_that_waits_for_leave_gets_it(daemon: RunningDaemon) -> None:
         ),
     ],
 )
-def test_who_stops_half_way_is_dropped(daemon: RunningDaemon, begins: bytes, status: int) -> None:
-    with connect(daemon) as sock:
+def test_who_stops_half_way_is_dropped(
+    impatient: RunningDaemon, begins: bytes, status: int
+) -> None:
+    with connect(impatient) as sock:
         sock.sendall(begins)
         answer = read_answer(sock)
         assert answer.status == status
@@ -217,20 +232,20 @@ def test_who_stops_half_way_is_dropped(daemon: RunningDaemon, begins: bytes, sta
         assert ended(sock)
 
 
-def test_who_drips_is_dropped(daemon: RunningDaemon) -> None:
-    started = time.monotonic()
-    with connect(daemon) as sock:
+def test_who_drips_is_dropped(impatient: RunningDaemon) -> None:
+    with connect(impatient) as sock:
         try:
             for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50:
                 sock.sendall(bytes([byte]))
                 time.sleep(0.05)
         except ConnectionError:
             pass
-    assert time.monotonic() - started < 10  # all of it would take 17 s
+        else:
+            pytest.fail("all of it was taken, in 17 s or more")
 
 
-def test_an_idle_connection_is_closed(daemon: RunningDaemon) -> None:
-    with connect(daemon) as sock:
+def test_an_idle_connection_is_closed(impatient: RunningDaemon) -> None:
+    with connect(impatient) as sock:
         sock.sendall(get("/health"))
         assert read_answer(sock).status == 200
         assert sock.recv(1) == b""
@@ -276,12 +291,13 @@ def test_who_leaves_ends_its_request(daemon: RunningDaemon, half: bool) -> None:
     wait_unused(daemon)
 
 
-def test_who_does_not_read_is_dropped(daemon: RunningDaemon) -> None:
+def test_who_does_not_read_is_dropped(impatient: RunningDaemon) -> None:
     request = chat("mock", stream=True, max_tokens=100_000)
-    with connect(daemon) as sock:
+    with connect(impatient) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(request)
-        wait_unused(daemon)
+        assert sock.recv(1) == b"H"
+        wait_unused(impatient)
 
 
 @pytest.mark.parametrize(
@@ -337,12 +353,14 @@ def test_who_rests_for_longest_makes_room() -> None:
     ):
         busy.sendall(chat("slow", stream=True))
         read_until(busy, b"tok0")
+        began = time.monotonic()
         for sock in (first, second):
             sock.sendall(get("/health"))
             assert read_answer(sock).status == 200
             time.sleep(0.05)
-        assert not connects(daemon)
-        time.sleep(1.2)
+        # where all this took too long, the first has rested enough, and is the one that goes
+        assert not connects(daemon) or time.monotonic() - began > RESTED_S
+        time.sleep(1.2 * RESTED_S)
         with connect(daemon) as late:
             late.sendall(get("/health"))
             assert read_answer(late).status == 200

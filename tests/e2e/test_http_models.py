@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -41,9 +41,18 @@ def root_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     with http_daemon(more=config) as daemon:
         wait_until(
-            lambda: daemon.events().count("runtime ready") == len(built), 20, "all of the workers"
+            lambda: (
+                {line.get("runtime") for line in daemon.log_lines() if ready(line)} >= set(built)
+            ),
+            20,
+            "all of the workers",
         )
         yield addresses(daemon)[-1]
+
+
+def ready(line: dict[str, Any]) -> bool:
+    """Whether a line of the log tells that a worker is ready."""
+    return bool(line["event"] == "runtime ready")
 
 
 def _build(directory: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
@@ -62,7 +71,7 @@ def _build(directory: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
 @pytest.fixture
 def client(root_url: str) -> Iterator[OpenAI]:
     """Without retries."""
-    with OpenAI(base_url=f"{root_url}/v1", api_key="any", max_retries=0, timeout=20) as made:
+    with OpenAI(base_url=f"{root_url}/v1", api_key="any", max_retries=0, timeout=80) as made:
         yield made
 
 
@@ -156,6 +165,7 @@ def test_rerank(root_url: str) -> None:
     answer = httpx.post(
         f"{root_url}/v1/rerank",
         json={"model": "ranks", "query": "q", "documents": documents, "return_documents": True},
+        timeout=80,
     ).json()
     scores = [one["relevance_score"] for one in answer["results"]]
     assert scores == sorted(scores, reverse=True)

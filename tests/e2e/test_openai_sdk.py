@@ -52,7 +52,7 @@ def serving() -> Iterator[HttpModels]:
 @pytest.fixture
 def client(serving: HttpModels) -> Iterator[OpenAI]:
     """With the key, and without retries: a second try would hide a failure."""
-    with OpenAI(base_url=serving.base_url, api_key=serving.key, max_retries=0, timeout=20) as made:
+    with OpenAI(base_url=serving.base_url, api_key=serving.key, max_retries=0, timeout=80) as made:
         yield made
 
 
@@ -415,5 +415,5 @@ def test_the_async_client(serving: HttpModels) -> None:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    thread.join(20)
+    thread.join(80)
     assert texts == ["tok0 tok1 tok2 tok3 tok4 "] * 8
