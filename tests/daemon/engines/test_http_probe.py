@@ -85,9 +85,9 @@ async def test_what_is_no_answer(tmp_path: Path, reply: bytes) -> None:
 
 async def test_nobody_there_is_no_answer(tmp_path: Path) -> None:
     assert await look(Endpoint(uds=tmp_path / "s")) is Health.NO_ANSWER
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    assert await look(Endpoint(port=port)) is Health.NO_ANSWER
+    with socket.socket() as nobody:  # its port is nobody else's, and it does not listen
+        nobody.bind(("127.0.0.1", 0))
+        assert await look(Endpoint(port=nobody.getsockname()[1])) is Health.NO_ANSWER
 
 
 async def test_an_endless_answer_is_cut(tmp_path: Path) -> None:

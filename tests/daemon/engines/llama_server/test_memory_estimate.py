@@ -20,6 +20,7 @@ from inferd_daemon.supervision.processes.process import spawn
 from inferd_daemon.supervision.runtimes.readiness import wait_ready
 from tests.support.llama_server import llama_server_path
 from tests.support.models import build_embedding_model, build_generate_model, build_multimodal_model
+from tests.support.processes import until
 
 
 def _spec(**fields: object) -> BootSpec:
@@ -200,11 +201,11 @@ async def _measure(
     process = spawn(engine.prepare(), log_fd=descriptor)
     os.close(descriptor)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await wait_ready(engine)
             transport = PlainTransport(uds=str(engine.endpoint.uds))
             async with httpx.AsyncClient(
-                transport=transport, trust_env=False, timeout=15
+                transport=transport, trust_env=False, timeout=60
             ) as client:
                 path = "/v1/embeddings" if spec.embeddings else "/completion"
                 text = "hello there " * (20 if spec.embeddings else 60)
@@ -213,6 +214,8 @@ async def _measure(
                     root_url(engine.endpoint) + path, json=body, headers=headers(engine.endpoint)
                 )
                 assert answer.status_code == 200, answer.text
+        # The server's log is written by a thread of its own, in order.
+        await until(lambda: "stop processing" in _text(log))
         return _Seen(told, _text(log), _resident(process.pid))
     finally:
         await process.kill()
