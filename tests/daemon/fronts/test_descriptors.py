@@ -31,6 +31,6 @@ def test_clients_get_what_the_reserve_leaves(
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.stdout.split() == [str(allowed), str(soft_after), str(hard)]

@@ -184,7 +184,7 @@ def bind_without_chown(path: Path, whose: str) -> str:
     """What a process says that binds it while a system call filter denies chown."""
     command = [sys.executable, without_chown.__file__, sys.executable, "-c", BIND]
     done = subprocess.run(
-        [*command, str(path), whose], capture_output=True, text=True, timeout=30, check=True
+        [*command, str(path), whose], capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout.strip()
 
