@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 from tests.support.daemon import running_daemon, wait_until
 from tests.support.wire_client import Answer, WireClient, connected
@@ -14,15 +15,24 @@ def in_flight(client: WireClient) -> int:
     return count
 
 
+def has_stopped(pid: int) -> bool:
+    """Each of its threads stands still."""
+    stats = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_a_crash_under_many_requests_does_not_close_the_backend() -> None:
-    with running_daemon("--demo") as daemon, connected(daemon.socket) as client:
+    with running_daemon("--demo") as daemon, connected(daemon.socket, 90) as client:
         client.generate(max_tokens=4)
         assert client.hear_end()["type"] != "error"
         (worker,) = (pid for pid in daemon.processes() if pid != daemon.pid)
         os.kill(worker, signal.SIGSTOP)
+        wait_until(lambda: has_stopped(worker), 5, "a worker that stands still")
         for number in range(4):
             client.generate(f"r{number}", max_tokens=4)
         wait_until(lambda: in_flight(client) == 4, 5, "four requests at the engine")
+        for _ in range(20):  # the last one connects and sends in turns of the loop as well
+            in_flight(client)
         os.kill(worker, signal.SIGKILL)
         ends: list[Answer] = []
         while len(ends) < 4:

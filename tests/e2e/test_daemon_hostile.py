@@ -4,9 +4,11 @@ import json
 import os
 import random
 import resource
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,6 @@ CONFIG = """\
 [daemon]
 log_format = "json"
 log_level = "debug"
-write_timeout_s = 0.5
 [backends.mock]
 kind = "mock"
 token_ms = 1
@@ -173,23 +174,26 @@ def test_a_client_that_vanishes_after_any_answer(daemon: RunningDaemon) -> None:
     still_serves(daemon)
 
 
-def test_a_crowd_that_never_reads(daemon: RunningDaemon) -> None:
-    before = daemon.rss_kib
-    crowd = [WireClient(daemon.socket) for _ in range(50)]
-    try:
-        for client in crowd:
-            client.generate(max_tokens=2_000_000, model="quick")
-        time.sleep(0.2)
-        assert daemon.rss_kib - before < 10_000
-        still_waiting = time.monotonic() + 5
-        while time.monotonic() < still_waiting:
-            if daemon.events().count("client does not read, disconnected") >= 50:
-                break
-            time.sleep(0.05)
+def test_a_crowd_that_never_reads() -> None:
+    config = CONFIG.replace("[daemon]", "[daemon]\nwrite_timeout_s = 0.5")
+    with running_daemon(config=config) as daemon:
         still_serves(daemon)
-    finally:
-        for client in crowd:
-            client.sock.close()
+        before = daemon.rss_kib
+        crowd = [WireClient(daemon.socket) for _ in range(50)]
+        try:
+            for client in crowd:
+                client.generate(max_tokens=2_000_000, model="quick")
+            time.sleep(0.2)
+            assert daemon.rss_kib - before < 10_000
+            wait_until(
+                lambda: daemon.events().count("client does not read, disconnected") == 50,
+                5,
+                "the end of their connections",
+            )
+            still_serves(daemon)
+        finally:
+            for client in crowd:
+                client.sock.close()
 
 
 def test_a_frame_announced_with_the_cap_takes_no_memory_until_it_comes(
@@ -210,16 +214,26 @@ def test_a_frame_announced_with_the_cap_takes_no_memory_until_it_comes(
 
 def test_an_unstreamed_flood_leaves_the_others_their_turn(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as greedy, connected(daemon.socket) as other:
-        greedy.generate(max_tokens=2**31 - 1, model="quick", stream=False)
-        worst = 0.0
-        for number in range(50):
-            started = time.monotonic()
-            other.say(op="status", id=str(number))
-            other.hear()
-            worst = max(worst, time.monotonic() - started)
-        assert worst < 1
+        os.kill(daemon.pid, signal.SIGSTOP)  # all is there when it goes on
+        try:
+            wait_until(lambda: _state(daemon.pid) == "T", 5, "a daemon that stands still")
+            greedy.generate(max_tokens=2**31 - 1, model="quick", stream=False)
+            for number in range(50):
+                other.say(op="status", id=str(number))
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        routes = [other.hear()["value"]["routes"] for _ in range(50)]
+        (quick,) = (route for route in routes[-1] if route["name"] == "quick")
+        assert quick["active"] == 1  # all were answered before the flood was over
         assert greedy.hear_end()["code"] == "frame_too_large"
     still_serves(daemon)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+STARVED = "cannot accept clients, trying on"
 
 
 def test_without_descriptors_it_waits_for_some() -> None:
@@ -233,16 +247,18 @@ def test_without_descriptors_it_waits_for_some() -> None:
             crowd = [WireClient(daemon.socket) for _ in range(6)]
             for client in crowd:
                 client.say(op="status", id="s")
-            daemon.wait_for("cannot accept clients, trying on")
-            busy = _cpu_s(daemon.pid)
+            daemon.wait_for(STARVED)
+            began, busy = time.monotonic(), _cpu_s(daemon.pid)
             time.sleep(0.5)
-            assert _cpu_s(daemon.pid) - busy < 0.1  # it does not spin
+            spent = _cpu_s(daemon.pid) - busy
+            assert spent < 0.2 * (time.monotonic() - began)  # it does not spin
+            assert daemon.events().count(STARVED) <= 2  # it does not tell of each try
             first.say(op="status", id="s")
             assert first.hear()["type"] == "result"
         for client in crowd:  # each that leaves makes room for the next
             assert client.hear()["type"] == "result"
             client.sock.close()
-        assert daemon.events().count("cannot accept clients, trying on") < 6
+        assert daemon.events().count(STARVED) <= len(crowd)  # once before each that was let in
 
 
 def _cpu_s(pid: int) -> float:
@@ -272,15 +288,16 @@ def test_more_clients_than_allowed_are_turned_away_with_a_reason() -> None:
 
 
 def _is_let_in(daemon: RunningDaemon) -> object:
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket) as client, suppress(ConnectionError):  # closed at once
         client.say(op="status", id="s")
         return client.hear()["id"] == "s"
+    return False
 
 
 FEW_BYTES = """\
 [daemon]
 log_format = "json"
-read_timeout_s = 1.5
+read_timeout_s = 3
 max_request_bytes_in_memory = 20_000_000
 [backends.mock]
 kind = "mock"
@@ -301,7 +318,9 @@ def test_a_crowd_of_half_sent_requests_is_bounded_and_given_up() -> None:
         crowd = [WireClient(daemon.socket) for _ in range(8)]
         try:
             for number, client in enumerate(crowd):
-                client.sock.sendall(half_sent(f"r{number}"))
+                # one that is held up in between is given up before the others: rightly
+                with suppress(ConnectionError):
+                    client.sock.sendall(half_sent(f"r{number}"))
             grown = daemon.rss_kib - before
             assert grown < 30_000  # one of them, and what its buffer grew by
             with connected(daemon.socket) as client:
@@ -314,7 +333,7 @@ def test_a_crowd_of_half_sent_requests_is_bounded_and_given_up() -> None:
             for client in crowd:
                 client.sock.close()
         assert daemon.events().count("client stopped in mid-message, disconnected") == 8
-        assert daemon.rss_kib - before < 10_000
+        wait_until(lambda: daemon.rss_kib - before < 10_000, 2, "its memory")
         with connected(daemon.socket) as client:  # there is room again, and a refusal names whose
             client.say(id="big", messages=HELLO, pad="x" * 19_000_000, max_tokens=1)
             assert client.hear_end("big")["type"] == "done"

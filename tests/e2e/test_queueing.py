@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def routes(client: WireClient) -> dict[str, dict[str, Any]]:
     return {route["name"]: route for route in client.hear_end("routes")["value"]["routes"]}
 
 
-def generate_together(client: WireClient, requests: Iterable[dict[str, Any]]) -> None:
+def generate_together(client: WireClient, requests: Iterable[Mapping[str, object]]) -> None:
     """In one piece: none of them is late, whatever holds the client up."""
     messages = ({"wire_version": 1, "messages": HELLO, **request} for request in requests)
     frames = (pack(FrameType.JSON, json.dumps(message).encode()) for message in messages)
@@ -268,6 +268,7 @@ def test_estimates_come_from_what_was_served(client: WireClient) -> None:
 
 def test_one_request_waits_for_two_of_a_hundred_at_most(client: WireClient) -> None:
     """By one connection, where the order of the answers is that of the turns."""
+    asked: list[dict[str, object]]
     asked = [{"id": f"{number}", "client": "greedy"} for number in range(100)]
     asked.append({"id": "modest", "client": "modest", "queue_events": True})
     generate_together(client, ({"model": "quick", **one} for one in asked))
