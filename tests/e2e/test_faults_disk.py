@@ -76,7 +76,7 @@ def renew_until_refused(client: WireClient, ref: str) -> str:
     """The code of the refusal."""
     for _ in range(200):
         try:
-            ask(client, "lease.renew", lease_ref=ref, ttl_ms=60_000)
+            ask(client, "lease.renew", lease_ref=ref, ttl_ms=3_600_000)
         except Refused as error:
             return error.code
     raise AssertionError("the disk never got full")
@@ -96,10 +96,10 @@ def test_a_full_disk_refuses_what_must_be_durable_and_no_more(
     daemon: RunningDaemon, disk: Path
 ) -> None:
     with connected(daemon.socket) as client, connected(daemon.socket) as other:
-        kept = ensure(client, boot(), ttl_ms=60_000)
+        kept = ensure(client, boot(), ttl_ms=3_600_000)
         ref = kept["lease"]["lease_ref"]
         ensure(client, "endless")
-        spare = [ensure(client, boot(), ttl_ms=60_000)["lease"]["lease_ref"] for _ in range(20)]
+        spare = [ensure(client, boot(), ttl_ms=3_600_000)["lease"]["lease_ref"] for _ in range(20)]
         ballast = fill(disk)
         # The last page of the journal has room for a few entries more, and then for short ones.
         assert renew_until_refused(client, ref) == "backend_unavailable"
@@ -127,7 +127,7 @@ def test_kill_9_on_a_full_disk_loses_no_lease(
     daemon: RunningDaemon, disk: Path, server: Path
 ) -> None:
     with connected(daemon.socket) as client:
-        kept = ensure(client, boot(), ttl_ms=60_000, bind="none")
+        kept = ensure(client, boot(), ttl_ms=3_600_000, bind="none")
         ballast = fill(disk)
         daemon.process.kill()
         daemon.process.wait()

@@ -34,7 +34,8 @@ from tests.support.processes import is_alive
 from tests.support.traces import wrong_traces
 from tests.support.wire_client import WireClient, connected
 
-HEALTH_MS = 200
+HEALTH_MS = 1000
+"""Who is not run for so long twice in a row is taken for hung."""
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_without_descriptors_what_runs_runs_on(daemon: RunningDaemon, client: Wi
     kept = ensure(client, boot(health_interval_ms=HEALTH_MS))
     pid = runtime_of(client, kept)["pid"]
     with no_descriptors(daemon):
-        time.sleep(5 * HEALTH_MS / 1000)
+        time.sleep(3 * HEALTH_MS / 1000)
         # It could not look, which says nothing of the runtime.
         assert runtime_of(client, kept)["state"] == "ready"
         assert complete(kept["endpoint"]).status == 200
@@ -176,11 +177,11 @@ def test_what_a_wrapper_started_in_other_sessions_goes_with_it(
     )
     script.chmod(0o755)
     key = ensure(client, boot(binary_path=str(script)))["lease"]["instance_key"]
+    wait_until(lambda: pids.read_text().count("\n") == 2, 2, "the last of them")
     started = [int(pid) for pid in pids.read_text().split()]
-    assert len(started) == 2
     assert all(map(is_alive, started))
     ask(client, "runtime.stop", instance_key=key, force=True)
-    assert not any(map(is_alive, started))
+    wait_until(lambda: not any(map(is_alive, started)), 2, "their end")
 
 
 HANGS_ONCE = """#!{python}
@@ -207,7 +208,7 @@ def test_a_server_that_hangs_while_it_loads_is_noticed_long_before_its_deadline(
     begun = time.monotonic()
     with pytest.raises(Refused, match="hung while it loaded") as refused:
         ensure(client, spec)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50
     assert (refused.value.code, refused.value.details["cause"]) == ("backend_unavailable", "hung")
     assert complete(ensure(client, spec)["endpoint"]).status == 200
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
@@ -21,9 +22,11 @@ import pytest
 
 import inferd_daemon
 import inferd_proto
+from inferd_daemon.fronts.listener import HALF_MESSAGE_S
 from inferd_daemon.supervision.succession.handover import HANDOVER_VERSION
 from tests.support import models
-from tests.support.daemon import RunningDaemon, running_daemon, wait_until
+from tests.support.changed_code import changed
+from tests.support.daemon import STOP_S, RunningDaemon, running_daemon, wait_until
 from tests.support.lease_client import (
     Json,
     Refused,
@@ -62,10 +65,12 @@ token_ms = 10
 [routes.mock]
 backends = ["mock"]
 """
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 """A preflight and a start on a busy machine, bytecode not written."""
-TTL_MS = 3_000
-"""Long enough for owners on a slow machine, short enough to be over in a drain."""
+TTL_MS = 2_000
+"""Over in a drain."""
+LONGEST_GAP_S = 30.0
+"""Between two tokens: each takes under a millisecond, the rest is for a busy machine."""
 
 
 @pytest.fixture
@@ -109,6 +114,16 @@ def descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
+def steady_descriptors(pid: int) -> list[str]:
+    """What it has open for good: what it also has open now and then is not among it."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    while not seen or max(seen.values()) < 10:
+        seen[tuple(descriptors(pid))] += 1
+        time.sleep(0.02)
+    steady = min(seen, key=len)
+    return list(steady)
+
+
 def settled(pid: int) -> bool:
     """Whether an upgraded daemon has its journal open, and its code no more."""
     names = {name.rpartition("/")[2] for name in descriptors(pid)}
@@ -117,10 +132,11 @@ def settled(pid: int) -> bool:
 
 def test_everything_is_kept(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client, connected(daemon.socket) as owner:
-        free = ensure(client, boot(), bind="none", ttl_ms=60_000)
+        asked = time.monotonic()
+        free = ensure(client, boot(), bind="none", ttl_ms=600_000)
+        granted = time.monotonic()
         bound = ensure(owner, boot(ctx_size=256), ttl_ms=None)
         before, listed = pids(client), leases(client)
-        started = time.monotonic()
         upgrade(daemon)
         ask(client, "daemon.upgrade")
         wait_until(lambda: upgrades(daemon) == 2, WITHIN_S, "the second upgrade")
@@ -133,9 +149,10 @@ def test_everything_is_kept(daemon: RunningDaemon) -> None:
         assert {runtime["state"] for runtime in runtimes(client)} == {"ready"}
         assert [runtime["restarts"] for runtime in runtimes(client)] == [0, 0, 0]
         assert leases(client) == listed
+        least_ms = (time.monotonic() - granted) * 1000
         left_ms = ask(client, "lease.get", lease_ref=free["lease"]["lease_ref"])["left_ms"]
-        passed_ms = (time.monotonic() - started) * 1000
-        assert 60_000 - passed_ms - 500 < left_ms < 60_000
+        most_ms = (time.monotonic() - asked) * 1000
+        assert 600_000 - most_ms - 500 < left_ms < 600_000 - least_ms + 500
         for ensured in (free, bound):
             assert complete(ensured["endpoint"]).status == 200
         client.generate(max_tokens=3)
@@ -150,7 +167,7 @@ def test_everything_is_kept(daemon: RunningDaemon) -> None:
 
 def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDaemon) -> None:
     with connected(daemon.socket) as client:
-        ensured = ensure(client, boot(), bind="none", ttl_ms=60_000)
+        ensured = ensure(client, boot(), bind="none", ttl_ms=600_000)
         key, endpoint = ensured["lease"]["instance_key"], ensured["endpoint"]
         upgrade(daemon)
         upgrade(daemon)
@@ -165,7 +182,7 @@ def test_processes_are_still_children_that_die_with_the_daemon(daemon: RunningDa
     assert all(map(is_alive, living))
     daemon.process.kill()
     wait_until(lambda: not any(map(is_alive, living)), 2, "the end of the children")
-    daemon.process.wait(15)
+    daemon.process.wait(STOP_S)
     start_again(daemon, llama_server_path())
     completes_again(endpoint)
 
@@ -175,9 +192,10 @@ def test_a_runtime_that_is_loading_or_has_died_is_taken_over_too() -> None:
         running_daemon("--demo") as daemon,  # its worker loads for a while
         connected(daemon.socket) as client,
     ):
+        wait_until(lambda: "runtime started" in daemon.events(), 10, "its start")
         upgrade(daemon)
-        assert daemon.events().count("runtime started") == 1
         wait_until(lambda: ask(client, "status")["ready"], 10, "the worker")
+        assert daemon.events().count("runtime started") == 1
         worker = worker_of(client)
         daemon.process.send_signal(signal.SIGUSR2)
         wait_until(lambda: daemon.events().count("upgrading") == 2, WITHIN_S, "its decision")
@@ -198,7 +216,7 @@ def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -
         server_before = descriptors(wait_runtime(client, first, "ready")["pid"])
         upgrade(daemon)
         wait_until(lambda: settled(daemon.pid), 2, "the end of its start")
-        before = descriptors(daemon.pid)
+        before = steady_descriptors(daemon.pid)
         upgrade(daemon)
         upgrade(daemon)
         wait_until(lambda: descriptors(daemon.pid) == before, 2, "what was open before")
@@ -207,7 +225,8 @@ def test_nothing_leaks_from_self_to_self_or_to_children(daemon: RunningDaemon) -
             environ = Path(f"/proc/{runtime['pid']}/environ").read_bytes()
             assert b"HANDOVER" not in environ
         second = next(r for r in runtimes(client) if r["name"] != "demo" and r["leases"] == 1)
-        assert len(descriptors(second["pid"])) <= len(server_before) + 1
+        most = len(server_before) + 1
+        wait_until(lambda: len(descriptors(second["pid"])) <= most, 2, "the end of what leaked")
 
 
 def test_no_connect_fails_and_all_are_answered(daemon: RunningDaemon) -> None:
@@ -225,15 +244,22 @@ def test_no_connect_fails_and_all_are_answered(daemon: RunningDaemon) -> None:
     threads = [threading.Thread(target=knock, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
+
+    def all_are_answered() -> bool:
+        return bool(failed) or min(answered) > most_before
+
     try:
-        upgrade(daemon)
-        upgrade(daemon)
+        for _ in range(2):
+            most_before = max(answered)
+            wait_until(all_are_answered, WITHIN_S, "an answer for each")
+            upgrade(daemon)
+        most_before = max(answered)
+        wait_until(all_are_answered, WITHIN_S, "an answer for each")
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert not failed
-    assert min(answered) > 2
 
 
 @contextmanager
@@ -269,7 +295,10 @@ def burst(daemon: RunningDaemon, count: int) -> int:
         for client in waiting:
             client.settimeout(WITHIN_S)
             client.sendall(inferd_proto.pack(inferd_proto.FrameType.JSON, payload))
-            answered += b'"upgrades"' in client.recv(65_536)
+            said = b""
+            while b'"upgrades"' not in said and (more := client.recv(65_536)):
+                said += more
+            answered += b'"upgrades"' in said
     return answered
 
 
@@ -281,9 +310,9 @@ def test_a_thousand_connects_between_two_selves() -> None:
 @contextmanager
 def streaming(endpoint: Json) -> Iterator[Iterator[tuple[float, bytes]]]:
     """Chunks of a completion without an end, straight from the server, with their times."""
-    connection = HTTPConnection("localhost", timeout=10)
+    connection = HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(10)
+    connection.sock.settimeout(LONGEST_GAP_S)
     connection.sock.connect(endpoint["uds"])
     asked = {"messages": HELLO, "max_tokens": 100_000, "stream": True}
     connection.request("POST", "/v1/chat/completions", json.dumps(asked), endpoint["headers"])
@@ -301,24 +330,23 @@ def test_a_stream_from_an_endpoint_never_notices(daemon: RunningDaemon, tmp_path
             next(chunks)
             thread = threading.Thread(target=upgrade, args=(daemon,))
             thread.start()
-            times = []
+            times, after = [], 0
             for at, line in chunks:
                 times.append(at)
-                if b'finish_reason":"' in line or (not thread.is_alive() and at > times[0] + 0.5):
+                after += not thread.is_alive()
+                if b'finish_reason":"' in line or after > 20:
                     break
             thread.join()
             assert upgrades(daemon) == 1
             gaps = [later - sooner for sooner, later in pairwise(times)]
             assert len(times) > 20
-            assert (
-                max(gaps) < 3
-            )  # a token takes under a millisecond; the rest is for a busy machine
+            assert max(gaps) < LONGEST_GAP_S
         assert ask(client, "status")["upgrades"] == 1
 
 
 def test_a_relayed_request_is_finished_first_and_later_ones_wait() -> None:
     with (
-        running_daemon(config=SLOW.format(drain=10)) as daemon,
+        running_daemon(config=SLOW.format(drain=100)) as daemon,
         connected(daemon.socket) as client,
         connected(daemon.socket, WITHIN_S) as other,
     ):
@@ -344,8 +372,10 @@ def test_a_relayed_request_over_the_deadline_ends_alone() -> None:
         client.say(op="watch", id="w")
         client.generate("long", max_tokens=100_000)
         client.hear()
-        upgrade(daemon)
+        daemon.process.send_signal(signal.SIGUSR2)
+        # Who does not read what comes meanwhile may be cut before the last of it.
         assert client.hear_end("long")["code"] == "backend_unavailable"
+        wait_until(lambda: upgrades(daemon) == 1, WITHIN_S, "an upgrade")
         client.generate("next", max_tokens=2)
         assert client.hear_end("next")["type"] == "done"
 
@@ -360,32 +390,34 @@ def test_a_long_drain_ends_no_lease_that_its_owner_would_keep() -> None:
         connected(daemon.socket, 60) as patient,
     ):
         refs = [
-            ensure(owner, boot(), ttl_ms=60_000)["lease"]["lease_ref"] for owner in (heard, unheard)
+            ensure(owner, boot(), ttl_ms=600_000)["lease"]["lease_ref"]
+            for owner in (heard, unheard)
         ]
 
-        def renew(*which: str) -> None:
+        def renew(*which: str, ttl_ms: int = TTL_MS) -> None:
             for ref in which:
-                ask(heard, "lease.renew", lease_ref=ref, ttl_ms=TTL_MS)
+                ask(heard, "lease.renew", lease_ref=ref, ttl_ms=ttl_ms)
 
         client.generate("old", max_tokens=1_000_000)
         client.hear()
         patient.say(id="e", op="lease.ensure", target=boot(ctx_size=256), wait_ms=600_000)
         daemon.process.send_signal(signal.SIGUSR2)
-        while "upgrading" not in daemon.events():
-            renew(*refs)
+        wait_until(lambda: "upgrading" in daemon.events(), WITHIN_S, "its decision")
+        renew(*refs)
         # Who waits for room keeps nobody: it hears at once that there is none to be had.
         told = patient.hear_end("e")
         assert told["code"] == "backend_unavailable"
         assert "upgraded" in told["message"]
         # What comes behind a request that has to wait is not looked at.
         unheard.generate("later", max_tokens=1)
-        unheard.say(id="n", op="lease.renew", lease_ref=refs[1], ttl_ms=60_000)
+        unheard.say(id="n", op="lease.renew", lease_ref=refs[1], ttl_ms=600_000)
         ended = time.monotonic() + 1.5 * TTL_MS / 1000
         while time.monotonic() < ended:
             renew(refs[0])
             time.sleep(0.1)
         assert set(leases(heard)) == set(refs)
         assert upgrades(daemon) == 0
+        renew(refs[0], ttl_ms=600_000)
         client.say(id="old", op="cancel")
         assert client.hear_end("old")["stop_reason"] == "cancelled"
         ends: dict[str, Json] = {}
@@ -425,8 +457,12 @@ def test_who_calls_an_ensure_off_during_a_drain_gets_no_lease(leaves: bool, tmp_
         assert leases(client) == []
 
 
-def test_half_a_message_is_heard_to_its_end() -> None:
-    with running_daemon("--backend", "mock") as daemon, connected(daemon.socket) as client:
+def test_half_a_message_is_heard_to_its_end(tmp_path: Path) -> None:
+    patient = changed(tmp_path, "inferd_daemon.fronts.listener", HALF_MESSAGE_S=60.0)
+    with (
+        running_daemon("--backend", "mock", environ=patient) as daemon,
+        connected(daemon.socket) as client,
+    ):
         payload = json.dumps({"wire_version": 1, "op": "status", "id": "s"}).encode()
         message = inferd_proto.pack(inferd_proto.FrameType.JSON, payload)
         client.sock.sendall(message[:20])
@@ -448,9 +484,9 @@ def test_who_stalls_in_a_message_keeps_nobody_waiting() -> None:
         ask(client, "status")
         daemon.process.send_signal(signal.SIGUSR2)
         wait_until(lambda: "upgrading" in daemon.events(), WITHIN_S, "its decision")
-        started = time.monotonic()
         wait_until(lambda: upgrades(daemon) == 1, 10, "an upgrade")
-        assert time.monotonic() - started > 0.9
+        (gap_ms,) = (line["gap_ms"] for line in daemon.log_lines() if line["event"] == "upgraded")
+        assert gap_ms >= HALF_MESSAGE_S * 1000
         assert ask(client, "status")["connections"] == 1
         with pytest.raises(EOFError):
             stalled.hear()
@@ -473,7 +509,7 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
         connected(daemon.socket) as client,
     ):
         wait_until(lambda: "runtime ready" in daemon.events(), 10, "the worker")
-        worker, before = worker_of(client), descriptors(daemon.pid)
+        worker, before = worker_of(client), steady_descriptors(daemon.pid)
         daemon.process.send_signal(signal.SIGUSR2)
         daemon.wait_for("upgrade failed, going on", WITHIN_S)
         assert ask(client, "status")["upgrades"] == 0
@@ -551,7 +587,7 @@ def test_inferdctl_upgrades_and_drains() -> None:
         assert "RuntimeError: broken" in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert ctl(daemon, "daemon", "drain").stdout == "the daemon stops\n"
-        assert daemon.process.wait(15) == 0
+        assert daemon.process.wait(STOP_S) == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support import models
-from tests.support.daemon import temporary_directory, wait_until
+from tests.support.daemon import patience, temporary_directory, wait_until
 from tests.support.lease_client import (
     Json,
     Refused,
@@ -36,7 +36,7 @@ from tests.support.lease_client import (
     runtimes,
     start_again,
 )
-from tests.support.lease_ledger import LeaseLedger
+from tests.support.lease_ledger import LeaseLedger, Span
 from tests.support.lease_load import (
     EXCUSED,
     HANGS_S,
@@ -50,7 +50,7 @@ from tests.support.processes import is_alive
 from tests.support.traces import wrong_traces
 from tests.support.wire_client import WireClient, connected
 
-HEALTH_MS = 300
+HEALTH_MS = 1000
 """A hung server is noticed within two of these."""
 CONFIG = f"""
 [limits]
@@ -71,6 +71,7 @@ backends = ["endless"]
 GONE_S = 2.0
 """The kernel ends what died with the daemon at once, and the daemon what is idle after 0.3 s."""
 READY_S = 10.0
+"""On an idle machine."""
 VICTIM = """
 import sys
 from pathlib import Path
@@ -172,12 +173,13 @@ class Chaos:
             worker.pause()
 
     def _look_at_leases(self, client: WireClient) -> None:
-        listed = [
-            one
-            for one in ask(client, "lease.list")["leases"]
-            if one["owner_ref"].startswith("owner")
-        ]
-        for text in self.ledger.settle(listed):
+        with contextlib.suppress(AssertionError):  # the ledger tells which
+            wait_until(lambda: not self.ledger.outliving(_refs(client)), GONE_S, "unbound leases")
+        asked = time.monotonic()
+        leases = ask(client, "lease.list")["leases"]
+        made = Span(asked, time.monotonic())
+        listed = [one for one in leases if one["owner_ref"].startswith("owner")]
+        for text in self.ledger.settle(listed, made):
             self.complaints.complain(text)
 
     def _look_at_endpoints(self, deed: str, began: float) -> None:
@@ -194,7 +196,7 @@ class Chaos:
                         break
                 except (OSError, HTTPException) as error:
                     answered = repr(error)
-                if time.monotonic() - began > READY_S:
+                if time.monotonic() - began > patience(READY_S):
                     self.complaints.complain(f"{address} answers {answered} after {deed}")
                     return
                 time.sleep(0.005)
@@ -263,7 +265,8 @@ class Chaos:
                 if streaming.hear()["type"] != "frame":
                     return
                 key = lease["instance_key"]
-                pid = ask(client, "runtime.get", instance_key=key)["pid"]
+                if (pid := _ready(client, key)) is None:
+                    return
                 _signal(pid, signal.SIGKILL)
                 killed = time.monotonic()
                 end = streaming.hear_end("k")

@@ -6,7 +6,9 @@ is certain, to the millisecond of its time.
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tests.support.lease_client import Json
 
@@ -16,20 +18,34 @@ NOTICE_S = 2.0
 """By then a living daemon has seen that a connection ended."""
 
 
+class Span(NamedTuple):
+    """Some moment between two on the monotonic clock."""
+
+    earliest: float
+    latest: float
+
+
 @dataclass
 class Held:
-    """A lease that was acknowledged. `ends_at` is on the monotonic clock; None for a bound one."""
+    """A lease that was acknowledged. `ends` is when its time is over; None where nobody can tell:
+    what took long may have taken it before the daemon looked at its clock, or after.
+    """
 
     ref: str
     endpoint: Json
     instance_key: str
     owner_ref: str
     bound: bool
-    ends_at: float | None
+    ends: Span | None
 
-    def left_s(self) -> float:
-        """Infinite without a time limit."""
-        return float("inf") if self.ends_at is None else self.ends_at - time.monotonic()
+    def left_s(self, now: float | None = None) -> float:
+        """The least that it can be, at `now`. Infinite where nobody can tell."""
+        now = time.monotonic() if now is None else now
+        return float("inf") if self.ends is None else self.ends.earliest - now
+
+    def over(self, now: float) -> bool:
+        """Whether its time was over by then for certain."""
+        return self.ends is not None and self.ends.latest < now - MARGIN_S
 
 
 class LeaseLedger:
@@ -85,6 +101,11 @@ class LeaseLedger:
             self._left[ref] = (life, time.monotonic())
         self.doubtful(ref)
 
+    def outliving(self, refs: Iterable[str]) -> list[str]:
+        """Which of them a living daemon has yet to end: their connections are closed."""
+        with self._lock:
+            return [ref for ref in refs if self._left.get(ref, (-1, 0.0))[0] == self._life]
+
     def over(self, ref: str) -> None:
         """Its end was acknowledged."""
         with self._lock:
@@ -97,39 +118,44 @@ class LeaseLedger:
         with self._lock:
             return [held for held in self._held.values() if held.left_s() > MARGIN_S]
 
-    def settle(self, listed: list[Json]) -> list[str]:
-        """What is wrong with `lease.list`; leases whose time is over are forgotten."""
+    def settle(self, listed: list[Json], made: Span) -> list[str]:
+        """What is wrong with `lease.list`; leases whose time is over are forgotten.
+
+        `made` is when the list was asked for and heard.
+        """
         refs = {lease["lease_ref"]: lease for lease in listed}
         wrong: list[str] = []
         with self._lock:
             for held in list(self._held.values()):
-                left_s = held.left_s()
+                left_s = held.left_s(made.latest)
                 shown = refs.get(held.ref)
                 if shown is None and left_s > MARGIN_S:
                     wrong.append(f"{held.ref} is lost with {left_s:.1f} s left")
-                elif shown is not None and not _agrees(held, shown):
+                elif shown is not None and not _agrees(held, shown, made):
                     wrong.append(f"{held.ref} is not what was granted: {shown} for {held}")
-                if left_s < -MARGIN_S:
+                if held.over(made.earliest):
                     del self._held[held.ref]
                     self._over.add(held.ref)
             for ref, lease in refs.items():
                 known = ref in self._held or ref in self._open_refs
                 if ref in self._over:
                     wrong.append(f"{ref} is back from the dead: {lease}")
-                elif self._leaked(ref):
+                elif self._leaked(ref, made.earliest):
                     wrong.append(f"{ref} outlives its connection: {lease}")
                 elif not known and lease["owner_ref"] not in self._open_owners:
                     wrong.append(f"{ref} was never granted: {lease}")
         return wrong
 
-    def _leaked(self, ref: str) -> bool:
+    def _leaked(self, ref: str, now: float) -> bool:
         life, since = self._left.get(ref, (-1, 0.0))
-        return life == self._life and time.monotonic() - since > NOTICE_S
+        return life == self._life and now - since > NOTICE_S
 
 
-def _agrees(held: Held, shown: Json) -> bool:
+def _agrees(held: Held, shown: Json, made: Span) -> bool:
     if (shown["instance_key"], shown["owner_ref"]) != (held.instance_key, held.owner_ref):
         return False
-    if held.ends_at is None or shown["left_ms"] is None:
+    if held.ends is None or shown["left_ms"] is None:
         return True
-    return bool(abs(shown["left_ms"] / 1000 - held.left_s()) < MARGIN_S)
+    left_s = shown["left_ms"] / 1000
+    soon_enough = made.earliest + left_s - MARGIN_S < held.ends.latest
+    return bool(soon_enough and made.latest + left_s + MARGIN_S > held.ends.earliest)

@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.lease_client import Json, Refused, ask
-from tests.support.lease_ledger import Held, LeaseLedger
+from tests.support.lease_ledger import MARGIN_S, Held, LeaseLedger, Span
 from tests.support.wire_client import WireClient, connected
 
-HANGS_S = 15.0
+HANGS_S = 40.0
 """Longer than any wait that is in order: a runtime's kill and start on a busy machine."""
 PAUSE_S = 0.04
 OPEN_LEASES = 4
@@ -147,6 +147,7 @@ class Owner(Worker):
         ttl_ms = self.chance.choice((1_000, 3_000, 60_000, 120_000))
         fields = {"owner_ref": owner, "ttl_ms": ttl_ms, "bind": "connection" if bound else "none"}
         self._ledger.asking(owner)
+        asked_at = time.monotonic()
         try:
             told = ask(client, "lease.ensure", target=self.chance.choice(self._targets), **fields)
         except Refused as error:
@@ -154,10 +155,8 @@ class Owner(Worker):
             self._excuse("lease.ensure", error)
             return
         lease = told["lease"]
-        ends_at = time.monotonic() + lease["left_ms"] / 1000
-        held = Held(
-            lease["lease_ref"], told["endpoint"], lease["instance_key"], owner, bound, ends_at
-        )
+        ends = _ends(asked_at, lease["left_ms"])
+        held = Held(lease["lease_ref"], told["endpoint"], lease["instance_key"], owner, bound, ends)
         self._ledger.granted(held)
         self._mine.append(held)
         self.complaints.count("leases granted")
@@ -167,15 +166,15 @@ class Owner(Worker):
             self._renew_one(client, self.chance.choice(self._mine))
 
     def _renew_one(self, client: WireClient, held: Held) -> None:
-        left_s = held.left_s()
         # Until it is answered, nobody can tell which of its two times holds.
-        ends_at, held.ends_at = held.ends_at, None
+        ends, held.ends = held.ends, None
+        asked_at = time.monotonic()
         ttl_ms = self.chance.choice((3_000, 60_000, 120_000))
         try:
             told = ask(client, "lease.renew", lease_ref=held.ref, ttl_ms=ttl_ms)
         except Refused as error:
-            held.ends_at = ends_at
-            if error.code == "not_found" and left_s < 0.5:
+            held.ends = ends
+            if error.code == "not_found" and held.left_s() < MARGIN_S:
                 self._drop(held)
             else:
                 self._excuse("lease.renew", error)
@@ -183,7 +182,7 @@ class Owner(Worker):
         except (OSError, EOFError):
             self._drop(held)
             raise
-        held.ends_at = time.monotonic() + told["left_ms"] / 1000
+        held.ends = _ends(asked_at, told["left_ms"])
         self.complaints.count("leases renewed")
 
     def _release(self, client: WireClient) -> None:
@@ -208,6 +207,11 @@ class Owner(Worker):
         self.complaints.count(f"{op}: {error.code}")
         if error.code not in EXCUSED:
             self.complaints.complain(f"{op} answered {error.code}: {error.message}")
+
+
+def _ends(asked_at: float, left_ms: float) -> Span:
+    left_s = left_ms / 1000
+    return Span(asked_at + left_s, time.monotonic() + left_s)
 
 
 class RouteStreams(Worker):
