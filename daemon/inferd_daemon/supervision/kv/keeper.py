@@ -64,10 +64,9 @@ class KvKeeper:
         """The process was started by the daemon's former self, which told it the same."""
         await self._within(RESTORE_TIMEOUT_S, "recognised", lambda: self._recognise(process))
 
-    async def ending(self) -> None:
+    async def ending(self, process: Process) -> None:
         """The process is about to be ended, and works for nobody who counts: keep what it knows."""
-        if self._identity is not None:
-            await self._within(SAVE_TIMEOUT_S, "saved", self._save)
+        await self._within(SAVE_TIMEOUT_S, "saved", lambda: self._keep(process))
 
     def ended(self) -> None:
         """The process is gone."""
@@ -117,8 +116,13 @@ class KvKeeper:
         if manifest is not None and manifest.process == self._process:
             self._identity, self._files = manifest.identity, manifest.files
 
-    async def _save(self) -> None:
-        assert self._identity is not None
+    async def _keep(self, process: Process) -> None:
+        if self._identity is None:  # taken over a moment ago, it may not be recognised yet
+            await self._recognise(process)
+        if self._identity is not None:
+            await self._save(self._identity)
+
+    async def _save(self, identity: str) -> None:
         endpoint = self._engine.endpoint
         with trio.move_on_after(ALIVE_TIMEOUT_S) as alive:
             slots = await list_slots(endpoint)
@@ -139,7 +143,7 @@ class KvKeeper:
         finally:
             files = merged(self._files, fresh) if room else []
             with trio.CancelScope(shield=True):
-                await self._write(self._identity, files, self._wall())
+                await self._write(identity, files, self._wall())
         tokens = sum(file.tokens for file in fresh) if room else 0
         _log.info("kv saved", runtime=self._engine.name, slots=len(fresh), tokens=tokens)
 

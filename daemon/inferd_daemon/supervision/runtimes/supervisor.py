@@ -255,7 +255,7 @@ class Supervisor(RuntimeLife):
                     with trio.move_on_after(LET_GO_S):
                         await self.engine.rest()
                 if self._kv is not None:
-                    await self._kv.ending()
+                    await self._kv.ending(process)
                 await process.stop(self.engine.timing.stop_timeout_s)
         except EngineFailure as error:
             _log.error("runtime does not end", runtime=self.engine.name, reason=str(error))
