@@ -27,6 +27,7 @@ _POLL_S = 0.02
 _STOP_S = 2.0
 """Between two ways to ask; a daemon without work stops in a fraction of it."""
 _TAIL_LINES = 15
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PREFIX = "inferd-demo-"
 
 _OTHERS = ("INFERD_", "LLAMA_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
@@ -164,12 +165,14 @@ def _short_base() -> str | None:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does."""
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does; whichever comes first is the only one."""
 
     def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+        for other in _SIGNALS:  # the impatient do it twice: what unwinds must not be cut short
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in heeded}
     try:
         yield
@@ -181,8 +184,7 @@ def _ending_on_signals() -> Iterator[None]:
 @contextmanager
 def _deaf_to_signals() -> Iterator[None]:
     """While things are put away a second Ctrl-C would leave some behind. Bounded by `stop`."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
         yield
     finally:
