@@ -8,6 +8,7 @@ from inferd_proto import JsonObject, Lease
 
 from .errors import ClientClosed, InferdError, LeaseLost, RequestFailed, RequestRefused
 
+RENEWALS_PER_TTL = 3
 _RETRY_S = 0.5
 _LOOK_S = 15.0
 """A lease without a time to live has nothing to renew: it is looked at, for its loss to be told."""
@@ -65,7 +66,7 @@ class Renewal:
 
     def _live_until(self, since: float, expires_at: float) -> None:
         self.expires_at = expires_at
-        waits = (expires_at - since) / 3 if self._renews else _LOOK_S
+        waits = (expires_at - since) / RENEWALS_PER_TTL if self._renews else _LOOK_S
         self.next_at = min(since + waits, expires_at)
 
     def _is_final(self, error: InferdError) -> bool:

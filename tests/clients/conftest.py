@@ -6,11 +6,14 @@ from pathlib import Path
 import anyio
 import pytest
 
+from inferd_client import async_link, blocking_lease, blocking_link, held_lease, renewal
 from tests.clients.scripted_daemon import ScriptedDaemon
 
 Main = Callable[[], Awaitable[None]]
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
+LAST_WORD_S = 30.0
+"""Both end what hangs, and nothing else: a busy machine may stand still for seconds."""
 
 
 @pytest.fixture
@@ -32,3 +35,18 @@ def run(request: pytest.FixtureRequest) -> Callable[[Main], None]:
         anyio.run(bounded, backend=request.param)
 
     return run_on
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves a request or a lease waits for the daemon's last word, however late it is."""
+    for module in (async_link, blocking_link):
+        monkeypatch.setattr(module, "END_TIMEOUT_S", LAST_WORD_S)
+    for module in (held_lease, blocking_lease):
+        monkeypatch.setattr(module, "RELEASE_TIMEOUT_S", LAST_WORD_S)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are renewed every 200th part of their time: soon, and long before they expire."""
+    monkeypatch.setattr(renewal, "RENEWALS_PER_TTL", 200)

@@ -2,14 +2,14 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import anyio
 
 from inferd_proto import Control, ErrorCode, JsonObject, Result
 from tests.clients.lease_records import ENSURED, LEASE
-from tests.clients.scripted_daemon import Asked, Script, ScriptedDaemon, friendly
+from tests.clients.scripted_daemon import PATIENCE_S, Asked, Script, ScriptedDaemon, friendly
 
 
 def ops(daemon: ScriptedDaemon) -> list[str]:
@@ -29,6 +29,19 @@ async def until_asked(daemon: ScriptedDaemon, op: str, times: int) -> None:
     """Wait until `op` was asked for so often; the test's own deadline ends it."""
     while ops(daemon).count(op) < times:  # noqa: ASYNC110 (it is counted in other threads)
         await anyio.sleep(0.005)
+
+
+async def give_up(daemon: ScriptedDaemon, ensure: Callable[[], Awaitable[object]]) -> None:
+    """Cancel `ensure` once the daemon was asked, and before it has answered."""
+
+    async def ask() -> None:
+        await ensure()
+        raise AssertionError("it was granted")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await until_asked(daemon, "lease.ensure", 1)
+        group.cancel_scope.cancel()
 
 
 def when(op: str, script: Script) -> Script:
@@ -51,13 +64,13 @@ def refuse(code: ErrorCode, message: str) -> Script:
 
 def never(asked: Asked) -> None:
     """No answer until the client gives up; then the end of a request that was cancelled."""
-    if asked.cancelled.wait(10):
+    if asked.cancelled.wait(PATIENCE_S):
         asked.fail(ErrorCode.TIMEOUT, "cancelled")
 
 
 def grant_late(asked: Asked) -> None:
     """The grant crosses the client's cancel."""
-    assert asked.cancelled.wait(10)
+    assert asked.cancelled.wait(PATIENCE_S)
     asked.send(Result(asked.id, ENSURED))
 
 

@@ -48,7 +48,7 @@ from inferd_proto import (
 )
 from tests.clients.lease_records import CHANGES, ENSURED, LEASE, LOG, PLAN, RUNTIMES
 
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 """A script that waits longer than this for its cue has a test that is wrong."""
 
 ROUTES = [
@@ -252,6 +252,9 @@ class ScriptedDaemon:
     ) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # Who was accepted a moment ago is on the list once the thread that accepts has ended.
+        for accepting in self._threads[:1]:
+            accepting.join(PATIENCE_S)
         for caller in self._callers:
             caller.hang_up()
         for thread in self._threads:

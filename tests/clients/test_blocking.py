@@ -23,7 +23,10 @@ from inferd_client import (
 )
 from inferd_client.blocking import Client
 from inferd_proto import GenerateV2, Usage
-from tests.clients.scripted_daemon import Asked, ScriptedDaemon
+from tests.clients.scripted_daemon import PATIENCE_S, Asked, ScriptedDaemon, friendly
+
+WAIT_MS = 60_000
+"""Of an operation that may wait: this comes on top of the client's own timeout."""
 
 
 def _hello(asked: Asked) -> None:
@@ -37,7 +40,7 @@ def _first(script: Callable[[Asked], None]) -> Callable[[Asked], None]:
 
 
 def test_every_verb(daemon: ScriptedDaemon) -> None:
-    with Client(daemon.path, label="me", encoding="msgpack", timeout_s=5) as client:
+    with Client(daemon.path, label="me", encoding="msgpack", timeout_s=60) as client:
         with client.generate("x", max_tokens=3) as answer:
             assert list(answer) == [
                 TextDelta("Hello"),
@@ -54,7 +57,7 @@ def test_every_verb(daemon: ScriptedDaemon) -> None:
         assert list(client.stream("count")) == [0, 1, 2]
         assert client.status().pid == 4242
         assert [route.name for route in client.routes()] == ["demo", "big"]
-        assert client.wait_ready("demo", timeout_s=1).ready
+        assert client.wait_ready("demo", timeout_s=60).ready
         with pytest.raises(NotReady):
             client.wait_ready("big", timeout_s=0.1)
         with pytest.raises(NotFound):
@@ -70,13 +73,13 @@ def test_threads_share_a_client(daemon: ScriptedDaemon) -> None:
     together = threading.Barrier(16)
 
     def script(asked: Asked) -> None:
-        together.wait(10)
+        together.wait(PATIENCE_S)
         for i in range(50):
             asked.text(f"{asked.id}.{i} ")
         asked.done(50)
 
     daemon.script = script
-    with Client(daemon.path, timeout_s=10) as client, ThreadPoolExecutor(16) as pool:
+    with Client(daemon.path, timeout_s=60) as client, ThreadPoolExecutor(16) as pool:
         texts = list(pool.map(lambda _: client.generate("x").text(), range(16)))
     assert set(texts) == {"".join(f"r{n}.{i} " for i in range(50)) for n in range(1, 17)}
 
@@ -89,34 +92,44 @@ def test_the_one_that_reads_hands_over_when_its_time_is_up(daemon: ScriptedDaemo
             asked.await_cancel()
             go.set()
         else:
-            assert go.wait(10)
-            _hello(asked)
+            assert go.wait(PATIENCE_S)
+            friendly(asked)
 
     daemon.script = script
     with Client(daemon.path, timeout_s=0.5) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.generate("x").text)
         while not daemon.asked:
             threading.Event().wait(0.01)
-        threading.Event().wait(0.3)
-        second = pool.submit(client.generate("x").text)
-        assert second.result(10) == "hello"
+        second = pool.submit(client.call, "echo", wait_ms=WAIT_MS)
+        assert second.result(PATIENCE_S) == {"wait_ms": WAIT_MS}
         with pytest.raises(AnswerTimeout):
-            first.result(10)
+            first.result(PATIENCE_S)
 
 
 def test_silence_is_bounded_and_cancels(daemon: ScriptedDaemon) -> None:
     def script(asked: Asked) -> None:
-        asked.text("one")
-        asked.await_cancel()
+        if asked.id == "r1":
+            asked.text("one")
+            asked.await_cancel()
+        else:
+            friendly(asked)
 
-    daemon.script = _first(script)
-    with Client(daemon.path, timeout_s=0.1) as client:
+    daemon.script = script
+    with Client(daemon.path, timeout_s=PATIENCE_S) as client:
         answer = client.generate("x")
+        assert next(answer) == TextDelta("one")
+        answer._timeout_s = 0.1
         with pytest.raises(AnswerTimeout, match="within the client's timeout"):
             answer.text()
         assert answer.completion.text == "one"
         assert daemon.asked[0].cancelled.is_set()
-        assert client.generate("x").text() == "hello"
+        assert client.generate("x").text() == "Hello from inferd."
+
+
+def test_silence_before_an_answer_is_bounded_too(daemon: ScriptedDaemon) -> None:
+    daemon.script = Asked.await_cancel
+    with Client(daemon.path, timeout_s=0.1) as client, pytest.raises(AnswerTimeout):
+        client.generate("x").text()
 
 
 def test_leaving_the_block_cancels(daemon: ScriptedDaemon) -> None:
@@ -126,7 +139,7 @@ def test_leaving_the_block_cancels(daemon: ScriptedDaemon) -> None:
         asked.done(reason="cancelled")
 
     daemon.script = _first(endless)
-    with Client(daemon.path, timeout_s=5) as client:
+    with Client(daemon.path, timeout_s=60) as client:
         with client.generate("x") as answer:
             for _ in answer:
                 break
@@ -145,7 +158,7 @@ def test_ctrl_c_cancels_and_leaves_the_client_usable(daemon: ScriptedDaemon) -> 
         asked.await_cancel()
 
     daemon.script = _first(script)
-    with Client(daemon.path, timeout_s=5) as client:
+    with Client(daemon.path, timeout_s=60) as client:
         with pytest.raises(KeyboardInterrupt):
             client.generate("x").text()
         assert daemon.asked[0].cancelled.is_set()
@@ -161,7 +174,7 @@ def test_closing_from_another_thread_wakes_those_who_wait(daemon: ScriptedDaemon
         client.close()
         for future in waiting:
             with pytest.raises(ClientClosed):
-                future.result(5)
+                future.result(PATIENCE_S)
         with pytest.raises(ClientClosed):
             client.status()
 
@@ -173,7 +186,7 @@ def test_the_daemon_vanishes(daemon: ScriptedDaemon, after: int) -> None:
         asked.hang_up()
 
     daemon.script = script
-    with Client(daemon.path, timeout_s=5) as client:
+    with Client(daemon.path, timeout_s=60) as client:
         answer = client.generate("x")
         with pytest.raises(ConnectionLost):
             answer.text()
@@ -208,7 +221,7 @@ def test_an_upload_goes_out_while_answers_fill_the_socket(daemon: ScriptedDaemon
 
     daemon.script = script
     picture = RgbImage(bytes(2000 * 2000 * 3), width=2000, height=2000)
-    with Client(daemon.path, timeout_s=10) as client, client.generate("x") as answer:
+    with Client(daemon.path, timeout_s=60) as client, client.generate("x") as answer:
         next(answer)
         assert client.generate([user("y", picture)]).text() == "hello"
         assert len(list(answer)) == 5000
@@ -220,7 +233,7 @@ def test_a_dropped_stream_is_reported(daemon: ScriptedDaemon) -> None:
         asked.await_cancel()
 
     daemon.script = script
-    with Client(daemon.path, timeout_s=5) as client:
+    with Client(daemon.path, timeout_s=60) as client:
         answer = client.generate("x")
         next(answer)
         with pytest.warns(ResourceWarning, match="use `with`"):

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from inferd_client import LeaseLost, blocking_link
+from inferd_client import LeaseLost, blocking_lease, blocking_link
 from inferd_client.blocking import Client
 from inferd_proto import Result
 from tests.clients.lease_records import ENSURED
 from tests.clients.lease_script import first_times, ops, vanish, when
 from tests.clients.scripted_daemon import PATIENCE_S, Asked, ScriptedDaemon
 
-SLOW_S = 12.0
+SLOW_S = 60.0
 """Well below the client's `wait_s` here, well above what a busy machine needs."""
 
 
@@ -21,6 +21,12 @@ def until_asked(daemon: ScriptedDaemon, op: str, times: int) -> None:
     while ops(daemon).count(op) < times:
         assert time.monotonic() < deadline, ops(daemon)
         time.sleep(0.005)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release waits as long as it does outside of tests."""
+    monkeypatch.setattr(blocking_lease, "RELEASE_TIMEOUT_S", 2.0)
 
 
 class LateGrant:
@@ -46,11 +52,12 @@ def test_a_grant_that_comes_long_after_the_timeout_is_given_back(
     with Client(daemon.path, timeout_s=0.05) as client:
         with pytest.raises(TimeoutError):
             client.ensure("qwen3", ttl=3600)
+        until_asked(daemon, "lease.ensure", 1)
         assert ops(daemon) == ["lease.ensure"]
         late.cue.set()
         assert late.sent.wait(PATIENCE_S)
         if then == "another request":
-            client.call("echo", timeout_s=PATIENCE_S)
+            client.call("echo", wait_ms=60_000)  # on top of the client's own timeout
             until_asked(daemon, "lease.release", 1)
     until_asked(daemon, "lease.release", 1)
 
@@ -67,6 +74,7 @@ def test_a_lease_outlives_the_connection_and_is_given_back_on_another(
     assert daemon.clean_ends.acquire(timeout=PATIENCE_S)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_daemon_that_is_gone_is_waited_for_a_moment_alone(daemon: ScriptedDaemon) -> None:
     daemon.script = when("lease.release", vanish(daemon))
     start = time.monotonic()
@@ -75,6 +83,7 @@ def test_a_daemon_that_is_gone_is_waited_for_a_moment_alone(daemon: ScriptedDaem
     assert 1.9 < time.monotonic() - start < SLOW_S
 
 
+@pytest.mark.usefixtures("hasty")
 def test_the_loss_is_known_when_the_time_is_up_however_patient_the_client(
     daemon: ScriptedDaemon,
 ) -> None:
@@ -92,11 +101,12 @@ def test_the_loss_is_known_when_the_time_is_up_however_patient_the_client(
     assert time.monotonic() - start > 0.8
 
 
+@pytest.mark.usefixtures("often", "hasty")
 def test_leaving_does_not_wait_for_a_daemon_that_stays_away(daemon: ScriptedDaemon) -> None:
     """The block ends while the lease's thread looks for the daemon."""
     daemon.script = when("lease.renew", vanish(daemon))
     with Client(daemon.path, wait_s=600) as client:
-        with client.lease("qwen3", ttl=3.6):
+        with client.lease("qwen3", ttl=60):
             until_asked(daemon, "lease.renew", 1)
             time.sleep(0.7)  # a second renewal is tried half a second after the first one failed
             start = time.monotonic()

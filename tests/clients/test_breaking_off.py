@@ -28,7 +28,7 @@ from inferd_proto import (
     Usage,
 )
 from inferd_proto import Embeddings as EmbeddingsAnswer
-from tests.clients.scripted_daemon import Asked, ScriptedDaemon
+from tests.clients.scripted_daemon import PATIENCE_S, Asked, ScriptedDaemon
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -133,8 +133,8 @@ def test_closing_the_client_tells_the_daemon(run: Run, daemon: ScriptedDaemon) -
             await anext(answer)
 
     run(main)
-    assert daemon.clean_ends.acquire(timeout=5)
-    assert daemon.asked[0].cancelled.wait(5)
+    assert daemon.clean_ends.acquire(timeout=PATIENCE_S)
+    assert daemon.asked[0].cancelled.wait(PATIENCE_S)
 
 
 def test_nonsense_is_the_daemons_fault(run: Run, daemon: ScriptedDaemon) -> None:
@@ -250,8 +250,8 @@ def test_control(run: Run, daemon: ScriptedDaemon) -> None:
 def test_waiting_for_a_route(run: Run, daemon: ScriptedDaemon) -> None:
     async def main() -> None:
         async with Client(daemon.path) as client:
-            assert (await client.wait_ready(timeout_s=1)).ready
-            assert (await client.wait_ready("gpt", timeout_s=1)).ready
+            assert (await client.wait_ready(timeout_s=PATIENCE_S)).ready
+            assert (await client.wait_ready("gpt", timeout_s=PATIENCE_S)).ready
             with pytest.raises(NotReady, match=r"not ready after 0\.1 s: .*the model is loading"):
                 await client.wait_ready("big", timeout_s=0.1)
             with pytest.raises(NotFound, match="the routes are: demo, big"):

@@ -93,7 +93,7 @@ def test_a_daemon_that_accepts_nobody(run: Run, tmp_path: Path) -> None:
             waiting[0].connect(str(path))
             start = time.monotonic()
             _fails(run, path, ConnectError, "does not accept", connect_timeout_s=0.2)
-            assert 0.4 <= time.monotonic() - start < 20
+            assert 0.4 <= time.monotonic() - start < 60
         finally:
             for client in waiting:
                 client.close()
@@ -106,7 +106,7 @@ def test_a_daemon_that_comes_up_is_waited_for(run: Run, tmp_path: Path) -> None:
     starter.start()
 
     async def main() -> None:
-        async with Client(path, wait_s=10) as client:
+        async with Client(path, wait_s=60) as client:
             assert (await client.status()).ready
 
     try:
@@ -119,7 +119,7 @@ def test_a_daemon_that_comes_up_is_waited_for(run: Run, tmp_path: Path) -> None:
 def test_waiting_is_bounded(run: Run, tmp_path: Path) -> None:
     start = time.monotonic()
     _fails(run, tmp_path / "none.sock", DaemonNotRunning, "no daemon runs here", wait_s=0.2)
-    assert 0.4 <= time.monotonic() - start < 20
+    assert 0.4 <= time.monotonic() - start < 60
 
 
 def test_the_socket_is_found(monkeypatch: pytest.MonkeyPatch, daemon: ScriptedDaemon) -> None:

@@ -16,10 +16,10 @@ from inferd_client import (
 from inferd_client.blocking import Client as BlockingClient
 from inferd_client.runtimes import find_runtime, to_change, to_runtimes
 from inferd_client.status import to_routes
-from inferd_proto import Item, Result, StreamDone
+from inferd_proto import Control, Item, Result, StreamDone
 from tests.clients.lease_records import LEASE, LOG, RUNTIMES
 from tests.clients.lease_script import arguments, when
-from tests.clients.scripted_daemon import ROUTES, Asked, ScriptedDaemon
+from tests.clients.scripted_daemon import PATIENCE_S, ROUTES, Asked, ScriptedDaemon
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -92,14 +92,19 @@ def _check_what_was_asked(daemon: ScriptedDaemon) -> None:
     assert arguments(daemon, "logs") == {"instance_key": tiny, "follow": False, "lines": 7}
 
 
-def test_a_log_that_is_followed_may_be_silent_for_long(daemon: ScriptedDaemon) -> None:
+def test_a_log_that_is_followed_may_be_silent_for_long(
+    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def slowly(asked: Asked) -> None:
+        assert isinstance(asked.request, Control)
         asked.send(Item(asked.id, LOG[0]))
-        asked.cancelled.wait(0.4)
+        asked.cancelled.wait(0.4 if asked.request.arguments["follow"] else PATIENCE_S)
         asked.send(Item(asked.id, LOG[2]), StreamDone(asked.id))
 
     daemon.script = when("logs", slowly)
     with BlockingClient(daemon.path, timeout_s=0.1) as client:
+        # Which runtime is meant is asked for before, and is no part of the log's silence.
+        monkeypatch.setattr(client, "runtime", lambda _: to_runtimes({"runtimes": RUNTIMES})[1])
         assert len(list(client.logs("tiny", follow=True))) == 2
         with pytest.raises(TimeoutError):
             list(client.logs("tiny"))

@@ -39,7 +39,7 @@ from inferd_proto import (
     ToolUse,
     Usage,
 )
-from tests.clients.scripted_daemon import Asked, ScriptedDaemon
+from tests.clients.scripted_daemon import PATIENCE_S, Asked, ScriptedDaemon
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -238,9 +238,9 @@ def test_a_cancelled_scope_cancels_the_request(run: Run, daemon: ScriptedDaemon)
 
     async def main() -> None:
         async with Client(daemon.path) as client:
-            with anyio.move_on_after(0.1) as scope:
+            with anyio.CancelScope() as scope:
                 async for _ in client.generate("x"):
-                    pass
+                    scope.cancel()
             assert scope.cancelled_caught
             assert daemon.asked[0].cancelled.is_set()
             assert await client.generate("x").text() == "hello"
@@ -260,11 +260,15 @@ def test_asyncio_s_own_timeout_cancels_the_request(daemon: ScriptedDaemon) -> No
 
     daemon.script = script
 
+    async def read_for_a_moment(client: Client) -> None:
+        async with asyncio.timeout(None) as limit:
+            async for _ in client.generate("x"):
+                limit.reschedule(asyncio.get_running_loop().time() + 0.05)
+
     async def main() -> None:
         async with Client(daemon.path) as client:
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await client.generate("x").text()
+                await read_for_a_moment(client)
             assert daemon.asked[0].cancelled.is_set()
             assert await client.generate("x").text() == "hello"
 
@@ -339,7 +343,7 @@ def test_requests_share_the_connection(run: Run, daemon: ScriptedDaemon) -> None
     together = threading.Barrier(20)
 
     def script(asked: Asked) -> None:
-        together.wait(10)
+        together.wait(PATIENCE_S)
         for i in range(50):
             asked.text(f"{asked.id}.{i} ")
         asked.done(50)
@@ -371,7 +375,7 @@ def test_the_one_that_reads_hands_over_when_it_is_cancelled(
             asked.await_cancel()
             go.set()
         else:
-            assert go.wait(10)
+            assert go.wait(PATIENCE_S)
             _hello(asked)
 
     daemon.script = script

@@ -26,6 +26,7 @@ from tests.clients.lease_records import ENSURED, KEY, LEASE, PLAN
 from tests.clients.lease_script import (
     arguments,
     first_times,
+    give_up,
     grant_late,
     never,
     ops,
@@ -38,29 +39,31 @@ from tests.clients.scripted_daemon import Asked, ScriptedDaemon
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 GONE = refuse(ErrorCode.NOT_FOUND, "there is no lease; ensure again")
-SHORT_S = 0.9
-"""A ttl that is renewed every 300 ms; the scripted daemon does not mind."""
+TTL_S = 60.0
+"""Renewed `often`: every 300 ms."""
 
 
-async def hold(client: Client, ttl: float = SHORT_S, renewable: bool = True) -> None:
+async def hold(client: Client, ttl: float = TTL_S, renewable: bool = True) -> None:
     """A block that ends when it is cancelled."""
     async with client.lease("qwen3", ttl=ttl, renewable=renewable):
-        await anyio.sleep(10)
+        await anyio.sleep_forever()
 
 
 async def hold_on(client: Client, error: Exception | None = None) -> None:
-    """A block that does not notice a loss, and ends with `error`."""
-    async with client.lease("qwen3", ttl=SHORT_S):
+    """A block that does not notice a loss, and ends with `error` after it."""
+    async with client.lease("qwen3", ttl=TTL_S) as lease:
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.6)
+            while "lost" not in repr(lease):  # noqa: ASYNC110 (nothing else tells it)
+                await anyio.sleep(0.005)
         if error is not None:
             raise error
 
 
+@pytest.mark.usefixtures("often")
 def test_it_is_held_renewed_and_given_back(run: Run, daemon: ScriptedDaemon) -> None:
     async def main() -> None:
         async with Client(daemon.path, label="me") as client:
-            async with client.lease("qwen3", ttl=SHORT_S) as lease:
+            async with client.lease("qwen3", ttl=TTL_S) as lease:
                 assert lease.ref == "lease-abc"
                 assert lease.endpoint.base_url == "http://localhost/v1"
                 assert lease.compatibility.compatible
@@ -73,8 +76,8 @@ def test_it_is_held_renewed_and_given_back(run: Run, daemon: ScriptedDaemon) -> 
 
     run(main)
     asked = arguments(daemon, "lease.ensure")
-    assert asked == {"target": "qwen3", "owner_ref": "me", "ttl_ms": 900}
-    assert arguments(daemon, "lease.renew") == {"lease_ref": "lease-abc", "ttl_ms": 900}
+    assert asked == {"target": "qwen3", "owner_ref": "me", "ttl_ms": 60_000}
+    assert arguments(daemon, "lease.renew") == {"lease_ref": "lease-abc", "ttl_ms": 60_000}
 
 
 def test_every_option_arrives(run: Run, daemon: ScriptedDaemon) -> None:
@@ -117,14 +120,15 @@ def test_every_option_arrives(run: Run, daemon: ScriptedDaemon) -> None:
     assert consumer["required_capabilities"] == {"tool_calling": True}
 
 
+@pytest.mark.usefixtures("often")
 def test_a_loss_cancels_the_block_and_is_raised(run: Run, daemon: ScriptedDaemon) -> None:
     daemon.script = when("lease.renew", GONE)
     cleaned_up: list[str] = []
 
     async def tidy(client: Client) -> None:
-        async with client.lease("qwen3", ttl=SHORT_S):
+        async with client.lease("qwen3", ttl=TTL_S):
             try:
-                await anyio.sleep(10)
+                await anyio.sleep_forever()
             finally:
                 cleaned_up.append("yes")
 
@@ -140,13 +144,14 @@ def test_a_loss_cancels_the_block_and_is_raised(run: Run, daemon: ScriptedDaemon
     assert cleaned_up == ["yes"]
 
 
+@pytest.mark.usefixtures("often")
 def test_a_loss_ends_the_tasks_of_the_block_too(run: Run, daemon: ScriptedDaemon) -> None:
     daemon.script = when("lease.renew", GONE)
 
     async def work(client: Client) -> None:
-        async with client.lease("qwen3", ttl=SHORT_S), anyio.create_task_group() as group:
-            group.start_soon(anyio.sleep, 10)
-            group.start_soon(anyio.sleep, 10)
+        async with client.lease("qwen3", ttl=TTL_S), anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            group.start_soon(anyio.sleep_forever)
 
     async def main() -> None:
         async with Client(daemon.path) as client:
@@ -156,6 +161,7 @@ def test_a_loss_ends_the_tasks_of_the_block_too(run: Run, daemon: ScriptedDaemon
     run(main)
 
 
+@pytest.mark.usefixtures("often")
 def test_a_loss_that_the_block_did_not_notice_is_raised_at_its_end(
     run: Run, daemon: ScriptedDaemon
 ) -> None:
@@ -169,6 +175,7 @@ def test_a_loss_that_the_block_did_not_notice_is_raised_at_its_end(
     run(main)
 
 
+@pytest.mark.usefixtures("often")
 def test_the_blocks_own_error_stays_what_it_is(run: Run, daemon: ScriptedDaemon) -> None:
     async def main() -> None:
         async with Client(daemon.path) as client:
@@ -188,19 +195,22 @@ def test_the_blocks_own_error_stays_what_it_is(run: Run, daemon: ScriptedDaemon)
 def test_a_cancelled_block_gives_its_lease_back(run: Run, daemon: ScriptedDaemon) -> None:
     async def main() -> None:
         async with Client(daemon.path) as client:
-            with anyio.move_on_after(0.05) as scope:
-                await hold(client)
+            with anyio.CancelScope() as scope:
+                async with client.lease("qwen3"):
+                    scope.cancel()
+                    await anyio.sleep_forever()
             assert scope.cancelled_caught
             assert ops(daemon)[-1] == "lease.release"
 
     run(main)
 
 
+@pytest.mark.usefixtures("often")
 def test_asyncios_own_cancellation(daemon: ScriptedDaemon) -> None:
     async def hold(client: Client, entered: asyncio.Event) -> None:
         async with client.lease("qwen3"):
             entered.set()
-            await asyncio.sleep(10)
+            await asyncio.Event().wait()
 
     async def main() -> None:
         async with Client(daemon.path) as client:
@@ -213,8 +223,8 @@ def test_asyncios_own_cancellation(daemon: ScriptedDaemon) -> None:
             assert ops(daemon)[-1] == "lease.release"
             daemon.script = when("lease.renew", GONE)
             with pytest.raises(LeaseLost):
-                async with client.lease("qwen3", ttl=SHORT_S):
-                    await asyncio.sleep(10)
+                async with client.lease("qwen3", ttl=TTL_S):
+                    await asyncio.Event().wait()
             this = asyncio.current_task()
             assert this is not None
             assert this.cancelling() == 0
@@ -222,13 +232,14 @@ def test_asyncios_own_cancellation(daemon: ScriptedDaemon) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("often")
 def test_a_daemon_that_comes_back_is_found_again(run: Run, daemon: ScriptedDaemon) -> None:
     """The client's connection is gone for good; the lease goes on over its own."""
     daemon.script = when("lease.renew", first_times(1, lambda asked: asked.hang_up()))
 
     async def main() -> None:
         async with Client(daemon.path) as client:
-            async with client.lease("qwen3", ttl=1.8) as lease:
+            async with client.lease("qwen3", ttl=TTL_S) as lease:
                 await until_asked(daemon, "lease.renew", 3)
                 assert lease.ref == "lease-abc"
                 with pytest.raises(ConnectionLost):
@@ -253,11 +264,12 @@ def test_a_daemon_that_stays_away_is_a_loss_when_the_time_is_up(
         async with Client(daemon.path) as client:
             with pytest.raises(LeaseLost):
                 await hold(client, ttl=0.6)
-        assert 0.55 < anyio.current_time() - start < 20
+        assert anyio.current_time() - start > 0.55
 
     run(main)
 
 
+@pytest.mark.usefixtures("often")
 def test_a_daemon_that_hangs_is_a_loss_when_the_time_is_up(
     run: Run, daemon: ScriptedDaemon
 ) -> None:
@@ -266,17 +278,18 @@ def test_a_daemon_that_hangs_is_a_loss_when_the_time_is_up(
     async def main() -> None:
         async with Client(daemon.path) as client:
             with pytest.raises(LeaseLost, match="did not answer"):
-                await hold(client)
+                await hold(client, ttl=2)
 
     run(main)
 
 
+@pytest.mark.usefixtures("often")
 def test_a_passing_failure_is_tried_again(run: Run, daemon: ScriptedDaemon) -> None:
     full = refuse(ErrorCode.BACKEND_UNAVAILABLE, "the journal's disk is full")
     daemon.script = when("lease.renew", first_times(1, full))
 
     async def main() -> None:
-        async with Client(daemon.path) as client, client.lease("qwen3", ttl=1.8):
+        async with Client(daemon.path) as client, client.lease("qwen3", ttl=TTL_S):
             await until_asked(daemon, "lease.renew", 3)
 
     run(main)
@@ -304,10 +317,7 @@ def test_a_grant_that_crosses_the_cancel_is_given_back(run: Run, daemon: Scripte
 
     async def main() -> None:
         async with Client(daemon.path) as client:
-            with anyio.move_on_after(0.05) as scope:
-                async with client.lease("qwen3"):
-                    raise AssertionError("it was not granted")
-            assert scope.cancelled_caught
+            await give_up(daemon, client.lease("qwen3").__aenter__)
             assert ops(daemon) == ["lease.ensure", "lease.release"]
 
     run(main)
@@ -318,9 +328,7 @@ def test_so_is_one_that_nobody_would_have_renewed(run: Run, daemon: ScriptedDaem
 
     async def main() -> None:
         async with Client(daemon.path) as client:
-            with anyio.move_on_after(0.05) as scope:
-                await client.ensure("qwen3", ttl=3600)
-            assert scope.cancelled_caught
+            await give_up(daemon, lambda: client.ensure("qwen3", ttl=3600))
             assert ops(daemon) == ["lease.ensure", "lease.release"]
 
     run(main)
@@ -363,12 +371,13 @@ _MISFIT = {
 }
 
 
+@pytest.mark.usefixtures("often")
 def test_leases_and_answers_share_a_client(run: Run, daemon: ScriptedDaemon) -> None:
     async def main() -> None:
         async with (
             Client(daemon.path) as client,
-            client.lease("a", ttl=1.8),
-            client.lease("b", ttl=1.8),
+            client.lease("a", ttl=TTL_S),
+            client.lease("b", ttl=TTL_S),
         ):
             events = []
             for _ in range(20):

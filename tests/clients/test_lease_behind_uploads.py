@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 import pytest
 
-from inferd_client import AnswerTimeout, ClientClosed
+from inferd_client import AnswerTimeout, ClientClosed, async_link, blocking_link
 from inferd_client.async_link import AsyncLink
 from inferd_client.blocking_lease import take_lease as take_lease_blocking
 from inferd_client.blocking_link import BlockingLink
@@ -78,6 +78,13 @@ def serving() -> Iterator[tuple[socket.socket, Daemon]]:
     finally:
         theirs.close()
         ours.close()
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long: what is left to say goes out behind the uploads."""
+    for module in (async_link, blocking_link):
+        monkeypatch.setattr(module, "END_TIMEOUT_S", 0.2)
 
 
 def test_one_that_is_cancelled_there(run: Run) -> None:

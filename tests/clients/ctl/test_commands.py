@@ -28,7 +28,14 @@ from inferd_proto import (
     Usage,
 )
 from tests.clients.ctl.running import Ctl, Ended
-from tests.clients.scripted_daemon import METRICS, STATUS, Asked, ScriptedDaemon, friendly
+from tests.clients.scripted_daemon import (
+    METRICS,
+    PATIENCE_S,
+    STATUS,
+    Asked,
+    ScriptedDaemon,
+    friendly,
+)
 
 
 def _process(daemon: ScriptedDaemon, *argv: str, stdin: bytes | None = b"") -> Ended:
@@ -36,7 +43,7 @@ def _process(daemon: ScriptedDaemon, *argv: str, stdin: bytes | None = b"") -> E
         [sys.executable, "-m", "inferd_client.ctl", *argv],
         input=stdin,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         env=os.environ | {"INFERD_SOCKET": str(daemon.path)},
         check=False,
     )
@@ -197,14 +204,14 @@ def test_ctrl_c_cancels_and_exits_130(daemon: ScriptedDaemon) -> None:
         env=os.environ | {"INFERD_SOCKET": str(daemon.path)},
     ) as process:
         assert process.stdout is not None
-        assert running.wait(10)
+        assert running.wait(PATIENCE_S)
         assert os.read(process.stdout.fileno(), 100) == b"one "
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, err.strip()) == (b"\n", b"")
-    assert daemon.asked[-1].cancelled.is_set()
-    assert daemon.clean_ends.acquire(timeout=5)
+    assert daemon.asked[-1].cancelled.wait(PATIENCE_S)
+    assert daemon.clean_ends.acquire(timeout=PATIENCE_S)
 
 
 def test_a_reader_that_leaves_ends_it_quietly(daemon: ScriptedDaemon) -> None:
@@ -222,7 +229,7 @@ def test_a_reader_that_leaves_ends_it_quietly(daemon: ScriptedDaemon) -> None:
         ["sh", "-c", shell],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         env=os.environ | {"INFERD_SOCKET": str(daemon.path)},
         check=True,
     )
@@ -237,7 +244,7 @@ def test_a_full_disk_is_one_line(daemon: ScriptedDaemon, argv: list[str]) -> Non
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=20,
+            timeout=60,
             env=os.environ | {"INFERD_SOCKET": str(daemon.path)},
             check=False,
         )
@@ -428,7 +435,7 @@ def test_completion_knows_verbs_and_routes(daemon: ScriptedDaemon) -> None:
             [sys.executable, "-m", "inferd_client.ctl"],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             env=os.environ
             | {
                 "INFERD_SOCKET": str(daemon.path),

@@ -14,7 +14,7 @@ from inferd_proto import ErrorCode, Result
 from tests.clients.ctl.running import Ctl
 from tests.clients.lease_records import CHANGES, ENDPOINT, ENSURED, KEY, LEASE, PLAN, RUNTIMES
 from tests.clients.lease_script import arguments, ops, refuse, when
-from tests.clients.scripted_daemon import Asked, ScriptedDaemon
+from tests.clients.scripted_daemon import PATIENCE_S, Asked, ScriptedDaemon
 
 QWEN = LEASE["instance_key"]
 REF = "lease-EVjmRWdoy3T5a-W2bgto5D0e"
@@ -60,7 +60,7 @@ def test_a_table_in_a_pipe_keeps_its_lines_whole(daemon: ScriptedDaemon) -> None
         [sys.executable, "-m", "inferd_client.ctl", "ps"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         env=environ | {"INFERD_SOCKET": str(daemon.path)},
         check=True,
     )
@@ -286,10 +286,11 @@ def test_forever_is_as_long_as_the_command(daemon: ScriptedDaemon, argv: list[st
         assert process.stderr.readline() == "held until Ctrl-C\n"
         assert arguments(daemon, "lease.ensure").get("bind", "connection") == "connection"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "lease-abc" in out
     assert err.strip() == ""
+    assert daemon.clean_ends.acquire(timeout=PATIENCE_S)  # all that it said was read
     assert ops(daemon)[-1] == "lease.release"
 
 

@@ -1,5 +1,6 @@
 """On a real terminal (a pty): colour, dim thinking, harmless text, a conversation, Ctrl-C."""
 
+import codecs
 import os
 import pty
 import select
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from inferd_proto import BlockAnswer, Control, GenerateV2, Text, TextDelta, ThinkingDelta
 from tests.clients.scripted_daemon import Asked, ScriptedDaemon, friendly
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 _ON_THIS_TERMINAL = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there reaches the process
@@ -26,6 +27,7 @@ class Screen:
 
     def __init__(self, fd: int, process: subprocess.Popen[bytes]) -> None:
         self.fd, self.process, self.seen = fd, process, ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end in a character
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
@@ -38,7 +40,7 @@ class Screen:
             ready, _, _ = select.select([self.fd], [], [], max(left, 0))
             assert ready, f"{text!r} did not come: {self.seen!r}"
             try:
-                self.seen += os.read(self.fd, 4096).decode()
+                self.seen += self._decoder.decode(os.read(self.fd, 4096))
             except OSError:
                 break
         assert self.seen.count(text) >= count, self.seen

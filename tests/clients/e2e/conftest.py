@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-STOP_S = 10.0
+STOP_S = 60.0
 
 CONFIG = """
 default_route = "mock"

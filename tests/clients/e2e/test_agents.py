@@ -31,7 +31,7 @@ def ctl(daemon: RunningDaemon, *argv: str) -> "subprocess.CompletedProcess[str]"
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         env=os.environ | {"INFERD_SOCKET": str(daemon.socket), "COLUMNS": "200"},
     )
@@ -78,8 +78,8 @@ def test_ctrl_c_ends_the_run(daemon: RunningDaemon) -> None:
         assert asking.stdout is not None
         assert asking.stdout.read(4) == "drip"
         asking.send_signal(signal.SIGINT)
-        assert asking.wait(10) == 130
-    wait_until(lambda: daemon.processes() == [daemon.pid], 1, "the end of the run")
+        assert asking.wait(60) == 130
+    wait_until(lambda: daemon.processes() == [daemon.pid], 5, "the end of the run")
 
 
 def test_the_client_library_blocking(daemon: RunningDaemon) -> None:
