@@ -185,7 +185,7 @@ def test_the_client_of_the_document_works() -> None:
     ours, theirs = socket.socketpair()
     seen: list[GenerateV2] = []
     daemon = threading.Thread(target=serve, args=(theirs, seen))
-    ours.settimeout(10)
+    ours.settimeout(60)
     daemon.start()
     try:
         with ours:
@@ -197,7 +197,7 @@ def test_the_client_of_the_document_works() -> None:
             with pytest.raises(RuntimeError, match="`top_p`"):
                 list(generate(ours, "x", top_p=7))
     finally:
-        daemon.join(10)
+        daemon.join(60)
     assert not daemon.is_alive()
     assert [request.max_tokens for request in seen] == [None, 4, None]
 

@@ -34,5 +34,5 @@ def make_certificate(directory: Path, names: str = "IP:127.0.0.1,DNS:localhost")
     made, key = directory / "cert.pem", directory / "key.pem"
     command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
     command += f" -addext subjectAltName={names} -out {made} -keyout {key}"
-    subprocess.run([openssl, *command.split()], check=True, capture_output=True, timeout=30)
+    subprocess.run([openssl, *command.split()], check=True, capture_output=True, timeout=60)
     return Certificate(made, key)

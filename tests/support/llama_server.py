@@ -25,6 +25,6 @@ def llama_server_path() -> Path:
 def help_text() -> str:
     """What `llama-server --help` prints."""
     done = subprocess.run(
-        [llama_server_path(), "--help"], capture_output=True, text=True, timeout=30, check=True
+        [llama_server_path(), "--help"], capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout

@@ -39,8 +39,12 @@ class Stream:
         """False where the client closed."""
         try:
             data = self.sock.recv(65_536)
+            self._take(data)
         except ConnectionError:
             return False
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
         self._request += data
         head, found, body = self._request.partition(b"\r\n\r\n")
         length = LENGTH.search(head)
@@ -49,7 +53,6 @@ class Stream:
             asked = MAX_TOKENS.search(body)
             self.left = int(asked[1]) if asked else 0
             self.send(HEAD if asked else HEALTH)
-        return bool(data)
 
     def send(self, data: bytes) -> None:
         self._unsent += data
@@ -133,7 +136,7 @@ def stamped_upstream(pace_ms: float) -> Iterator[int]:
     finally:
         process.stdin.close()
         process.stdout.close()
-        process.wait(10)
+        process.wait(60)
 
 
 if __name__ == "__main__":
