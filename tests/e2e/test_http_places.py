@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.support.agent_client import LOCAL_ROUTE, Reply, agent_daemon, ask_agent, request
 from tests.support.certificate import make_certificate
 from tests.support.daemon import RunningDaemon, wait_until
@@ -115,6 +117,9 @@ tls_key_file = "{certificate.key}"
         wait_until(lambda: _over(path).status == 200, 5, "a place of one that says too little")
         assert ended(silent[0])
         time.sleep(1.1)
+        silent[1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # it was no deadline, which all three would have met
+            silent[1].recv(1)
         with (
             socket.create_connection(("127.0.0.1", port_of(daemon)), WAIT_S) as plain,
             certificate.client().wrap_socket(plain, server_hostname="localhost") as secure,
