@@ -186,6 +186,8 @@ async def test_a_stopped_process_hears_that_it_is_to_end(
     process = start(*SLEEPER)
     await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
     process.signal_group(signal.SIGSTOP)
+    # Not stopped yet, it would hear the interrupt first.
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     begun = trio.current_time()
     assert await process.stop(100) == -signal.SIGINT
     assert trio.current_time() - begun < no_second_interrupt
