@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,6 +37,7 @@ from tests.support.lease_client import (
     start_again,
 )
 from tests.support.llama_server import llama_server_path
+from tests.support.ports import kept_port
 from tests.support.processes import is_alive
 from tests.support.wire_client import Answer, WireClient, connected
 
@@ -54,6 +56,11 @@ def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
 def client(daemon: RunningDaemon) -> Iterator[WireClient]:
     with connected(daemon.socket) as one:
         yield one
+
+
+def port_of(endpoint: Json) -> int:
+    """Where the daemon listens for it, now and after a crash."""
+    return urlsplit(endpoint["base_url"]).port or 0
 
 
 def runs(daemon: RunningDaemon) -> Path:
@@ -548,7 +555,8 @@ def test_leases_and_their_routes_survive_a_crash(tmp_path: Path) -> None:
             held = set(leases(client))
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.process.wait(15)
-        start_again(daemon, server)
+        with kept_port(port_of(plain)):
+            start_again(daemon, server)
         with connected(daemon.socket) as client:
             assert set(leases(client)) == held
             assert json.loads(ask_agent(agent, "upstream /v1/messages").text)["status"] == 200
@@ -573,7 +581,8 @@ def test_a_crash_of_the_daemon_in_mid_run_leaves_nothing_of_it(
         daemon.process.wait(15)
     wait_until(lambda: not daemon.processes(), 1, "the end of all runs")
     assert os.listdir(runs(daemon))
-    start_again(daemon, "")
+    with kept_port(port_of(endpoint)):
+        start_again(daemon, "")
     with connected(daemon.socket) as another:
         assert leases(another) == [endpoint["lease_ref"]]
     assert os.listdir(runs(daemon)) == []
