@@ -174,7 +174,7 @@ def ask_upstream(path: str, messages: object) -> tuple[int, str]:
         headers={"Authorization": "Bearer " + os.environ["ANTHROPIC_AUTH_TOKEN"]},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

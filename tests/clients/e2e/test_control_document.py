@@ -23,6 +23,8 @@ from tests.support.wire_client import WireClient, connected
 PATIENCE_S = 60.0
 MAY_BE_MISSING = {"pid", "memory_bytes"}
 """Of a runtime that was restarted a moment ago."""
+RARELY_LOOKED_AT = {"health_interval_ms": 60_000}
+"""A server that gets no turn for seconds is `unhealthy`, and that is not what is told."""
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def daemon_of_the_document(directory: Path) -> Iterator[RunningDaemon]:
         ("/models/inferd-demo.gguf", MODEL),
         ("/usr/local/bin/claude", str(write_cli(directory, logged_in=False))),
         ("127.0.0.1:8417", "127.0.0.1:0"),
+        ("parallel = 2", "parallel = 2\nhealth_interval_ms = 60000"),
     ):
         assert told in config
         config = config.replace(told, real)
@@ -61,7 +64,10 @@ class Conversation:
         request = self._real(exchange.request)
         self._client.say(**request)
         for told in exchange.answers:
-            self._compare(told, self._next(told["id"]), str(request["op"]))
+            real = self._next(told["id"])
+            while _is_another_change(told, real):
+                real = self._next(told["id"])
+            self._compare(told, real, str(request["op"]))
 
     def _next(self, request_id: str) -> Json:
         while not self._heard.get(request_id):
@@ -72,7 +78,8 @@ class Conversation:
     def _real(self, told: Any) -> Any:  # noqa: ANN401 (JSON)
         match told:
             case dict():
-                return {name: self._real(value) for name, value in told.items()}
+                real = {name: self._real(value) for name, value in told.items()}
+                return real | RARELY_LOOKED_AT if "root_url" in real else real
             case str():
                 return self._names.get(told, told)
             case _:
@@ -112,6 +119,14 @@ class Conversation:
             self._names[told] = real
         elif field in _WORDS:
             assert self._names.get(told, told) == real, at
+
+
+def _is_another_change(told: Json, real: Json) -> bool:
+    """Who watches is told of every change, also of those that a busy machine brings about."""
+    change = real.get("value")
+    if real["type"] != "item" or not isinstance(change, dict) or "type" not in change:
+        return False
+    return bool(told["type"] != "item" or told["value"]["type"] != change["type"])
 
 
 def _in_order(items: list[Any]) -> list[Any]:
