@@ -3,16 +3,18 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from tests.support.daemon import running_daemon, wait_until
 from tests.support.wire_client import Answer, WireClient, connected
 
 
-def in_flight(client: WireClient) -> int:
+def backend(client: WireClient) -> dict[str, Any]:
     client.say(id="routes", op="route.list")
     (route,) = client.hear_end("routes")["value"]["routes"]
-    count: int = route["backends"][0]["in_flight"]
-    return count
+    (only,) = route["backends"]
+    found: dict[str, Any] = only
+    return found
 
 
 def has_stopped(pid: int) -> bool:
@@ -23,6 +25,7 @@ def has_stopped(pid: int) -> bool:
 
 def test_a_crash_under_many_requests_does_not_close_the_backend() -> None:
     with running_daemon("--demo") as daemon, connected(daemon.socket, 90) as client:
+        daemon.wait_for("runtime ready", 15)
         client.generate(max_tokens=4)
         assert client.hear_end()["type"] != "error"
         (worker,) = (pid for pid in daemon.processes() if pid != daemon.pid)
@@ -30,9 +33,9 @@ def test_a_crash_under_many_requests_does_not_close_the_backend() -> None:
         wait_until(lambda: has_stopped(worker), 5, "a worker that stands still")
         for number in range(4):
             client.generate(f"r{number}", max_tokens=4)
-        wait_until(lambda: in_flight(client) == 4, 5, "four requests at the engine")
+        wait_until(lambda: backend(client)["in_flight"] == 4, 5, "four requests at the engine")
         for _ in range(20):  # the last one connects and sends in turns of the loop as well
-            in_flight(client)
+            backend(client)
         os.kill(worker, signal.SIGKILL)
         ends: list[Answer] = []
         while len(ends) < 4:
@@ -43,5 +46,8 @@ def test_a_crash_under_many_requests_does_not_close_the_backend() -> None:
         # the one on the connection that had been used is sent again, maybe to the next process
         assert len(failed) >= 3
         assert set(failed) == {"backend_unavailable"}
+        assert backend(client)["breaker"]["state"] == "closed"
+        # it may take longer to start than a request has patience for
+        wait_until(lambda: backend(client)["ready"], 5, "the next process")
         client.generate("next", max_tokens=4)
         assert client.hear_end("next")["stop_reason"] == "max_tokens"

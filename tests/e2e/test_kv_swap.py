@@ -72,7 +72,7 @@ def stop(client: WireClient, route: str) -> None:
 
 
 def test_a_swap_costs_no_prompt(daemon: RunningDaemon) -> None:
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         whole = computed(client, "kept")
         assert whole > 100
         assert computed(client, "forgetful") == whole  # it takes the room of the other
@@ -85,36 +85,36 @@ def test_a_swap_costs_no_prompt(daemon: RunningDaemon) -> None:
 
 
 def test_a_restart_of_the_daemon_costs_no_prompt(daemon: RunningDaemon, server: Path) -> None:
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         whole = computed(client, "kept")
     assert daemon.stop() == 0
     assert "kv saved" in daemon.events()
     start_again(daemon, server)
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         assert computed(client, "kept") == 1
     # Configured no more, it is forgotten: it holds what was asked.
     assert daemon.stop() == 0
     path = daemon.directory / "config.toml"
     path.write_text(CONFIG.replace("keep_kv = true", ""))
     start_again(daemon, server)
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         assert computed(client, "kept") == whole
     assert list((daemon.directory / "run" / "state" / "kv").iterdir()) == []
 
 
 def test_a_server_that_was_taken_over_is_kept_as_well(daemon: RunningDaemon) -> None:
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         computed(client, "kept")
     daemon.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: "upgraded" in daemon.events(), 20, "the upgrade")
-    with connected(daemon.socket) as client:
+    with connected(daemon.socket, 90) as client:
         stop(client, "kept")
         assert computed(client, "kept") == 1
 
 
 def test_an_idle_stop_keeps_it(server: Path) -> None:
     config = CONFIG.replace("keep_kv = true", 'keep_kv = true\nidle_ttl = "0.1s"')
-    with leasing_daemon(config, server=server) as daemon, connected(daemon.socket) as client:
+    with leasing_daemon(config, server=server) as daemon, connected(daemon.socket, 90) as client:
         computed(client, "kept")
         (runtime,) = (
             one for one in ask(client, "runtime.list")["runtimes"] if one["name"] == "kept"
