@@ -221,9 +221,9 @@ class Leasing:
             ) from error
         if reaping.ended or reaping.stubborn:
             _log.warning("former run", ended=reaping.ended, stubborn=reaping.stubborn)
-        self.keeper.forget(*(gone.key for gone in reaping.gone))
+        self.keeper.records.forget(*(gone.key for gone in reaping.gone))
         here = os.getpid()
-        self.keeper.note(DaemonEntry(self.mark, here, read_start_ticks(here), self.boot_id))
+        self.keeper.records.note(DaemonEntry(self.mark, here, read_start_ticks(here), self.boot_id))
 
     async def _sweep(self) -> None:
         """Remove what runtimes of former runs left that are not to run again."""
@@ -249,7 +249,7 @@ class Leasing:
             ended = entry.boot_id != self.boot_id or owner_ended(lease)
             back = self._take_back(lease, runtimes, ended=ended)
             if back is None:
-                self.keeper.forget(entry.key)
+                self.keeper.records.forget(entry.key)
                 continue
             wanted.setdefault(back.instance_key, back.uid)
             if ended and back.lost:
@@ -262,9 +262,9 @@ class Leasing:
                 self.runtimes.start(runtime)
         for key, entry in runtimes.items():
             if key in wanted and self.keeper.held(key):
-                self.keeper.known(entry, wanted[key])
+                self.keeper.records.take_over(entry, wanted[key])
             else:
-                self.keeper.forget(entry.key)
+                self.keeper.records.forget(entry.key)
         if wanted:
             _log.info("restored", leases=len(self.keeper.table), runtimes=len(wanted))
 
@@ -309,9 +309,9 @@ class Leasing:
         daemon from serving that.
         """
         if runtime.blueprint.resident or self.keeper.count(runtime.key):
-            self.keeper.note(self._process_entry(runtime))
+            self.keeper.records.note(self._process_entry(runtime))
         else:
-            await self.keeper.remember(self._process_entry(runtime))
+            await self.keeper.records.remember(self._process_entry(runtime))
 
     def _process_entry(self, runtime: Managed) -> ProcessEntry:
         process = runtime.supervisor.process
@@ -331,7 +331,7 @@ class Leasing:
         if pid != runtime.noted_pid:
             runtime.noted_pid = pid
             if pid is not None:
-                self.keeper.note(self._process_entry(runtime))
+                self.keeper.records.note(self._process_entry(runtime))
         self._forget_ended(runtime)
         shown = f"{runtime.shown_state.value} {pid}"
         if runtime.told == shown:
@@ -347,8 +347,8 @@ class Leasing:
 
     def _forget_ended(self, runtime: Managed) -> None:
         if not runtime.occupies and not self.keeper.held(runtime.key):
-            self.keeper.forget(*self._entries_of(runtime))
+            self.keeper.records.forget(*self._entries_of(runtime))
 
     def _entries_of(self, runtime: Managed) -> list[str]:
         keys = [f"runtime/{runtime.key}", f"process/{self.mark}/{runtime.key}"]
-        return [key for key in keys if self.keeper.knows(key)]
+        return [key for key in keys if self.keeper.records.known(key)]

@@ -151,7 +151,7 @@ async def test_a_forced_stop_calls_off_a_start(
     assert {error.code for error in refused} == {ErrorCode.CONFLICT}
     assert all("stopped by force" in error.message for error in refused)
     assert (state_of(whole, "a"), blueprint.engine.starts) == (State.STOPPED, 1)
-    assert not whole.keeper.knows("runtime/a")
+    assert not whole.keeper.records.known("runtime/a")
     assert len(whole.keeper.table) == 0
     # Whoever comes later is served.
     blueprint.engine.health = Health.HEALTHY

@@ -95,8 +95,8 @@ class Ensure:
             # An agent takes nothing itself; the model that it runs on does.
             return await self._placing.tell(blueprint.needs or blueprint, owner.claimant)
         for one in filter(None, (blueprint, blueprint.needs)):
-            if not self._keeper.knows(f"runtime/{one.instance_key}"):
-                self._keeper.require_room(_spec_entry(one), owner.claimant)
+            if not self._keeper.records.known(f"runtime/{one.instance_key}"):
+                self._keeper.records.require_room([_spec_entry(one)], owner.claimant)
         uid, key = owner.claimant.uid, blueprint.instance_key
         wait_until = trio.current_time() + asked.wait_ms / 1000
         with ExitStack() as pins:
@@ -114,9 +114,9 @@ class Ensure:
             for held in (*ready, runtime):
                 if held.refusal is not None:  # called off since it was ready
                     raise held.refusal
-            known = self._keeper.knows(f"runtime/{key}")
+            known = self._keeper.records.known(f"runtime/{key}")
             if asked.transport == "uds" and self._access.open_to(runtime, owner, fits) and known:
-                self._keeper.note(runtime_entry(runtime))
+                self._keeper.records.note(runtime_entry(runtime))
             lease = await self._keeper.grant(
                 key,
                 asked,

@@ -1,11 +1,10 @@
 """The acting owner of the leases: what it acknowledges is in the journal first.
 
-One task ends leases whose time is over, one settles with the journal what nobody waits for. Stops
-no runtime: it tells which ones are held no more.
+A task ends leases whose time is over. Stops no runtime: it tells which ones are held no more.
 """
 
 import secrets
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,16 +16,15 @@ from inferd_proto import ErrorCode, JsonObject, LeaseEnsure
 from ...errors import RequestError
 from ..changes import Changes
 from ..processes.identity import read_start_ticks
-from .journal import Clocks, Entry, Gone, Live, RuntimeEntry, encode, encode_again, lease_entry
+from .journal import Clocks, Gone, RuntimeEntry, lease_entry
 from .journal_file import JournalFile, JournalUnavailable
 from .lease import Claimant, Lease
-from .spec_room import SpecLimits, SpecRoom
+from .records import Records
+from .spec_room import SpecLimits
 from .table import LeaseLimits, LeaseTable
 
 REF_BYTES = 18
 """144 random bits: a lease's reference cannot be guessed."""
-RETRY_S = 1.0
-"""Between two tries to settle with a journal that cannot be written."""
 
 
 class Need(NamedTuple):
@@ -54,20 +52,15 @@ class LeaseKeeper:
         spec_limits: SpecLimits | None = None,
     ) -> None:
         self.table = LeaseTable(limits)
+        self.records = Records(journal, spec_limits)
         self.on_unheld: Callable[[str], None] = lambda _key: None
         self.on_over: Callable[[str], None] = lambda _ref: None
         self.on_return: Callable[[str], None] = lambda _key: None
-        self._journal = journal
         self._clocks = clocks
         self._changes = changes
         self._pins = 0
-        self._spec_room = SpecRoom(spec_limits)
         # Leases out of the table whose release is being written, by reference.
         self._releasing: dict[str, Lease] = {}
-        # Entries that are in the journal beside the leases, and those that are yet to be.
-        self._known: set[str] = set()
-        self._unsettled: dict[str, Entry] = {}
-        self._settle_asked = trio.Event()
         self._expiry_moved = trio.Event()
         self._expires_at = float("inf")
 
@@ -116,11 +109,8 @@ class LeaseKeeper:
         """
         clocks = self._clocks()
         ref = _new_ref()
-        needed = [runtime, None if need is None else need.runtime]
-        fresh = [entry for entry in needed if entry is not None and entry.key not in self._known]
-        sizes = {entry.key: len(encode(entry)) for entry in fresh}
-        if sizes:
-            self._spec_room.require(sum(sizes.values()), owner)
+        runtimes = [one for one in (runtime, need and need.runtime) if one is not None]
+        self.records.require_room(runtimes, owner)
         lease = self.table.grant(
             clocks.monotonic,
             ref,
@@ -138,18 +128,14 @@ class LeaseKeeper:
             )
         # At once: its time may be over before it is on the disk.
         self._mind_expiry(lease)
-        entries: list[Entry] = [*fresh, *(lease_entry(one, clocks) for one in leases)]
-        for key, size in sizes.items():
-            self._spec_room.take(key, size, owner.uid)
+        entries = [lease_entry(one, clocks) for one in leases]
         try:
-            await self._append(entries)
+            await self.records.write_leases(entries, runtimes, owner.uid)
         except BaseException:
             # Nobody was told of it; whether it is on the disk only the next write makes sure.
             for one in leases:
                 self.table.end(one.lease_ref)
-            self.forget(*leases)
-            for key in sizes.keys() - self._known:
-                self._spec_room.give_back(key)
+            self._forget(*leases)
             raise
         if self.table.find(ref) is None:
             raise _ended_unseen(lease, self.now())
@@ -169,7 +155,7 @@ class LeaseKeeper:
         # At once: it holds from now on, also where its caller leaves before it is on the disk.
         self._mind_expiry(lease)
         try:
-            await self._append([lease_entry(lease, clocks)])
+            await self.records.write([lease_entry(lease, clocks)])
         except JournalUnavailable:
             self.table.put_back(before, instead=lease)
             self._mind_expiry(before)
@@ -187,14 +173,14 @@ class LeaseKeeper:
             return
         self._releasing[lease_ref] = lease
         try:
-            await self._append([Gone(f"lease/{lease_ref}")])
+            await self.records.write([Gone(f"lease/{lease_ref}")])
         except JournalUnavailable:
             if lease_ref in self._releasing:
                 self.table.put_back(lease)
                 self._mind_expiry(lease)
             raise
         except BaseException:
-            self.forget(lease)
+            self._forget(lease)
             raise
         finally:
             self._releasing.pop(lease_ref, None)
@@ -208,7 +194,7 @@ class LeaseKeeper:
         for ref, lease in list(self._releasing.items()):
             if lease.connection == connection:
                 del self._releasing[ref]
-                self.forget(lease)
+                self._forget(lease)
         self._end(self.table.connection_closed(connection), "disconnected")
 
     def runtime_gone(self, instance_key: str) -> None:
@@ -255,7 +241,7 @@ class LeaseKeeper:
             unread_since=unread_since,
         )
         if back is not None and back != lease:
-            self._settle(lease_entry(back, clocks))
+            self.records.note(lease_entry(back, clocks))
         return back
 
     def shorten(self, lease_ref: str, left_s: float) -> None:
@@ -263,7 +249,7 @@ class LeaseKeeper:
         clocks = self._clocks()
         lease = self.table.shorten(lease_ref, clocks.monotonic + left_s)
         if lease is not None:
-            self._settle(lease_entry(lease, clocks))
+            self.records.note(lease_entry(lease, clocks))
             self._mind_expiry(lease)
 
     def end_orphans(self) -> None:
@@ -272,51 +258,13 @@ class LeaseKeeper:
             [lease for lease in self.table.orphans() if self.table.end(lease.lease_ref)], "orphaned"
         )
 
-    # -- the journal -----------------------------------------------------------------------
-
-    async def remember(self, *entries: Live) -> None:
-        """Make entries durable that are not leases. Raises JournalUnavailable."""
-        fresh = [entry for entry in entries if entry.key not in self._known]
-        if fresh:
-            await self._append(fresh)
-
-    def note(self, entry: Live) -> None:
-        """Have an entry written soon; nobody waits for it."""
-        self._known.add(entry.key)
-        self._settle(entry)
-
-    def forget(self, *gone: Lease | str) -> None:
-        """Have the journal forget leases, or entries by key; where it cannot now, once it can."""
-        for one in gone:
-            key = one if isinstance(one, str) else f"lease/{one.lease_ref}"
-            self._known.discard(key)
-            self._spec_room.give_back(key)
-            self._settle(Gone(key))
-
-    def known(self, entry: RuntimeEntry, uid: int) -> None:
-        """An entry of a former run that is in the journal and still holds, for `uid`."""
-        self._known.add(entry.key)
-        self._spec_room.take(entry.key, len(encode_again(entry)), uid)
-
-    def require_room(self, entry: RuntimeEntry, asks: Claimant) -> None:
-        """That `entry` can be remembered, before anything is done for it.
-
-        Raises RequestError: `queue_full`, EntryTooLong.
-        """
-        if entry.key not in self._known:
-            self._spec_room.require(len(encode(entry)), asks)
-
-    def knows(self, key: str) -> bool:
-        """Whether the journal holds an entry beside the leases."""
-        return key in self._known
-
     # -- its tasks -------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End leases in time and settle with the journal, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._expire)
-            nursery.start_soon(self._settle_on)
+            nursery.start_soon(self.records.run)
             task_status.started()
 
     async def _expire(self) -> None:
@@ -328,32 +276,8 @@ class LeaseKeeper:
             with trio.move_on_after(max(0.0, self._expires_at - self.now())):
                 await self._expiry_moved.wait()
 
-    async def _settle_on(self) -> None:
-        while True:
-            await self._settle_asked.wait()
-            self._settle_asked = trio.Event()
-            while self._unsettled:
-                entries = list(self._unsettled.values())
-                try:
-                    await self._journal.append(*entries)
-                except JournalUnavailable:
-                    await trio.sleep(RETRY_S)
-                    continue
-                for entry in entries:
-                    if self._unsettled.get(entry.key) is entry:
-                        del self._unsettled[entry.key]
-
-    async def _append(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            # Written later, it would undo this.
-            self._unsettled.pop(entry.key, None)
-        await self._journal.append(*entries)
-        self._known.update(entry.key for entry in entries if entry.key[:6] != "lease/")
-
-    def _settle(self, entry: Entry) -> None:
-        self._unsettled.pop(entry.key, None)
-        self._unsettled[entry.key] = entry
-        self._settle_asked.set()
+    def _forget(self, *leases: Lease) -> None:
+        self.records.forget(*(f"lease/{lease.lease_ref}" for lease in leases))
 
     def _mind_expiry(self, lease: Lease) -> None:
         if lease.deadline is not None and lease.deadline < self._expires_at:
@@ -361,14 +285,14 @@ class LeaseKeeper:
 
     def _end(self, leases: list[Lease], why: str) -> None:
         if leases:
-            self.forget(*leases)
+            self._forget(*leases)
             self._over(leases, why)
 
     def _over(self, leases: list[Lease], why: str) -> None:
         children = [self.table.child_of(lease.lease_ref) for lease in leases]
         for child in filter(None, children):
             self.table.end(child.lease_ref)
-            self.forget(child)
+            self._forget(child)
             leases = [*leases, child]
         for lease in leases:
             self.on_over(lease.lease_ref)

@@ -17,13 +17,12 @@ from inferd_daemon.supervision.leases.journal import (
     Clocks,
     LeaseEntry,
     RuntimeEntry,
-    encode,
     replay,
 )
 from inferd_daemon.supervision.leases.journal_file import JournalUnavailable
 from inferd_daemon.supervision.leases.keeper import LeaseKeeper, Need
 from inferd_daemon.supervision.leases.lease import Claimant
-from inferd_daemon.supervision.leases.spec_room import SpecLimits, SpecRoom
+from inferd_daemon.supervision.leases.spec_room import SpecLimits
 from inferd_proto import ErrorCode, LeaseEnsure
 from tests.support.lone_runtimes import FailingJournal, failing_journal
 
@@ -50,9 +49,9 @@ def clocks() -> Clocks:
 
 
 @asynccontextmanager
-async def keeping(directory: Path) -> AsyncIterator[Kept]:
+async def keeping(directory: Path, limits: SpecLimits | None = None) -> AsyncIterator[Kept]:
     journal = failing_journal(directory / "journal")
-    keeper = LeaseKeeper(journal, clocks, Changes())
+    keeper = LeaseKeeper(journal, clocks, Changes(), spec_limits=limits)
     unheld: list[str] = []
     keeper.on_unheld = unheld.append
     try:
@@ -125,7 +124,7 @@ async def test_a_disk_that_takes_nothing_changes_nothing(tmp_path: Path) -> None
 async def test_what_ends_while_the_disk_is_full_is_forgotten_once_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inferd_daemon.supervision.leases.keeper.RETRY_S", 0.02)
+    monkeypatch.setattr("inferd_daemon.supervision.leases.records.RETRY_S", 0.02)
     async with keeping(tmp_path) as kept:
         lease = await kept.keeper.grant("k", asked(), ME, None)
         kept.journal.failing = True
@@ -229,31 +228,14 @@ async def test_a_pin_holds_and_lets_go(tmp_path: Path) -> None:
         assert kept.on_disk() == set()
 
 
-async def test_specs_of_one_user_have_a_limit_until_they_are_forgotten(tmp_path: Path) -> None:
-    async with keeping(tmp_path) as kept:
-        large = [replace(RUNTIME, instance_key=key, spec={"x": "y" * 400_000}) for key in "abcde"]
-        kept.keeper._spec_room = SpecRoom(SpecLimits(per_uid=900_000))
+async def test_a_spec_beyond_its_users_limit_grants_nothing(tmp_path: Path) -> None:
+    async with keeping(tmp_path, SpecLimits(per_uid=900_000)) as kept:
+        large = [replace(RUNTIME, instance_key=key, spec={"x": "y" * 400_000}) for key in "abc"]
         for entry in large[:2]:
-            kept.keeper.require_room(entry, ME)
             await kept.keeper.grant(entry.instance_key, asked(), ME, entry)
         with pytest.raises(RequestError, match="release some leases"):
-            kept.keeper.require_room(large[2], ME)
-        with pytest.raises(RequestError, match="release some leases"):
             await kept.keeper.grant("c", asked(), ME, large[2])
-        kept.keeper.require_room(large[0], ME)  # it is there already
         assert len(kept.keeper.table) == 2
-        kept.keeper.forget("runtime/a")
-        await kept.keeper.grant("c", asked(), ME, large[2])
-
-
-async def test_a_spec_that_was_not_written_takes_no_room(tmp_path: Path) -> None:
-    async with keeping(tmp_path) as kept:
-        kept.keeper._spec_room = SpecRoom(SpecLimits(per_uid=2 * len(encode(RUNTIME)) - 1))
-        kept.journal.failing = True
-        with pytest.raises(JournalUnavailable):
-            await kept.keeper.grant("k", asked(), ME, RUNTIME)
-        kept.journal.failing = False
-        await kept.keeper.grant("k", asked(), ME, replace(RUNTIME, instance_key="q"))
 
 
 async def test_a_renewal_that_its_caller_left_counts_down_all_the_same(
