@@ -93,18 +93,3 @@ def render_environment(
     if key is not None and spec.api_key_file is None:
         environment["LLAMA_API_KEY"] = key.reveal()
     return environment | dict(mark)
-
-
-def flags_in_help(text: str) -> set[str]:
-    """Every flag that a `--help` text of llama-server declares."""
-    flags: set[str] = set()
-    for line in text.splitlines():
-        if line.startswith("-"):
-            # Spellings come first, then their value, then after two spaces the explanation.
-            flags.update(word.rstrip(",") for word in line.split() if _looks_like_flag(word))
-    return flags
-
-
-def _looks_like_flag(word: str) -> bool:
-    bare = word.rstrip(",").lstrip("-")
-    return word.startswith("-") and bool(bare) and not bare[0].isdigit()

@@ -31,6 +31,7 @@ def describe_readiness(name: str, machine: RuntimeMachine) -> Readiness:
         State.FAILED: f"{name} failed{because}",
         State.UNAVAILABLE: f"{name} does not answer",
         State.ADOPTED: f"{name} was taken over a moment ago",
+        State.STOPPED: f"{name} is stopped until it is restarted (`inferdctl restart {name}`)",
     }
     pending = machine.state in (State.STARTING, State.RESTARTING, State.ADOPTED)
     return Readiness(False, sentences.get(machine.state, f"{name} is {machine.state!r}"), pending)

@@ -18,7 +18,7 @@ from inferd_daemon.engines.llama_server.address import (
 )
 from inferd_daemon.engines.llama_server.boot_spec import normalise
 from inferd_daemon.engines.llama_server.flag_table import FIELD_FLAGS, REFUSED, option, spelled
-from inferd_daemon.engines.llama_server.flags import flags_in_help, render_argv, render_environment
+from inferd_daemon.engines.llama_server.flags import render_argv, render_environment
 from inferd_daemon.engines.secret import Secret
 from tests.support.llama_server import help_text
 
@@ -78,6 +78,13 @@ def test_order_of_the_command_line() -> None:
         *("python3", "x.py", "--model", MODEL, "--host", "127.0.0.1", "--port", "4711"),
         *("--api-prefix", "/llm", "--slot-save-path", "/var/kv", "--no-warmup"),
     ]
+
+
+def flags_in_help(text: str) -> set[str]:
+    """Every flag that a `--help` text of llama-server declares: spellings come first on a line."""
+    words = [word for line in text.splitlines() if line.startswith("-") for word in line.split()]
+    flags = {word.rstrip(",") for word in words if word.startswith("-")}
+    return {flag for flag in flags if flag.lstrip("-")[:1].isalpha()}
 
 
 def test_the_real_binary_knows_every_flag_that_is_rendered_or_refused() -> None:

@@ -51,7 +51,7 @@ async def test_one_that_is_stopped_and_stays_so_is_not_waited_for(tmp_path: Path
     async with leasing(tmp_path) as whole:
         await have(whole, SleepBlueprint("a", tmp_path))
         whole.runtimes.stop(whole.relay.runtime("a"))
-        with pytest.raises(BackendFault, match="a is stopped") as refused:
+        with pytest.raises(BackendFault, match="a is stopped until it is restarted") as refused:
             await served(whole)
         assert not isinstance(refused.value, Comeback)
 
