@@ -175,6 +175,7 @@ async def _told(told: Orders, view: DaemonView) -> Order:
             if order == "stop":
                 break
             nursery.start_soon(_ask, view.upgrade)
+        view.draining = True  # who reads that it stops is refused by then
         _log.info("stopping", signal=by)
         orders.append("stop")
         nursery.cancel_scope.cancel()

@@ -199,16 +199,20 @@ def test_what_is_wrong_is_said_before_anything_starts() -> None:
 def test_a_stop_lets_running_requests_finish() -> None:
     with (
         held_upstream() as upstream,
-        http_daemon(daemon="drain_timeout_s = 100", more=upstream.config) as daemon,
+        http_daemon(daemon="drain_timeout_s = 100", more=MOCK + upstream.config) as daemon,
     ):
         with connect(daemon) as sock, connect(daemon) as idle:
             sock.sendall(chat("held"))
             wait_until(lambda: b'active{route="held"} 1.0' in metrics(daemon), 5, "it to run")
             daemon.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "stopping" in daemon.events(), 5, "the stop")
-            idle.sendall(chat("held"))
-            refused = read_answer(idle)
-            assert (refused.status, refused.error["code"]) == (503, "backend_unavailable")
+
+            def refused() -> bool:
+                idle.sendall(chat())
+                answer = read_answer(idle)
+                return answer.status == 503 and answer.error["code"] == "backend_unavailable"
+
+            wait_until(refused, 5, "the refusal of new requests")  # the log is a moment ahead
             upstream.told.set()
             answer = read_answer(sock)
             assert (answer.status, WORD.encode() in answer.body) == (200, True)

@@ -229,8 +229,10 @@ def emit_event(**event: object) -> None:
 
 
 def emit(**line: object) -> None:
-    """One line."""
-    os.write(1, json.dumps(line).encode() + b"\n")
+    """One line, all of it: a signal may cut a long write short."""
+    data = json.dumps(line).encode() + b"\n"
+    while data:
+        data = data[os.write(1, data) :]
 
 
 SCRIPTS = {
