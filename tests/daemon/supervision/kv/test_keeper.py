@@ -330,6 +330,17 @@ async def busy_slots(kept: Kept) -> list[int]:
     return [slot.id for slot in slots if slot.is_processing]
 
 
+async def test_who_ends_it_before_it_was_recognised_keeps_it_as_well(
+    tmp_path: Path, real: dict[str, str]
+) -> None:
+    async with keeping(tmp_path, real) as kept:
+        await kept.ask()
+        assert isinstance(kept.supervisor.engine, LlamaServerEngine)
+        of_the_next_self = KvKeeper(kept.supervisor.engine, kept.store, time.time)
+        await of_the_next_self.ending(kept.process)
+        assert [file.slot for file in kept.manifest.files] == [0]
+
+
 async def test_a_hung_server_ends_nearly_as_soon_as_without(
     tmp_path: Path, real: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
