@@ -59,7 +59,8 @@ from inferd_daemon.lean_imports import LeanImports
 lean = LeanImports({{"{PACK_VARIABLE}": ""}})
 import package.module
 lean.done()
-sys.stdout.write(lean.pack(sys.modules).hex())
+with open(1, "wb", closefd=False) as out:  # a pipe may take a part at a time
+    out.write(lean.pack(sys.modules).hex().encode())
 """
 LOAD = f"""
 import ctypes, os, re, sys
