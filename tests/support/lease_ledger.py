@@ -142,6 +142,7 @@ class LeaseLedger:
                     wrong.append(f"{ref} is back from the dead: {lease}")
                 elif self._leaked(ref, made.earliest):
                     wrong.append(f"{ref} outlives its connection: {lease}")
+                    del self._left[ref]  # said once
                 elif not known and lease["owner_ref"] not in self._open_owners:
                     wrong.append(f"{ref} was never granted: {lease}")
         return wrong

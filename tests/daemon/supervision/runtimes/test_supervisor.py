@@ -68,6 +68,7 @@ class Looks:
 
         monkeypatch.setattr(supervisor.engine, "look", look)
         self.supervisor = supervisor
+        self.states.append(supervisor.state)
 
     async def until(self, state: State) -> None:
         """It was in that state."""
@@ -144,7 +145,7 @@ async def test_a_hung_worker_is_noticed_within_two_looks_and_replaced(
         await until_restarted(served.supervisor)
         # One may have been answered before the stop; two intervals' looks were not.
         assert looks.begun <= 3
-        assert looks.states[:2] == [State.UNAVAILABLE, State.RESTARTING]
+        assert looks.states[:3] == [State.READY, State.UNAVAILABLE, State.RESTARTING]
         failure = served.supervisor.machine.last_failure
         assert failure is not None
         assert failure.cause is Cause.HUNG
