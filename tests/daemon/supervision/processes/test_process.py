@@ -174,9 +174,15 @@ async def test_a_cancelled_stop_still_kills_and_reaps(start: Spawn, tmp_path: Pa
     assert read_start_ticks(process.pid) == 0
 
 
+def _suspend(process: Process) -> None:
+    """Returns once it is: before, it would hear other signals first."""
+    process.signal_group(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 async def test_a_stopped_process_can_be_killed(start: Spawn) -> None:
     process = start(*SLEEPER)
-    process.signal_group(signal.SIGSTOP)
+    _suspend(process)
     assert await process.kill() == -signal.SIGKILL
 
 
@@ -185,9 +191,7 @@ async def test_a_stopped_process_hears_that_it_is_to_end(
 ) -> None:
     process = start(*SLEEPER)
     await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
-    process.signal_group(signal.SIGSTOP)
-    # Not stopped yet, it would hear the interrupt first.
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    _suspend(process)
     begun = trio.current_time()
     assert await process.stop(100) == -signal.SIGINT
     assert trio.current_time() - begun < no_second_interrupt
