@@ -56,6 +56,7 @@ def test_idle_connections(daemon: RunningDaemon) -> None:
     assert each < CONNECTION_KIB
 
 
+@pytest.mark.timeout(400)  # its work alone takes half a minute where others work as well
 def test_ten_thousand_connections_in_a_row_leave_nothing(daemon: RunningDaemon) -> None:
     serve(daemon, 500)
     before = daemon.rss_kib
