@@ -398,6 +398,13 @@ async def test_disconnects_at_random_leave_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.fixture
+def patient_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe's own limit is for who waits for a lease; a real CLI may be slower than that here."""
+    monkeypatch.setattr("inferd_daemon.supervision.agents.probe.PROBE_TIMEOUT_S", WAIT_S)
+
+
+@pytest.mark.usefixtures("patient_probe")
 @BOTH
 async def test_a_probe_tells_version_and_login(provider: str, tmp_path: Path) -> None:
     path = cli_path(provider)
@@ -434,6 +441,7 @@ LOGINS = {
     ("provider", "name", "text"),
     [(provider, *login) for provider, logins in LOGINS.items() for login in logins],
 )
+@pytest.mark.usefixtures("patient_probe")
 @pytest.mark.parametrize("moved", [False, True])
 async def test_a_probe_sees_a_login_and_writes_nothing_beside_it(
     provider: str, name: str, text: str, moved: bool, tmp_path: Path
