@@ -25,7 +25,8 @@ EXEC_STUB = Path(__file__).with_name("exec_stub.py")
 CHILD_UMASK = 0o077
 """llama.cpp creates its socket with 0777 less this."""
 SECOND_INTERRUPT_S = 1.0
-"""llama-server can hang in its clean-up until it is interrupted again."""
+"""llama-server can hang in its clean-up until it is interrupted again. Two that come to a process
+which is not run meanwhile are one to it, so there are more."""
 UNKNOWN_STATUS = 255
 _children: "weakref.WeakSet[Process]" = weakref.WeakSet()
 # One set for the whole daemon, as the kernel has one list of its children.
@@ -82,19 +83,18 @@ class Process:
                 os.killpg(self.pid, number)
 
     async def stop(self, timeout_s: float) -> int:
-        """End the group: SIGINT, again after a second, SIGKILL `timeout_s` after the first.
+        """End the group: SIGINT, again each second, SIGKILL `timeout_s` after the first.
 
         One that somebody stopped (SIGSTOP) is continued, else it would not hear of it. Returns the
         return code. When cancelled it kills at once and still reaps.
         """
         try:
-            self.signal_group(signal.SIGINT)
-            self.signal_group(signal.SIGCONT)
-            with trio.move_on_after(min(SECOND_INTERRUPT_S, timeout_s)):
-                return await self.wait()
-            self.signal_group(signal.SIGINT)
-            with trio.move_on_after(max(timeout_s - SECOND_INTERRUPT_S, 0)):
-                return await self.wait()
+            with trio.move_on_after(timeout_s):
+                while True:
+                    self.signal_group(signal.SIGINT)
+                    self.signal_group(signal.SIGCONT)
+                    with trio.move_on_after(SECOND_INTERRUPT_S):
+                        return await self.wait()
         finally:
             if self.returncode is None:
                 await self.kill()

@@ -131,10 +131,11 @@ async def test_who_hears_one_interrupt_ends_at_once(
     assert trio.current_time() - begun < no_second_interrupt
 
 
-async def test_who_waits_for_a_second_interrupt_gets_it(
-    start: Spawn, tmp_path: Path, mock_clock: trio.testing.MockClock
+@pytest.mark.parametrize("needed", [2, 3])
+async def test_who_waits_for_another_interrupt_gets_it(
+    start: Spawn, tmp_path: Path, mock_clock: trio.testing.MockClock, needed: int
 ) -> None:
-    heard = 'test -n "$once" && exit 9; once=1; echo once'
+    heard = f"n=$((n+1)); test $n = {needed} && exit 9; echo heard $n"
     process = start("sh", "-c", f"trap '{heard}' INT; echo up; while :; do sleep 0.05; done")
     ended_with: list[int] = []
 
@@ -149,11 +150,12 @@ async def test_who_waits_for_a_second_interrupt_gets_it(
     await wait_for("up")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop)
-        await wait_for("once")
-        assert process.returncode is None
-        mock_clock.jump(process_module.SECOND_INTERRUPT_S)
+        for number in range(1, needed):
+            await wait_for(f"heard {number}")
+            assert process.returncode is None
+            mock_clock.jump(process_module.SECOND_INTERRUPT_S)
     assert ended_with == [9]
-    assert trio.current_time() == process_module.SECOND_INTERRUPT_S
+    assert trio.current_time() == (needed - 1) * process_module.SECOND_INTERRUPT_S
 
 
 async def test_who_is_deaf_is_killed_after_the_timeout(start: Spawn, tmp_path: Path) -> None:
