@@ -5,6 +5,7 @@ starts no event loop and imports little: requests go straight to llama.cpp's own
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -49,10 +50,21 @@ def main() -> NoReturn:
 
 
 def hold(_server: object, connection: socket.socket, stream: ControlStream) -> None:
-    """Keep the server until the daemon lets go of its end."""
+    """Keep the server until the daemon lets go of its end.
+
+    The kernel may have any thread take a signal, above all after a stop: this one is woken too.
+    """
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
+    either = select.poll()
+    for each in (connection, woken):
+        either.register(each, select.POLLIN)
     try:
-        while receive_blocking(connection, stream) is not None:
-            pass
+        while True:
+            readable = {descriptor for descriptor, _ in either.poll()}
+            if connection.fileno() in readable and receive_blocking(connection, stream) is None:
+                return
     except OSError:
         return
 

@@ -8,6 +8,7 @@ with the real one's words, so that failures read the same. The key comes by LLAM
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,9 +89,15 @@ def _has_gpu() -> bool:
 
 
 def _hold(_server: object) -> NoReturn:
-    """The server lives as long as its object; its threads do the work."""
+    """The server lives as long as its object; its threads do the work.
+
+    The kernel may have any of them take a signal, above all after a stop: this one is woken too.
+    """
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
     while True:
-        signal.pause()
+        woken.recv(1)
 
 
 def _end(reason: str) -> NoReturn:

@@ -225,6 +225,23 @@ async def test_the_worker_goes_when_the_daemon_lets_go(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP; returns when the last thread has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
+async def test_a_worker_that_was_stopped_hears_the_first_interrupt(tmp_path: Path) -> None:
+    """Whichever of its threads the kernel has take it."""
+    at_rest = RestartPolicy(first_s=DEADLINE_S, longest_s=DEADLINE_S)
+    async with serving(tmp_path, "demo", policy=at_rest) as demo:
+        freeze(demo.pid)
+        os.kill(demo.pid, signal.SIGINT)
+        os.kill(demo.pid, signal.SIGCONT)
+        await until(lambda: demo.supervisor.process is None)
+        assert demo.supervisor.last_returncode == 0
+
+
 DAEMON = """
 import sys, trio
 from pathlib import Path
