@@ -183,13 +183,13 @@ class Chaos:
             self.complaints.complain(text)
 
     def _look_at_endpoints(self, deed: str, began: float) -> None:
-        """Each that is leased answers again, at its address and with its key."""
-        endpoints = [held.endpoint for held in self.ledger.held()]
-        addresses = {
-            str(endpoint["uds"] or endpoint["base_url"]): endpoint for endpoint in endpoints
-        }
+        """Each that is leased answers again, at its address and with its key.
+
+        One whose lease runs out meanwhile need not: what is idle is stopped.
+        """
+        addresses = self._held_endpoints()
         for address, endpoint in addresses.items():
-            while True:
+            while address in self._held_endpoints():
                 try:
                     answered = str(status := complete(endpoint).status)
                     if status == 200:
@@ -202,6 +202,10 @@ class Chaos:
                 time.sleep(0.005)
         if addresses:
             self.figures[f"{deed}: endpoints answer again"].append(time.monotonic() - began)
+
+    def _held_endpoints(self) -> dict[str, Json]:
+        endpoints = [held.endpoint for held in self.ledger.held()]
+        return {str(endpoint["uds"] or endpoint["base_url"]): endpoint for endpoint in endpoints}
 
     def _look_at_traces(self) -> None:
         """No process, socket file or port but those of runtimes that are there."""
