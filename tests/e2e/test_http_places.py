@@ -26,6 +26,7 @@ from tests.support.http_client import (
     read_until,
 )
 from tests.support.lease_client import Json, ensure
+from tests.support.lease_client import ask as ask_daemon
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
@@ -114,6 +115,8 @@ tls_key_file = "{certificate.key}"
     with http_daemon(config) as daemon, ExitStack() as held:
         silent = [held.enter_context(connect(daemon)) for _ in range(3)]
         silent[0].sendall(b"\x16\x03\x01")  # the first bytes of one
+        # else whoever comes at the other door finds a place that nobody had to leave
+        wait_until(lambda: _connections(daemon) == 3, 5, "the three")
         wait_until(lambda: _over(path).status == 200, 5, "a place of one that says too little")
         assert ended(silent[0])
         time.sleep(1.1)
@@ -126,6 +129,14 @@ tls_key_file = "{certificate.key}"
         ):
             secure.sendall(get("/health"))
             assert read_answer(secure).status == 200
+
+
+def _connections(daemon: RunningDaemon) -> int:
+    """How many clients the HTTP front has."""
+    with connected(daemon.socket) as client:
+        families = {family["name"]: family for family in ask_daemon(client, "metrics")["metrics"]}
+    samples = families["inferd_connections"]["samples"]
+    return next(int(one["value"]) for one in samples if one["labels"]["front"] == "http")
 
 
 def _over(path: Path) -> Answer:

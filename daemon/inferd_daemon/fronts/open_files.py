@@ -63,12 +63,14 @@ def open_files(config: Config, places: Places, handed: HandedFiles | None) -> It
     admin = None if handed is None else handed.admin
     doors = _activated_doors(config, inherited) if handed is None else handed.http
     with (
-        SocketFile(places.socket, group=group, handed=given) as socket_file,
+        SocketFile(places.socket, group=group, handed=given, shown=False) as socket_file,
         SocketFile(places.admin_socket, mode=ADMIN_MODE, handed=admin) as admin_file,
         StateDirectory(places.state, None if handed is None else handed.state) as directory,
         HttpDoors(config.http, places.state, doors) as http_doors,
         _line_sockets(config, places, {} if handed is None else handed.lines) as lines,
     ):
+        # Last: who sees it finds the others, and a daemon that cannot open them is seen by nobody.
+        socket_file.show()
         yield OpenFiles(socket_file, admin_file, directory, http_doors, lines)
 
 

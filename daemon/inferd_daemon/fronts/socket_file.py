@@ -45,9 +45,15 @@ class SocketFile:
         mode: int = 0o660,
         group: str | None = None,
         handed: HandedSocket | None = None,
+        shown: bool = True,
     ) -> None:
-        """`handed` is what `hand_over` gave: it listens already, and nothing is made anew."""
+        """`handed` is what `hand_over` gave: it listens already, and nothing is made anew.
+
+        One that is not `shown` is held on enter; clients find it from `show` on.
+        """
         self.path = path
+        self._shown = shown
+        self._interim: Path | None = None
         self._mode = mode
         self._group = group
         self._lock = -1
@@ -69,10 +75,23 @@ class SocketFile:
             self._lock = _lock(self.path)
             _clear_stale(self.path)
             self._listen()
+            if self._shown:
+                self.show()
         except BaseException:
             self._close()
             raise
         return self
+
+    def show(self) -> None:
+        """Let clients find it; nothing where they do. Raises OperatorError."""
+        if self._interim is None:
+            return
+        interim, self._interim = self._interim, None
+        try:
+            interim.rename(self.path)
+        except OSError as error:
+            _unlink_if_there(interim)
+            raise OperatorError(f"cannot listen at {self.path}: {error.strerror}") from None
 
     def describe(self) -> HandedSocket:
         """What `hand_over` gives. Changes nothing."""
@@ -91,6 +110,8 @@ class SocketFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._interim is not None:
+            _unlink_if_there(self._interim)
         try:
             if self._inode and os.lstat(self.path).st_ino == self._inode:
                 self.path.unlink()
@@ -113,7 +134,7 @@ class SocketFile:
             self.socket.listen(BACKLOG)
             self.socket.setblocking(False)
             self._inode = os.lstat(interim).st_ino
-            interim.rename(self.path)
+            self._interim = interim
         except OSError as error:
             _unlink_if_there(interim)
             raise OperatorError(f"cannot listen at {self.path}: {error.strerror}") from None

@@ -47,6 +47,20 @@ def test_listens_with_the_right_modes_and_leaves_nothing_but_the_lock(path: Path
     assert leftovers(path) == ["d.sock.lock"]
 
 
+def test_one_that_is_not_shown_yet_is_held_all_the_same(path: Path) -> None:
+    with SocketFile(path, shown=False) as held:
+        assert not path.exists()
+        assert "another inferd" in refused(path)
+        held.show()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        held.show()
+        assert leftovers(path) == ["d.sock", "d.sock.lock"]
+    with SocketFile(path, shown=False):
+        pass
+    assert leftovers(path) == ["d.sock.lock"]
+
+
 def test_what_a_predecessor_left_that_was_killed_as_it_bound_is_cleared_away(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as killed:

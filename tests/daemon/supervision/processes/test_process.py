@@ -205,13 +205,18 @@ async def test_a_signal_after_the_end_goes_nowhere(start: Spawn) -> None:
     process.signal_group(signal.SIGKILL)
 
 
+LIBC_SIGNALS = 0b11 << 31
+"""32 and 33 are the C library's own: nobody else can say what becomes of them."""
+
+
 async def test_a_child_inherits_nothing_it_was_not_given(start: Spawn, tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w"):
         script = "ls -l /proc/self/fd; cat; grep SigIgn /proc/self/status; env; umask"
         assert await ended(start("sh", "-c", script, environment={"MARK": "here"})) == 0
     log = (tmp_path / "log").read_text()
     assert "secret" not in log
-    assert "SigIgn:\t0000000000000000" in log
+    ignored = next(line for line in log.splitlines() if line.startswith("SigIgn:"))
+    assert int(ignored.split()[1], 16) & ~LIBC_SIGNALS == 0
     assert "MARK=here" in log
     assert log.endswith("0077\n")
 
