@@ -117,11 +117,15 @@ def descriptors(pid: int) -> list[str]:
 def steady_descriptors(pid: int) -> list[str]:
     """What it has open for good: what it also has open now and then is not among it."""
     seen: Counter[tuple[str, ...]] = Counter()
-    while not seen or max(seen.values()) < 10:
+
+    def often_the_same() -> bool:
         seen[tuple(descriptors(pid))] += 1
         time.sleep(0.02)
-    steady = min(seen, key=len)
-    return list(steady)
+        return max(seen.values()) >= 10
+
+    wait_until(often_the_same, WITHIN_S, "the same descriptors again and again")
+    # One that goes while they are listed is not in its list, nor what comes behind it.
+    return min((list(names) for names, times in seen.items() if times > 2), key=len)
 
 
 def settled(pid: int) -> bool:

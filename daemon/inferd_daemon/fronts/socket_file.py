@@ -123,7 +123,7 @@ class SocketFile:
     def _listen(self) -> None:
         group = group_id(self._group, "socket_group")
         # The lock is ours: of this name there can only be what a killed predecessor left.
-        interim = self.path.with_name(f".{self.path.name[:40]}{INTERIM}")
+        interim = self.path.with_name(f".{self.path.name}{INTERIM}")
         try:
             interim.unlink(missing_ok=True)
             os.fchmod(self.socket.fileno(), 0o600)

@@ -67,6 +67,8 @@ def hold(_server: object, connection: socket.socket, stream: ControlStream) -> N
                 return
     except OSError:
         return
+    finally:
+        signal.set_wakeup_fd(-1)  # its number may be another file's from here on
 
 
 def send(connection: socket.socket, message: Control) -> None:

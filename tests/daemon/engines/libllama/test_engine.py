@@ -157,7 +157,7 @@ async def test_unloading_in_the_middle_of_a_load_does_not_wait_for_it(tmp_path: 
         (lambda _, path: path.touch(), Cause.MODEL_CORRUPT, "failed to read magic"),
     ],
 )
-async def test_a_bad_model_is_one_clear_error_within_seconds(
+async def test_a_bad_model_is_one_clear_error_and_no_restart(
     spoil: Callable[[Path, Path], None] | None, cause: Cause, words: str, tmp_path: Path
 ) -> None:
     model = tmp_path / "bad.gguf"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 import trio
-import trio.testing
 from msgspec.structs import replace
 
 from inferd_daemon.errors import RequestError
@@ -82,8 +81,9 @@ async def test_what_is_written_undoes_what_was_to_be_written_before(tmp_path: Pa
         kept.records.note(RUNTIME)
         kept.records.forget(RUNTIME.key)
         await kept.records.write([RUNTIME])
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert kept.on_disk() == {RUNTIME.key}
+        (other,) = runtimes(1, 1)
+        kept.records.note(other)  # behind whatever was to be written
+        await kept.until_disk({RUNTIME.key, other.key})
 
 
 async def test_specs_of_one_user_have_a_limit_until_they_are_forgotten(tmp_path: Path) -> None:

@@ -157,11 +157,14 @@ async def test_a_hung_worker_is_noticed_within_two_looks_and_replaced(
 async def test_a_worker_that_is_only_busy_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def patient(engine: Service, _timeout_s: float) -> Health:
+    async def patient(engine: Service, timeout_s: float) -> Health:
+        began = trio.current_time()
         seen.append(await look(engine, 30.0))
+        in_time.append(trio.current_time() - began < timeout_s)
         return seen[-1]
 
     seen: list[Health] = []
+    in_time: list[bool] = []
     monkeypatch.setattr(readiness, "look", patient)
     model = tmp_path / "endless.gguf"
     models.build_generate_model(model, layers=1, feed_forward=64)
@@ -174,7 +177,8 @@ async def test_a_worker_that_is_only_busy_is_left_alone(
         for _ in range(40):
             nursery.start_soon(stream_until_error, served, started)
         await started.wait()
-        await until(lambda: len(seen) >= 4)
+        # On a machine that is busy itself some may be late.
+        await until(lambda: len(seen) >= 4 and sum(in_time) >= 2)
         assert set(seen) == {Health.HEALTHY}
         assert served.supervisor.state is State.READY
         assert served.pid == pid
