@@ -80,10 +80,12 @@ def send(connection: socket.socket, message: Control) -> None:
 
 
 def fail(connection: socket.socket, reason: str) -> NoReturn:
-    """Tell why, in the log as well, and end."""
+    """Tell why, in the log as well, behind llama.cpp's own words; and end."""
+    from .. import llama_log  # what starts well has no need of it
+
+    llama_log.flush()
     print(reason, file=sys.stderr, flush=True)
     send(connection, Failed(reason))
-    # Not at once: llama.cpp writes its log from a thread, which a proper exit waits for.
     sys.exit(1)
 
 

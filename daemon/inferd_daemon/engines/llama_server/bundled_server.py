@@ -101,8 +101,10 @@ def _hold(_server: object) -> NoReturn:
 
 
 def _end(reason: str) -> NoReturn:
+    from .. import llama_log  # what starts well has no need of it
+
+    llama_log.flush()
     print(reason, file=sys.stderr, flush=True)
-    # Not at once: llama.cpp writes its log from a thread, which a proper exit waits for.
     sys.exit(1)
 
 
