@@ -30,6 +30,7 @@ from tests.support.lease_client import (
     Refused,
     ask,
     complete,
+    counted,
     ensure,
     leases,
     leasing_daemon,
@@ -66,12 +67,6 @@ def port_of(endpoint: Json) -> int:
 def runs(daemon: RunningDaemon) -> Path:
     """Where the private directories of runs are."""
     return daemon.directory / "run" / "state" / "agents"
-
-
-def counted(client: WireClient, name: str) -> dict[tuple[str, ...], int]:
-    """The samples of one metric by the values of their labels."""
-    (family,) = (one for one in ask(client, "metrics")["metrics"] if one["name"] == name)
-    return {tuple(one["labels"].values()): one["value"] for one in family["samples"]}
 
 
 def is_gone(pid: int) -> bool:

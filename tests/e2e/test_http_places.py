@@ -25,8 +25,7 @@ from tests.support.http_client import (
     read_answer,
     read_until,
 )
-from tests.support.lease_client import Json, ensure
-from tests.support.lease_client import ask as ask_daemon
+from tests.support.lease_client import Json, counted, ensure
 from tests.support.llama_server import llama_server_path
 from tests.support.wire_client import connected
 
@@ -134,9 +133,7 @@ tls_key_file = "{certificate.key}"
 def _connections(daemon: RunningDaemon) -> int:
     """How many clients the HTTP front has."""
     with connected(daemon.socket) as client:
-        families = {family["name"]: family for family in ask_daemon(client, "metrics")["metrics"]}
-    samples = families["inferd_connections"]["samples"]
-    return next(int(one["value"]) for one in samples if one["labels"]["front"] == "http")
+        return counted(client, "inferd_connections")["http",]
 
 
 def _over(path: Path) -> Answer:

@@ -49,6 +49,12 @@ def boot(**fields: Any) -> Json:  # noqa: ANN401 (fields of a boot spec)
     return {"model": MODEL, "threads": 1, "ctx_size": 512, "parallel": 1, **fields}
 
 
+def counted(client: WireClient, metric: str) -> dict[tuple[str, ...], int]:
+    """The samples of one metric by the values of their labels."""
+    (family,) = (one for one in ask(client, "metrics")["metrics"] if one["name"] == metric)
+    return {tuple(one["labels"].values()): one["value"] for one in family["samples"]}
+
+
 def ask(client: WireClient, op: str, **fields: object) -> Any:  # noqa: ANN401 (JSON)
     """The value of a control operation. Raises Refused."""
     client.say(id="c", op=op, **fields)
